@@ -1,0 +1,114 @@
+"""Shards: files that appear whole or not at all, with their checksums."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+
+
+@contextlib.contextmanager
+def write_atomically(path: str | os.PathLike) -> Iterator[BinaryIO]:
+    """A binary file that takes the name ``path`` only once it is whole and on disk.
+
+    On an exception the temporary file is removed and ``path`` stays as it was.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        # mkstemp makes files for their owner only; a store is there to be shared.
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+    with contextlib.suppress(OSError):  # not every file system lets a folder be synced
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def write_json(path: str | os.PathLike, value: Any) -> None:
+    """Write ``value`` as indented JSON, atomically."""
+    with write_atomically(path) as file:
+        file.write((json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def file_sha256(path: str | os.PathLike) -> str:
+    """Hex SHA-256 of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
+
+
+def _digest(file: BinaryIO) -> str:  # Python 3.10 has no hashlib.file_digest
+    digest = hashlib.sha256()
+    while block := file.read(1 << 20):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def shard_name(table: str, index: int) -> str:
+    """Path of a shard inside its store."""
+    return f"{table}/{index:05d}.arrow"
+
+
+def write_shard(root: Path, table: str, index: int, rows: pa.Table, **info: Any) -> dict[str, Any]:
+    """Write one shard, then its record.
+
+    The record (rows, bytes, SHA-256, and ``info``) is written beside the shard,
+    after it: a shard without a record is an unfinished one.
+
+    Returns:
+        The record.
+    """
+    name = shard_name(table, index)
+    path = root / name
+    # One record batch a shard, so that every column is one piece of the map.
+    with write_atomically(path) as file, pa.ipc.new_file(file, rows.schema) as writer:
+        writer.write_table(rows.combine_chunks(), max_chunksize=max(1, rows.num_rows))
+    record = {
+        "file": name,
+        "rows": rows.num_rows,
+        "bytes": path.stat().st_size,
+        "sha256": file_sha256(path),
+        **info,
+    }
+    write_json(path.with_suffix(".json"), record)
+    return record
+
+
+def shard_problem(root: Path, record: dict[str, Any], full: bool) -> str | None:
+    """What is wrong with a shard, or ``None``.
+
+    Args:
+        root: the store.
+        record: what the shard should be.
+        full: also compare the checksum, which reads the file.
+    """
+    path = root / record["file"]
+    try:
+        size = path.stat().st_size
+    except FileNotFoundError:
+        return "is missing"
+    if size != record["bytes"]:
+        return f"is damaged ({size} bytes instead of {record['bytes']})"
+    if full and file_sha256(path) != record["sha256"]:
+        return "is damaged (its checksum differs)"
+    return None
