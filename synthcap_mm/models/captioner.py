@@ -1,0 +1,221 @@
+"""The captioner: (backbone →) necks → head."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from mmengine.logging import print_log
+from mmengine.model import BaseModel
+from PIL.Image import Image
+from torch import Tensor, nn
+
+from synthcap_mm.registry import MODELS
+from synthcap_mm.stores.fingerprint import describe_mismatch, same_encoder
+from synthcap_mm.structures import CaptionSample, PrefixBatch
+
+
+@MODELS.register_module()
+class SynthCaptioner(BaseModel):
+    """Captions images, having learnt from text and synthetic images.
+
+    Args:
+        head: the decoder's config. What depends on the tokenizer (``vocab_size`` and
+            special ids) is filled in.
+        necks: list of configs, run in order; a method is a list of necks. The last
+            one makes the prefix of embeddings (``PrefixProjector``).
+        data_preprocessor: config of :class:`CaptionPreprocessor`; its ``tokenizer``
+            is the store's unless it names one.
+        store: path of the store that the captioner is trained on. It gives the
+            tokenizer and the memory of ``TextMemoryProjection`` where those name none,
+            and tells which encoder made the features, so that others are refused.
+            Default ``None``.
+        backbone: the encoder's config; built only when images arrive without
+            features. Default ``None``.
+        init_cfg: passed on to MMEngine. Default ``None``.
+
+    Raises:
+        StoreMissingError: if there is no store at ``store``.
+    """
+
+    def __init__(
+        self,
+        head: dict,
+        necks: Sequence[dict],
+        data_preprocessor: dict,
+        store: str | None = None,
+        backbone: dict | None = None,
+        init_cfg: dict | None = None,
+    ) -> None:
+        pair_store = None
+        if store is not None:
+            from synthcap_mm.stores import Store
+
+            pair_store = Store.open(store)
+            if isinstance(data_preprocessor, dict) and "tokenizer" not in data_preprocessor:
+                data_preprocessor = {**data_preprocessor, "tokenizer": str(pair_store.tokenizer_path)}
+        super().__init__(data_preprocessor, init_cfg)
+        tokenizer = self.data_preprocessor.tokenizer
+        special = {
+            "vocab_size": tokenizer.vocab_size,
+            "bos_id": tokenizer.bos_id,
+            "eos_id": tokenizer.eos_id,
+            "pad_id": tokenizer.pad_id,
+        }
+        self.head = MODELS.build({**special, **head})
+        self.necks = nn.ModuleList(MODELS.build(neck) for neck in necks)
+        self._backbone_cfg = backbone
+        self._backbone: list[nn.Module] = []  # in a list: frozen, and no part of the state_dict
+        self.encoder: dict[str, Any] | None = None
+        if pair_store is not None:
+            self.encoder = pair_store.manifest["encoder"]
+            for neck in self.necks:
+                if getattr(neck, "memory_path", "") is None:
+                    neck.memory_path = str(store)
+        # A hook, since MMEngine walks the modules by itself when it saves, and honours these only.
+        self.register_state_dict_post_hook(self._add_identities)
+
+    # ---- what a checkpoint says of the parts that are not in it
+    @staticmethod
+    def _add_identities(model: SynthCaptioner, state_dict: dict[str, Tensor], prefix: str, metadata: Any) -> None:
+        digest = bytearray.fromhex(model.data_preprocessor.tokenizer.sha256)
+        state_dict[prefix + "tokenizer_sha256"] = torch.frombuffer(digest, dtype=torch.uint8).clone()
+        if model.encoder is not None:
+            name = bytearray(model.encoder["name"].encode())
+            state_dict[prefix + "encoder_name"] = torch.frombuffer(name, dtype=torch.uint8).clone()
+            state_dict[prefix + "encoder_fingerprint"] = torch.tensor([model.encoder["image"], model.encoder["text"]])
+
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Tensor],
+        prefix: str,
+        local_metadata: dict,
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        digest = state_dict.pop(prefix + "tokenizer_sha256", None)
+        if digest is not None and bytes(digest.tolist()).hex() != self.data_preprocessor.tokenizer.sha256:
+            raise RuntimeError(
+                "the checkpoint was trained with another tokenizer than "
+                f"{self.data_preprocessor.tokenizer.path}: its words would come out as others. Use the tokenizer.json "
+                "of the store it was trained on."
+            )
+        name = state_dict.pop(prefix + "encoder_name", None)
+        vectors = state_dict.pop(prefix + "encoder_fingerprint", None)
+        if name is not None and vectors is not None:
+            encoder = {
+                "name": bytes(name.tolist()).decode(),
+                "image": vectors[0].tolist(),
+                "text": vectors[1].tolist(),
+            }
+            if self.encoder is not None and not same_encoder(encoder, self.encoder):
+                raise RuntimeError(
+                    "the checkpoint was trained on the features of another encoder than this config's store: "
+                    + describe_mismatch(encoder, self.encoder)
+                )
+            self.encoder = encoder
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )
+
+    # ---- images
+    @property
+    def backbone(self) -> nn.Module:
+        """The encoder, built at first use.
+
+        Raises:
+            RuntimeError: if the config names none, or its features are not those
+                that the captioner was trained on.
+        """
+        if not self._backbone:
+            if self._backbone_cfg is None:
+                raise RuntimeError(
+                    "images arrived without features, and the captioner's config has no backbone to encode them: "
+                    "encode them beforehand (python tools/encode_images.py CONFIG) or give model.backbone"
+                )
+            backbone = MODELS.build(self._backbone_cfg).to(next(self.parameters()).device)
+            if self.encoder is not None and not same_encoder(backbone.fingerprint(), self.encoder):
+                raise RuntimeError(
+                    "model.backbone is not the encoder that the captioner was trained with: "
+                    + describe_mismatch(self.encoder, backbone.fingerprint())
+                )
+            self._backbone.append(backbone)
+        return self._backbone[0]
+
+    def encode(self, images: Sequence[Image]) -> Tensor:
+        """Features of images, ``(B, D)`` float32, L2-normalised."""
+        device = next(self.parameters()).device
+        return self.backbone.encode_pil(list(images)).to(device)
+
+    # ---- MMEngine's contract
+    def run_necks(self, prefix: PrefixBatch, phase: str) -> tuple[PrefixBatch, dict[str, Tensor]]:
+        """All necks in order; what they made, and the losses of those that learn by one of their own."""
+        losses: dict[str, Tensor] = {}
+        for neck in self.necks:
+            prefix, own = neck(prefix, phase)
+            losses.update(own)
+        return prefix, losses
+
+    def forward(
+        self,
+        prefix: PrefixBatch | None,
+        input_ids: Tensor,
+        lengths: Tensor,
+        labels: Tensor | None = None,
+        images: Sequence[Image] | None = None,
+        source: str = "real",
+        samples: list[CaptionSample] | None = None,
+        mode: str = "tensor",
+    ) -> dict[str, Tensor] | list[CaptionSample] | Tensor:
+        """Run the captioner on a batch of the preprocessor.
+
+        Args:
+            prefix: features, or ``None`` with ``images``.
+            input_ids: ``(B, T)`` prompt (and caption), padded on the right.
+            lengths: ``(B,)``.
+            labels: ``(B, T)``, for ``mode='loss'``.
+            images: PIL images, encoded here.
+            source: the batch's source, with ``images``.
+            samples: the samples, for ``mode='predict'``.
+            mode: ``'loss'``: dict of losses; ``'predict'``: the samples with their
+                ``pred_*`` fields filled; ``'tensor'``: logits ``(B, T, V)``.
+
+        Raises:
+            ValueError: for another mode.
+        """
+        if prefix is None:
+            prefix = PrefixBatch(feats=self.encode(images), source=source)
+        if mode == "loss":
+            prefix, losses = self.run_necks(prefix, "train")
+            losses.update(self.head.loss(prefix.feats, input_ids, lengths, labels, prefix.weights))
+            return losses
+        if mode == "predict":
+            prefix, _ = self.run_necks(prefix, "predict")
+            written = self.head.generate(
+                prefix.feats, input_ids, lengths, max_new_tokens=self.data_preprocessor.max_length
+            )
+            return self._fill(samples or [], written)
+        if mode == "tensor":
+            prefix, _ = self.run_necks(prefix, "train" if labels is not None else "predict")
+            return self.head.logits(prefix.feats, input_ids, lengths)
+        raise ValueError(f"mode is 'loss', 'predict' or 'tensor', not {mode!r}")
+
+    def _fill(self, samples: list[CaptionSample], written: dict[str, Tensor]) -> list[CaptionSample]:
+        tokenizer = self.data_preprocessor.tokenizer
+        best = written["ids"].shape[1]
+        captions = tokenizer.decode(written["ids"].flatten(0, 1).tolist())
+        for i, sample in enumerate(samples):
+            sample.pred_captions = captions[i * best : (i + 1) * best]
+            sample.pred_caption = sample.pred_captions[0]
+            sample.pred_logprobs = written["logprobs"][i].tolist()
+            sample.pred_scores = written["scores"][i].tolist()
+        return samples
+
+    def train(self, mode: bool = True) -> SynthCaptioner:
+        """As torch's; says once when nothing can learn."""
+        if mode and not any(p.requires_grad for p in self.parameters()):
+            print_log("no parameter of the captioner requires a gradient", logger="current", level=30)
+        return super().train(mode)

@@ -1,0 +1,223 @@
+"""The decoder: GPT-2 behind a soft prefix and a hard prompt."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from mmengine.model import BaseModule
+from torch import Tensor
+
+from synthcap_mm.models.preprocessor import IGNORE
+from synthcap_mm.registry import MODELS
+from synthcap_mm.requirements import require
+
+
+@MODELS.register_module()
+class GPT2CaptionHead(BaseModule):
+    """Writes a caption after ``[soft prefix][prompt <bos>]``.
+
+    SynTIC's paper gives 4 layers and 4 heads, trained from scratch; width 768 and
+    label smoothing 0.1 are assumed (SaCap's public code), beam 5 likewise.
+
+    Args:
+        vocab_size: tokens of the tokenizer (the captioner fills it in).
+        bos_id: begin token (filled in).
+        eos_id: end token (filled in).
+        pad_id: padding token (filled in).
+        width: hidden width. Default 768.
+        layers: Transformer blocks. Default 4.
+        heads: attention heads. Default 4.
+        positions: longest sequence, prefix and prompt included. Default 128.
+        dropout: in embeddings, attention and residuals. Default 0.1.
+        pretrained: name or local folder of a GPT-2 to start from; then ``width``,
+            ``layers``, ``heads`` and ``positions`` are its own and those given are not
+            used. Default ``None``: from scratch.
+        label_smoothing: Default 0.1.
+        generation: defaults of :meth:`generate`. Default ``num_beams=5``.
+        init_cfg: passed on to MMEngine. Default ``None``.
+
+    Raises:
+        ValueError: if a pretrained model's vocabulary is not the tokenizer's.
+        FileNotFoundError: if ``pretrained`` cannot be loaded.
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        bos_id: int,
+        eos_id: int,
+        pad_id: int,
+        width: int = 768,
+        layers: int = 4,
+        heads: int = 4,
+        positions: int = 128,
+        dropout: float = 0.1,
+        pretrained: str | None = None,
+        label_smoothing: float = 0.1,
+        generation: dict[str, Any] | None = None,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        transformers = require("transformers")
+        if pretrained is None:
+            if width % heads:
+                raise ValueError(f"width {width} is not a multiple of the number of heads {heads}")
+            config = transformers.GPT2Config(
+                vocab_size=vocab_size,
+                n_embd=width,
+                n_layer=layers,
+                n_head=heads,
+                n_positions=positions,
+                embd_pdrop=dropout,
+                attn_pdrop=dropout,
+                resid_pdrop=dropout,
+                bos_token_id=bos_id,
+                eos_token_id=eos_id,
+                pad_token_id=pad_id,
+            )
+            self.decoder = transformers.GPT2LMHeadModel(config)
+        else:
+            try:
+                self.decoder = transformers.GPT2LMHeadModel.from_pretrained(pretrained)
+            except OSError as error:
+                raise FileNotFoundError(
+                    f"cannot load the pretrained GPT-2 {pretrained!r}: {error}. Give a name on the hub that can be "
+                    "reached, or a local folder with config.json and model.safetensors."
+                ) from error
+            if self.decoder.config.vocab_size != vocab_size:
+                raise ValueError(
+                    f"the pretrained GPT-2 {pretrained!r} has {self.decoder.config.vocab_size} tokens, the tokenizer "
+                    f"has {vocab_size}; use tokenizer=dict(kind='gpt2') in the synthesis config"
+                )
+        self.bos_id, self.eos_id, self.pad_id = bos_id, eos_id, pad_id
+        self.label_smoothing = label_smoothing
+        self.generation = {"num_beams": 5, **(generation or {})}
+
+    @property
+    def width(self) -> int:
+        """Width of the embeddings, which the prefix must have."""
+        return self.decoder.config.n_embd
+
+    @property
+    def positions(self) -> int:
+        """Longest sequence."""
+        return self.decoder.config.n_positions
+
+    def _embed(self, prefix: Tensor, input_ids: Tensor) -> Tensor:
+        if prefix.dim() != 3 or prefix.shape[2] != self.width:
+            raise ValueError(
+                f"the head takes a prefix (B, L, {self.width}), got {tuple(prefix.shape)}; is the last neck a "
+                f"PrefixProjector with width={self.width}?"
+            )
+        length = prefix.shape[1] + input_ids.shape[1]
+        if length > self.positions:
+            raise ValueError(f"a sequence of {length} is longer than the decoder's {self.positions} positions")
+        tokens = self.decoder.get_input_embeddings()(input_ids)
+        return torch.cat([prefix.to(tokens.dtype), tokens], dim=1)
+
+    def forward(self, prefix: Tensor, input_ids: Tensor, lengths: Tensor) -> Tensor:
+        """Hidden states.
+
+        Args:
+            prefix: ``(B, L, W)``.
+            input_ids: ``(B, T)``, padded on the right.
+            lengths: ``(B,)`` tokens that count in each row.
+
+        Returns:
+            ``(B, T, W)``: at ``t`` the state from which token ``t`` is predicted.
+        """
+        embeds = self._embed(prefix, input_ids)
+        soft = prefix.shape[1]
+        place = torch.arange(embeds.shape[1], device=embeds.device)
+        mask = (place < (lengths + soft)[:, None]).long()
+        hidden = self.decoder.transformer(inputs_embeds=embeds, attention_mask=mask, use_cache=False).last_hidden_state
+        return hidden[:, soft - 1 : -1]
+
+    def logits(self, prefix: Tensor, input_ids: Tensor, lengths: Tensor) -> Tensor:
+        """``(B, T, V)``: at ``t`` the logits of token ``t``."""
+        return self.decoder.lm_head(self(prefix, input_ids, lengths))
+
+    def loss(
+        self, prefix: Tensor, input_ids: Tensor, lengths: Tensor, labels: Tensor, weights: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Cross-entropy on the captions' tokens, prompt and prefix left out.
+
+        Args:
+            prefix: ``(B, L, W)``.
+            input_ids: ``(B, T)``.
+            lengths: ``(B,)``.
+            labels: ``(B, T)``, -100 where nothing is learnt.
+            weights: ``(B,)`` weights of the rows. Default: all 1.
+
+        Returns:
+            ``loss_caption``: mean over tokens, weighted.
+        """
+        hidden = self(prefix, input_ids, lengths)
+        learnt = labels != IGNORE
+        # The vocabulary's matrix meets the tokens that are learnt, and no others.
+        logits = self.decoder.lm_head(hidden[learnt]).float()
+        if weights is None:
+            return {"loss_caption": F.cross_entropy(logits, labels[learnt], label_smoothing=self.label_smoothing)}
+        each = F.cross_entropy(logits, labels[learnt], label_smoothing=self.label_smoothing, reduction="none")
+        weight = weights[:, None].expand_as(labels)[learnt]
+        return {"loss_caption": (each * weight).sum() / weight.sum().clamp_min(torch.finfo(weight.dtype).tiny)}
+
+    @torch.no_grad()
+    def generate(
+        self, prefix: Tensor, input_ids: Tensor, lengths: Tensor, max_new_tokens: int = 40, **options: Any
+    ) -> dict[str, Tensor]:
+        """Decode the whole batch at once, with cache.
+
+        Args:
+            prefix: ``(B, L, W)``.
+            input_ids: ``(B, T)`` prompts, padded on the right.
+            lengths: ``(B,)``.
+            max_new_tokens: most tokens of a caption. Default 40.
+            **options: of transformers' ``generate`` (``num_beams``, ``num_return_sequences``,
+                ``do_sample``, ``length_penalty``, ``no_repeat_ngram_size``, ``use_cache``, …), over
+                the config's ``generation``.
+
+        Returns:
+            ``ids`` ``(B, N, T')`` new tokens of the N best, ``logprobs`` ``(B, N)`` the
+            summed log-probability of each one's tokens (end token included), and
+            ``scores`` ``(B, N)`` what they were ranked by.
+        """
+        options = {**self.generation, **options}
+        embeds = self._embed(prefix, input_ids)
+        total = embeds.shape[1]
+        max_new_tokens = min(max_new_tokens, self.positions - total)
+        # Padding goes to the left, in front of the soft prefix, so that all rows end together.
+        shift = (input_ids.shape[1] - lengths)[:, None]
+        place = torch.arange(total, device=embeds.device)[None]
+        source = (place - shift) % total
+        embeds = embeds.gather(1, source[..., None].expand_as(embeds))
+        mask = (place >= shift).long()
+        result = self.decoder.generate(
+            inputs_embeds=embeds,
+            attention_mask=mask,
+            max_new_tokens=max_new_tokens,
+            bos_token_id=self.bos_id,
+            eos_token_id=self.eos_id,
+            pad_token_id=self.pad_id,
+            return_dict_in_generate=True,
+            output_scores=True,
+            **{"do_sample": False, "use_cache": True, **options},
+        )
+        batch = prefix.shape[0]
+        ids = result.sequences
+        steps = self.decoder.compute_transition_scores(
+            ids, result.scores, getattr(result, "beam_indices", None), normalize_logits=options["num_beams"] == 1
+        )
+        written = steps.shape[1]
+        # Tokens after the first end token are padding.
+        ended = (ids[:, -written:] == self.eos_id).long().cumsum(1) - (ids[:, -written:] == self.eos_id).long()
+        logprobs = steps.masked_fill((ended > 0) | ~steps.isfinite(), 0.0).sum(1)
+        scores = getattr(result, "sequences_scores", None)
+        scores = logprobs if scores is None else scores
+        return {
+            "ids": ids.view(batch, -1, ids.shape[1]),
+            "logprobs": logprobs.view(batch, -1),
+            "scores": scores.view(batch, -1),
+        }

@@ -1,0 +1,129 @@
+"""Samples to batches: tags, prompt, tokens, padding; the same for training and inference."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from mmengine.model import BaseDataPreprocessor
+
+from synthcap_mm.models.tag_prompt import TagPrompt
+from synthcap_mm.registry import MODELS
+from synthcap_mm.structures import CaptionSample, PrefixBatch
+from synthcap_mm.tokenization import CaptionTokenizer
+
+#: Label of positions that are not learnt, as in torch's cross-entropy.
+IGNORE = -100
+
+
+@MODELS.register_module()
+class CaptionPreprocessor(BaseDataPreprocessor):
+    """Makes of a list of samples what the captioner's ``forward`` takes.
+
+    Tokens of a row are ``prompt <bos> caption <eos>``; the caption's part is there
+    in training only. Rows are padded on the right to the longest of the batch.
+    Random drops use torch's generator, which the engine seeds anew in each
+    iteration: they depend on seed, iteration, rank and place in the batch only.
+
+    Args:
+        tokenizer: path of a ``tokenizer.json``.
+        prompt: settings of :class:`~synthcap_mm.models.tag_prompt.TagPrompt`, or
+            ``None`` for a captioner without tags. Default ``None``.
+        max_length: most tokens of a caption, the end token included. A longer
+            caption loses its last words, never the end token. Default 40 (assumed).
+        max_prompt_length: most tokens of a prompt; tags are left out, last first,
+            until it fits. Default 32.
+        non_blocking: passed on to MMEngine. Default ``True``.
+    """
+
+    def __init__(
+        self,
+        tokenizer: str,
+        prompt: dict | None = None,
+        max_length: int = 40,
+        max_prompt_length: int = 32,
+        non_blocking: bool = True,
+    ) -> None:
+        super().__init__(non_blocking=non_blocking)
+        if max_length < 2:
+            raise ValueError(f"max_length must leave room for a word and the end token, got {max_length}")
+        self.tokenizer = CaptionTokenizer(tokenizer)
+        self.prompt = None if prompt is None else TagPrompt(**prompt)
+        self.max_length = max_length
+        self.max_prompt_length = max_prompt_length
+
+    def _prompts(self, samples: Sequence[CaptionSample], training: bool) -> tuple[list[list[str]], list[list[int]]]:
+        if self.prompt is None:
+            return [[] for _ in samples], [[] for _ in samples]
+        names = [self.prompt.choose(s.tags) for s in samples]
+        if training:
+            chances = torch.rand(len(samples), 1 + self.prompt.max_tags).tolist()
+            names = [self.prompt.thin(n, c) for n, c in zip(names, chances)]
+        ids = self.tokenizer.encode([self.prompt.word(n) for n in names])
+        for row in range(len(samples)):
+            while len(ids[row]) > self.max_prompt_length:
+                names[row] = names[row][:-1]
+                ids[row] = self.tokenizer.encode([self.prompt.word(names[row])])[0]
+        return names, ids
+
+    def forward(self, data: Sequence[CaptionSample] | dict, training: bool = False) -> dict:
+        """Collate.
+
+        Args:
+            data: the samples (or ``dict(samples=...)``), all of one source.
+            training: whether the captions are to be learnt.
+
+        Returns:
+            ``prefix`` (:class:`PrefixBatch`, or ``None`` when the samples hold
+            images), ``images`` (list of PIL images, or ``None``), ``input_ids``
+            ``(B, T)``, ``lengths`` ``(B,)``, ``labels`` ``(B, T)`` (``labels[:, t]`` is
+            ``input_ids[:, t]`` where that token is learnt, -100 elsewhere;
+            ``None`` unless training), ``samples``.
+
+        Raises:
+            ValueError: for mixed sources, or training samples without a caption.
+        """
+        samples: list[CaptionSample] = list(data["samples"] if isinstance(data, dict) else data)
+        sources = {s.source for s in samples}
+        if len(sources) != 1:
+            raise ValueError(f"a batch has one source, this one has {sorted(sources)}")
+        names, rows = self._prompts(samples, training)
+        rows = [[*row, self.tokenizer.bos_id] for row in rows]
+        starts = [len(row) for row in rows]
+        if training:
+            without = [s.key for s in samples if s.caption is None]
+            if without:
+                raise ValueError(f"training samples without a caption: {without[:5]}")
+            for row, ids in zip(rows, self.tokenizer.encode([s.caption for s in samples])):
+                row += [*ids[: self.max_length - 1], self.tokenizer.eos_id]
+        lengths = torch.tensor([len(row) for row in rows])
+        input_ids = torch.full((len(rows), int(lengths.max())), self.tokenizer.pad_id)
+        for i, row in enumerate(rows):
+            input_ids[i, : len(row)] = torch.tensor(row)
+        labels = None
+        if training:
+            place = torch.arange(input_ids.shape[1])
+            learnt = (place >= torch.tensor(starts)[:, None]) & (place < lengths[:, None])
+            labels = torch.where(learnt, input_ids, IGNORE)
+        for sample, chosen in zip(samples, names):
+            sample.pred_tags = chosen
+
+        prefix = images = None
+        source = sources.pop()
+        if samples[0].image is not None:
+            images = [s.image for s in samples]
+        else:
+            has_text = all(s.text_feat is not None for s in samples)
+            prefix = PrefixBatch(
+                feats=torch.stack([s.feat if s.feat is not None else s.text_feat for s in samples]).float(),
+                source=source,
+                text_feats=torch.stack([s.text_feat for s in samples]).float() if has_text else None,
+                memory_rows=torch.tensor([s.memory_row for s in samples]),
+                group_ids=torch.tensor([s.group for s in samples]),
+                weights=torch.tensor([s.weight for s in samples], dtype=torch.float32),
+            )
+            tensors = ("feats", "text_feats", "memory_rows", "group_ids", "weights")
+            moved = self.cast_data({name: getattr(prefix, name) for name in tensors})
+            prefix = prefix.replace(**moved)
+        tokens = self.cast_data({"input_ids": input_ids, "lengths": lengths, "labels": labels})
+        return {"prefix": prefix, "images": images, "source": source, "samples": samples, **tokens}

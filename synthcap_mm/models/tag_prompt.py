@@ -1,0 +1,77 @@
+"""From stored detections to the hard prompt in front of a caption."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from synthcap_mm.structures import Tag
+
+
+class TagPrompt:
+    """Chooses tags and words them.
+
+    ViECap's public code gives the template and the masking of 40 %; SaCap's the
+    order and the number. SynTIC's own values are not known: all assumed.
+
+    Args:
+        template: with ``{tags}`` in it. Default ``'There are {tags} in the image.'``.
+        max_tags: most tags in a prompt. Default 4.
+        min_score: least detection score. Default 0.3.
+        order: ``'score_area'`` (score × area), ``'score'`` or ``'area'``. Default ``'score_area'``.
+        drop: chance of leaving each tag out in training. Default 0.2.
+        drop_all: chance of leaving out the whole prompt in training, so that the
+            decoder survives a detector that finds nothing. Default 0.1.
+
+    Raises:
+        ValueError: for a template without ``{tags}``, an unknown order, or a
+            chance outside [0, 1].
+    """
+
+    _ORDERS = {
+        "score_area": lambda tag: tag.score * tag.area,
+        "score": lambda tag: tag.score,
+        "area": lambda tag: tag.area,
+    }
+
+    def __init__(
+        self,
+        template: str = "There are {tags} in the image.",
+        max_tags: int = 4,
+        min_score: float = 0.3,
+        order: str = "score_area",
+        drop: float = 0.2,
+        drop_all: float = 0.1,
+    ) -> None:
+        if "{tags}" not in template:
+            raise ValueError(f"the prompt's template must contain '{{tags}}', got {template!r}")
+        if order not in self._ORDERS:
+            raise ValueError(f"order is one of {', '.join(self._ORDERS)}, not {order!r}")
+        for name, chance in (("drop", drop), ("drop_all", drop_all)):
+            if not 0 <= chance <= 1:
+                raise ValueError(f"{name} is a chance in [0, 1], got {chance}")
+        self.template = template
+        self.max_tags = max_tags
+        self.min_score = min_score
+        self.order = order
+        self.drop = drop
+        self.drop_all = drop_all
+
+    def choose(self, tags: Sequence[Tag]) -> list[str]:
+        """Names of the tags that count, distinct, best first."""
+        ranked = sorted((t for t in tags if t.score >= self.min_score), key=self._ORDERS[self.order], reverse=True)
+        return list(dict.fromkeys(tag.name for tag in ranked))[: self.max_tags]
+
+    def thin(self, names: Sequence[str], chances: Sequence[float]) -> list[str]:
+        """The names that survive training's random drop.
+
+        Args:
+            names: chosen names.
+            chances: ``1 + max_tags`` uniform numbers in [0, 1).
+        """
+        if chances[0] < self.drop_all:
+            return []
+        return [n for n, c in zip(names, chances[1:]) if c >= self.drop]
+
+    def word(self, names: Sequence[str]) -> str:
+        """The prompt; empty without names."""
+        return self.template.format(tags=", ".join(names)) if names else ""

@@ -1,0 +1,180 @@
+"""The decoder's tokenizer: one ``tokenizer.json``, whatever it was made from."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from synthcap_mm.requirements import require
+
+#: (begin, end, padding) in the order in which they are looked for: ours, CLIP's, GPT-2's.
+_SPECIAL_TOKENS = (
+    ("<bos>", "<eos>", "<pad>"),
+    ("<|startoftext|>", "<|endoftext|>", "<|endoftext|>"),
+    ("<start_of_text>", "<end_of_text>", "<end_of_text>"),
+    ("<|endoftext|>", "<|endoftext|>", "<|endoftext|>"),
+)
+
+
+class CaptionTokenizer:
+    """Captions to token ids and back.
+
+    Args:
+        path: a ``tokenizer.json`` of the ``tokenizers`` library, with the special
+            tokens of this project (``<bos> <eos> <pad>``), of CLIP or of GPT-2.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is no tokenizer, or knows none of those special tokens.
+    """
+
+    def __init__(self, path: str | os.PathLike) -> None:
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise FileNotFoundError(
+                f"no tokenizer at {self.path}; it is made with the store: python tools/synthesize.py CONFIG"
+            )
+        try:
+            self._tokenizer = require("tokenizers").Tokenizer.from_file(str(self.path))
+        except Exception as error:  # the library raises bare Exception
+            raise ValueError(f"{self.path} is not a tokenizer.json of the tokenizers library: {error}") from error
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        self.sha256 = hashlib.sha256(self.path.read_bytes()).hexdigest()
+        for names in _SPECIAL_TOKENS:
+            ids = [self._tokenizer.token_to_id(name) for name in names]
+            if None not in ids:
+                self.bos_id, self.eos_id, self.pad_id = ids
+                break
+        else:
+            raise ValueError(
+                f"{self.path} knows none of the special tokens {[n[:2] for n in _SPECIAL_TOKENS]}; "
+                "a decoder needs a begin and an end token"
+            )
+
+    def __reduce__(self) -> tuple:
+        return type(self), (self.path,)
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of tokens, special ones included."""
+        return self._tokenizer.get_vocab_size(with_added_tokens=True)
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text, without special tokens."""
+        return [e.ids for e in self._tokenizer.encode_batch(list(texts), add_special_tokens=False)]
+
+    def decode(self, ids: Iterable[Sequence[int]]) -> list[str]:
+        """Texts; everything from the end token on, and special tokens, are left out."""
+        rows = []
+        for row in ids:
+            row = [int(i) for i in row]
+            if row and row[0] == self.bos_id:
+                row = row[1:]
+            if self.eos_id in row:
+                row = row[: row.index(self.eos_id)]
+            rows.append([i for i in row if i not in (self.bos_id, self.pad_id)])
+        return [" ".join(t.split()) for t in self._tokenizer.decode_batch(rows, skip_special_tokens=True)]
+
+
+def _train(captions: Iterable[str], vocab_size: int = 8192, lowercase: bool = True, min_frequency: int = 2) -> Any:
+    tokenizers = require("tokenizers")
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
+    steps = [tokenizers.normalizers.NFC()] + ([tokenizers.normalizers.Lowercase()] if lowercase else [])
+    tokenizer.normalizer = tokenizers.normalizers.Sequence(steps)
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=True)
+    tokenizer.decoder = tokenizers.decoders.ByteLevel()
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        min_frequency=min_frequency,
+        special_tokens=["<pad>", "<bos>", "<eos>"],
+        initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(captions, trainer)
+    return tokenizer
+
+
+def _gpt2(name: str = "gpt2", vocab: str | None = None, merges: str | None = None) -> Any:
+    tokenizers = require("tokenizers")
+    if (vocab is None) != (merges is None):
+        raise ValueError("a GPT-2 tokenizer from files needs both 'vocab' (encoder.json) and 'merges' (vocab.bpe)")
+    if vocab is None:
+        try:
+            return require("transformers").AutoTokenizer.from_pretrained(name, use_fast=True).backend_tokenizer
+        except OSError as error:
+            raise FileNotFoundError(
+                f"cannot load the tokenizer {name!r}: {error}. Without a network give the files: "
+                "tokenizer=dict(kind='gpt2', vocab='encoder.json', merges='vocab.bpe')"
+            ) from error
+    for path in (vocab, merges):
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"no file {path} (the GPT-2 vocabulary: encoder.json and vocab.bpe)")
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE.from_file(str(vocab), str(merges)))
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = tokenizers.decoders.ByteLevel()
+    tokenizer.add_special_tokens(["<|endoftext|>"])
+    return tokenizer
+
+
+def _clip(bpe_path: str | None = None) -> Any:
+    """CLIP's lower-casing BPE, from the vocabulary that open_clip ships (or another merges file)."""
+    tokenizers = require("tokenizers")
+    open_clip_tokenizer = require("open_clip.tokenizer")
+    source = open_clip_tokenizer.SimpleTokenizer(**({"bpe_path": bpe_path} if bpe_path else {}))
+    merges = sorted(source.bpe_ranks, key=source.bpe_ranks.__getitem__)
+    tokenizer = tokenizers.Tokenizer(
+        tokenizers.models.BPE(vocab=dict(source.encoder), merges=merges, end_of_word_suffix="</w>")
+    )
+    normalizers, pre = tokenizers.normalizers, tokenizers.pre_tokenizers
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.NFC(), normalizers.Replace(tokenizers.Regex(r"\s+"), " "), normalizers.Lowercase()]
+    )
+    words = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+    tokenizer.pre_tokenizer = pre.Sequence(
+        [
+            pre.Split(tokenizers.Regex(words), behavior="removed", invert=True),
+            pre.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = tokenizers.decoders.Sequence(
+        [tokenizers.decoders.ByteLevel(), tokenizers.decoders.Replace("</w>", " ")]
+    )
+    tokenizer.add_special_tokens(list(source.all_special_ids and [source.decoder[i] for i in source.all_special_ids]))
+    return tokenizer
+
+
+def _file(path: str) -> Any:
+    CaptionTokenizer(path)  # refuses what is none, with its message
+    return require("tokenizers").Tokenizer.from_file(str(path))
+
+
+_KINDS = {"gpt2": _gpt2, "clip": _clip, "file": _file}
+
+
+def make_tokenizer(kind: str, captions: Iterable[str] | None = None, **options: Any) -> Any:
+    """A tokenizer of the ``tokenizers`` library, to be saved beside a store.
+
+    Args:
+        kind: ``'train'`` (byte-level BPE trained on ``captions``; options
+            ``vocab_size=8192, lowercase=True, min_frequency=2``, all assumed),
+            ``'gpt2'`` (options ``name='gpt2'``, or the files ``vocab`` and ``merges``),
+            ``'clip'`` (option ``bpe_path=None``: open_clip's own vocabulary) or
+            ``'file'`` (option ``path``).
+        captions: texts to train on, for ``'train'``.
+        **options: of the kind.
+
+    Raises:
+        ValueError: for an unknown kind or option.
+    """
+    try:
+        if kind == "train":
+            return _train(captions or (), **options)
+        if kind in _KINDS:
+            return _KINDS[kind](**options)
+    except TypeError as error:
+        raise ValueError(f"tokenizer kind {kind!r}: {error}") from error
+    raise ValueError(f"unknown tokenizer kind {kind!r}; known are 'train', {', '.join(map(repr, _KINDS))}")
