@@ -1,0 +1,104 @@
+"""From a command line to a config and a process group."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import os.path as osp
+import subprocess
+from pathlib import Path
+
+import torch
+from mmengine.config import Config, DictAction
+from mmengine.dist import is_distributed
+from mmengine.registry import init_default_scope
+from mmengine.utils import import_modules_from_strings
+
+from synthcap_mm.config_files import resolve_config
+from synthcap_mm.installation import check_installation
+from synthcap_mm.registry import SCOPE
+
+
+def add_common_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments that all tools with a config share."""
+    parser.add_argument("config", help="config file (one of the shipped ones may be named without its folder)")
+    parser.add_argument(
+        "--cfg-options",
+        nargs="+",
+        action=DictAction,
+        metavar="KEY=VALUE",
+        help="settings that override the config's, e.g. synthesis.seed=1 train_dataloader.batch_size=64; "
+        'lists as KEY="[a,b]" or KEY=a,b',
+    )
+    parser.add_argument(
+        "--launcher",
+        choices=["none", "pytorch", "slurm", "mpi"],
+        default="none",
+        help="how the processes are started (the dist_*.sh and slurm_*.sh scripts set it)",
+    )
+    parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
+
+
+def load_config(args: argparse.Namespace) -> Config:
+    """The config that the arguments name, with their overrides; its custom modules are imported.
+
+    Raises:
+        FileNotFoundError: with the near matches, if there is no such config.
+    """
+    check_installation()
+    os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
+    path = resolve_config(args.config)
+    cfg = Config.fromfile(path, import_custom_modules=False)
+    if args.cfg_options:
+        cfg.merge_from_dict(args.cfg_options)
+    if cfg.get("custom_imports"):
+        import_modules_from_strings(**cfg.custom_imports)
+    cfg.launcher = args.launcher
+    cfg.config_name = Path(path).stem
+    work_dir = getattr(args, "work_dir", None)
+    if work_dir is not None:
+        cfg.work_dir = work_dir
+    elif cfg.get("work_dir") is None:
+        cfg.work_dir = osp.join("work_dirs", cfg.config_name)
+    init_default_scope(cfg.get("default_scope", SCOPE))
+    return cfg
+
+
+def init_distributed(cfg: Config) -> None:
+    """Start the process group, on GPUs with NCCL, without any with gloo.
+
+    MMEngine's own launchers call CUDA even for gloo; a group that exists already
+    is taken as it is, and the model's wrapper must not name a device then.
+    """
+    launcher = cfg.launcher
+    if launcher == "none" or is_distributed():
+        return
+    if torch.cuda.is_available():
+        from mmengine.dist import init_dist
+
+        init_dist(launcher, **cfg.get("env_cfg", {}).get("dist_cfg", {"backend": "nccl"}))
+        return
+    if launcher == "slurm":
+        os.environ.setdefault("RANK", os.environ["SLURM_PROCID"])
+        os.environ.setdefault("WORLD_SIZE", os.environ["SLURM_NTASKS"])
+        os.environ.setdefault("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0"))
+        if "MASTER_ADDR" not in os.environ:
+            nodes = subprocess.run(
+                ["scontrol", "show", "hostnames", os.environ["SLURM_NODELIST"]],
+                check=True,
+                capture_output=True,
+                text=True,
+            )
+            os.environ["MASTER_ADDR"] = nodes.stdout.split()[0]
+        os.environ.setdefault("MASTER_PORT", "29500")
+    elif launcher == "mpi":
+        os.environ.setdefault("RANK", os.environ["OMPI_COMM_WORLD_RANK"])
+        os.environ.setdefault("WORLD_SIZE", os.environ["OMPI_COMM_WORLD_SIZE"])
+        os.environ.setdefault("LOCAL_RANK", os.environ["OMPI_COMM_WORLD_LOCAL_RANK"])
+    torch.distributed.init_process_group("gloo")
+    cfg.model_wrapper_cfg = {
+        "type": "MMDistributedDataParallel",
+        "device_ids": None,
+        "broadcast_buffers": False,
+        **cfg.get("model_wrapper_cfg", {}),
+    }

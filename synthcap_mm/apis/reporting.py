@@ -1,0 +1,57 @@
+"""What a test ends with: a table and a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.logging import print_log
+from mmengine.runner import Runner
+
+from synthcap_mm.registry import DATASETS
+from synthcap_mm.structures import CaptionSample
+
+
+class KeepSamplesHook(Hook):
+    """Keeps the first samples of a test, for the gallery.
+
+    Args:
+        num: how many.
+    """
+
+    def __init__(self, num: int) -> None:
+        self.num = num
+        self.samples: list[CaptionSample] = []
+
+    def after_test_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Sequence[CaptionSample] | None = None
+    ) -> None:
+        """Keep what is still wanted."""
+        self.samples += list(outputs or [])[: max(0, self.num - len(self.samples))]
+
+
+def metrics_table(metrics: dict[str, float]) -> str:
+    """Metrics as a text table, one a line."""
+    width = max(map(len, metrics), default=0)
+    return "\n".join(f"  {name:<{width}}  {float(value):8.2f}" for name, value in metrics.items())
+
+
+def save_test_gallery(cfg: Config, samples: Sequence[CaptionSample], path: Path) -> Path | None:
+    """A picture of test photos with what was written for them, or ``None`` where the photos are not at hand.
+
+    The photos come from the entry of ``cfg.photo_stores`` whose store the test set reads.
+    """
+    from synthcap_mm.evaluation.gallery import save_gallery
+
+    store = cfg.test_dataloader.dataset.get("store")
+    entry = next((e for e in cfg.get("photo_stores", []) if e["store"] == store), None)
+    if entry is None:
+        print_log(f"no gallery: no entry of photo_stores says where the photos of {store} are", logger="current")
+        return None
+    photos = DATASETS.build(entry["photos"])
+    place = {key: i for i, key in enumerate(photos.keys)}
+    save_gallery(samples, lambda key: photos.load(place[key]), path, title=cfg.config_name)
+    return path

@@ -1,0 +1,175 @@
+"""The steps of a config, as the tools run them: synthesize, encode, train, test."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.dist import barrier, broadcast_object_list, is_main_process
+from mmengine.logging import MMLogger, print_log
+from mmengine.runner import Runner
+
+from synthcap_mm.apis.missing_inputs import missing_inputs
+from synthcap_mm.pairs import PairFactory, encode_photos, has_store
+from synthcap_mm.stores.shards import write_json
+
+
+class MissingInputsError(FileNotFoundError):
+    """Files that the config names are not there; the message lists all of them."""
+
+
+def _logger(cfg: Config) -> None:
+    if not MMLogger.check_instance_created("synthcap_mm"):
+        MMLogger.get_instance("synthcap_mm", logger_name="synthcap_mm", log_level=cfg.get("log_level", "INFO"))
+
+
+def require_inputs(cfg: Config, *stages: str) -> None:
+    """Refuse to begin while something is missing, and name all of it at once.
+
+    Raises:
+        MissingInputsError: if files of those stages are missing.
+    """
+    missing = missing_inputs(cfg, *stages)
+    if missing:
+        lines = "\n".join(f"  - {m}" for m in missing)
+        raise MissingInputsError(
+            f"{len(missing)} thing(s) that {cfg.get('config_name', 'the config')} needs are missing:\n{lines}"
+        )
+
+
+def _on_all_ranks(value: bool) -> bool:
+    box = [value]
+    broadcast_object_list(box)
+    return box[0]
+
+
+def synthesize(cfg: Config, missing_only: bool = False) -> dict[str, Any]:
+    """Make the store of pairs that ``cfg.synthesis`` describes.
+
+    Args:
+        cfg: the config.
+        missing_only: do nothing when a whole store is there. Default ``False``:
+            check it against the config, and make what is missing.
+
+    Returns:
+        Counts; see :meth:`PairFactory.run`.
+    """
+    _logger(cfg)
+    if "synthesis" not in cfg:
+        raise KeyError(f"the config {cfg.config_name} has no field 'synthesis', so there is nothing to make")
+    if missing_only and _on_all_ranks(has_store(cfg.synthesis.store)):
+        return {}
+    require_inputs(cfg, "synthesis")
+    factory = PairFactory(**cfg.synthesis)
+    counts = factory.run()
+    print_log(
+        "synthesize: " + ", ".join(f"{v} {k}" for k, v in counts.items()) + f"; store: {factory.store}",
+        logger="current",
+    )
+    return counts
+
+
+def encode_images(cfg: Config, missing_only: bool = False) -> dict[str, dict[str, Any]]:
+    """Encode and tag the real photos of each entry of ``cfg.photo_stores``.
+
+    Args:
+        cfg: the config. The encoder and the tag provider are those of ``cfg.synthesis``.
+        missing_only: leave whole stores alone. Default ``False``.
+
+    Returns:
+        Counts by store; see :func:`encode_photos`.
+    """
+    _logger(cfg)
+    results: dict[str, dict[str, Any]] = {}
+    entries = cfg.get("photo_stores", [])
+    if not entries and not missing_only:
+        raise KeyError(f"the config {cfg.config_name} has no field 'photo_stores', so there are no photos to encode")
+    todo = [e for e in entries if not (missing_only and _on_all_ranks(has_store(e["store"])))]
+    if todo:
+        require_inputs(cfg, "photo_stores")
+    for entry in todo:
+        options = {"encoder": cfg.synthesis.encoder, "tag_provider": cfg.synthesis.get("tag_provider"), **entry}
+        counts = encode_photos(**options)
+        results[entry["store"]] = counts
+        print_log(
+            "encode: " + ", ".join(f"{v} {k}" for k, v in counts.items()) + f"; store: {entry['store']}",
+            logger="current",
+        )
+    return results
+
+
+def train(cfg: Config) -> dict[str, float]:
+    """Train and validate; where the config says so, make the stores first and test the best checkpoint last.
+
+    Returns:
+        The test metrics, if ``cfg.test_best``, else nothing.
+
+    Raises:
+        MissingInputsError: if a store is missing, with the command that makes it.
+    """
+    if cfg.get("auto_synthesize"):
+        synthesize(cfg, missing_only=True)
+        encode_images(cfg, missing_only=True)
+    require_inputs(cfg, "train")
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    if not cfg.get("test_best"):
+        return {}
+    best = _best_checkpoint(runner)
+    print_log(f"testing {best} on the test split, once", logger="current")
+    runner.load_checkpoint(best)
+    return _test(runner, cfg, best)
+
+
+def test(cfg: Config, checkpoint: str) -> dict[str, float]:
+    """Metrics of a checkpoint on the test split.
+
+    Raises:
+        MissingInputsError: if the checkpoint or a store is missing.
+    """
+    if not Path(checkpoint).is_file():
+        raise MissingInputsError(f"no checkpoint at {checkpoint}; train one: python tools/train.py {cfg.config_name}")
+    require_inputs(cfg, "test")
+    cfg.load_from = checkpoint
+    runner = Runner.from_cfg(cfg)
+    runner.load_or_resume()
+    return _test(runner, cfg, checkpoint)
+
+
+def _best_checkpoint(runner: Runner) -> str:
+    from mmengine.hooks import CheckpointHook
+
+    hook = next((h for h in runner.hooks if isinstance(h, CheckpointHook)), None)
+    best = getattr(hook, "best_ckpt_path", None)
+    if best is None and hook is not None and getattr(hook, "best_ckpt_path_dict", None):
+        best = next(iter(hook.best_ckpt_path_dict.values()))
+    best = best or runner.message_hub.runtime_info.get("best_ckpt") or getattr(hook, "last_ckpt", None)
+    if best is None:
+        raise RuntimeError(
+            "test_best: no checkpoint was saved; give default_hooks.checkpoint save_best='CIDEr', or set test_best=False"
+        )
+    return str(best)
+
+
+def _test(runner: Runner, cfg: Config, checkpoint: str) -> dict[str, float]:
+    from synthcap_mm.apis.reporting import KeepSamplesHook, metrics_table, save_test_gallery
+
+    keep = KeepSamplesHook(cfg.get("gallery", {}).get("num", 0))
+    runner.register_hook(keep)
+    metrics = runner.test()
+    if is_main_process():
+        report = {"config": cfg.config_name, "checkpoint": str(checkpoint), "seed": runner.seed, "metrics": metrics}
+        path = Path(runner.work_dir) / "test_metrics.json"
+        write_json(path, json.loads(json.dumps(report, default=float)))
+        print_log(f"test metrics ({checkpoint}):\n{metrics_table(metrics)}\nwritten to {path}", logger="current")
+        if keep.samples:
+            picture = save_test_gallery(cfg, keep.samples, Path(runner.work_dir) / "gallery.png")
+            if picture:
+                print_log(f"gallery: {picture}", logger="current")
+    barrier()
+    return metrics
+
+
+__all__ = ["MissingInputsError", "encode_images", "require_inputs", "synthesize", "test", "train"]

@@ -1,0 +1,24 @@
+"""Stored features as the models take them."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def as_feature(row: np.ndarray, where: str) -> Tensor:
+    """A stored float16 feature as a float32 tensor of length 1 (rounding moved it a little).
+
+    Args:
+        row: ``(D,)``.
+        where: what it is, for the message.
+
+    Raises:
+        ValueError: if it has NaN, infinity or only zeros in it.
+    """
+    feature = torch.from_numpy(row.astype(np.float32))
+    norm = feature.norm()
+    if not 0 < float(norm) < float("inf"):  # NaN fails both comparisons
+        raise ValueError(f"{where} is not a feature (norm {float(norm)}); make its shard anew")
+    return feature / norm

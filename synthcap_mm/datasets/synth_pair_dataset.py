@@ -1,0 +1,149 @@
+"""Synthetic pairs, read from a store as training needs them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from synthcap_mm.datasets.features import as_feature
+from synthcap_mm.registry import DATASETS
+from synthcap_mm.stores import Store
+from synthcap_mm.structures import CaptionSample, group_id
+
+
+@DATASETS.register_module()
+class SynthPairDataset(Dataset):
+    """One sample a caption of the store, with one of its images.
+
+    Nothing but three integers a caption is held in memory: features, texts and
+    detections are read from the mapped store. Captions none of whose images is
+    usable (flagged) are left out and counted in :attr:`metainfo`.
+
+    Args:
+        store: the store's folder.
+        split: ``'train'``, or ``'heldout'``: the captions that were kept out of
+            training and memory; then an item is one image with all captions of its
+            group as references. Default ``'train'``.
+        pairs: name of the pairs table, or ``None`` for captions without images
+            (CapDec, DeCap). Default ``'default'``.
+        refined: take the optimised pseudo features that lie beside the pairs, not
+            those of the images as they came. Default ``False``; held-out samples never
+            use them, since real photos are not optimised either.
+        image_choice: which image of a caption with several: ``'first'``,
+            ``'random'`` (a function of seed, epoch and sample) or ``'best'`` (highest
+            cosine with the caption). Default ``'first'``.
+        seed: for ``'random'``. Default 0.
+        verify: see :meth:`Store.open`. Default ``'size'``.
+
+    Raises:
+        StoreMissingError: if there is no store; the message has the command.
+        StoreError: if it is damaged, or has no such table.
+        ValueError: if nothing is left to serve.
+    """
+
+    def __init__(
+        self,
+        store: str,
+        split: str = "train",
+        pairs: str | None = "default",
+        refined: bool = False,
+        image_choice: str = "first",
+        seed: int = 0,
+        verify: str = "size",
+    ) -> None:
+        if image_choice not in ("first", "random", "best"):
+            raise ValueError(f"image_choice is 'first', 'random' or 'best', not {image_choice!r}")
+        self.store = Store.open(store, verify=verify)
+        self.split = split
+        self.image_choice = image_choice
+        self.seed = seed
+        self._pairs = None if pairs is None else self.store.pairs(pairs)
+        self._refined = self.store.refined(pairs) if refined and pairs is not None and split == "train" else None
+        # Shared memory: worker processes that outlive an epoch see the new one.
+        self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
+        rows = self.store.caption_rows(split)
+        left_out = 0
+        if self._pairs is not None:
+            captions, images = self._pairs.numbers("caption"), self._pairs.numbers("image")
+            usable = ~self.store.images.is_set("flags")[images]
+            order = np.flatnonzero(usable)
+            order = order[np.argsort(captions[order], kind="stable")]
+            first = np.searchsorted(captions[order], rows, side="left")
+            count = np.searchsorted(captions[order], rows, side="right") - first
+            left_out = int((count == 0).sum())
+            rows, first, count = rows[count > 0], first[count > 0], count[count > 0]
+            self._candidates, self._first, self._count = order, first, count
+            if image_choice == "best" and len(rows):
+                scores = self._pairs.numbers("score")
+                best = [f + int(np.argmax(scores[order[f : f + c]])) for f, c in zip(first, count)]
+                self._first, self._count = np.array(best), np.ones_like(count)
+            elif image_choice == "first":
+                self._count = np.ones_like(count)
+        self._rows = rows
+        if not len(rows):
+            raise ValueError(
+                f"the store {store} has no usable pair in its split {split!r} ({left_out} captions have only flagged "
+                "images)" + ("; synthesis.holdout is 0" if split == "heldout" and not left_out else "")
+            )
+        self.metainfo: dict[str, Any] = {"store": str(store), "split": split, "left_out": left_out}
+        self._references: dict[str, list[str]] = {}
+        if split == "heldout":
+            for row in self.store.caption_rows("heldout"):
+                group, text = self._group(int(row)), self.store.captions.value("text", int(row))
+                self._references.setdefault(group, []).append(text)
+
+    def _group(self, row: int) -> str:
+        return self.store.captions.value("group", row) or self.store.captions.value("id", row)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Tell which epoch begins; ``image_choice='random'`` depends on it."""
+        self._epoch.fill_(epoch)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def _pair(self, index: int) -> int:
+        first, count = int(self._first[index]), int(self._count[index])
+        chosen = 0
+        if count > 1:
+            chosen = int(np.random.default_rng((self.seed, int(self._epoch), int(self._rows[index]))).integers(count))
+        return int(self._candidates[first + chosen])
+
+    def __getitem__(self, index: int) -> CaptionSample:
+        """One sample; its ``sample_id`` is the caption's row.
+
+        Raises:
+            ValueError: if a feature is not finite, with its place in the store.
+        """
+        row = int(self._rows[index])
+        captions = self.store.captions
+        text_feat = as_feature(captions.feature(row), f"caption {row} of {self.store.path}")
+        group = self._group(row)
+        sample = CaptionSample(
+            sample_id=row,
+            key=str(captions.value("id", row)),
+            source="text",
+            text_feat=text_feat,
+            memory_row=row if self.split == "train" else -1,
+            group=group_id(group),
+        )
+        if self.split == "train":
+            sample.caption = captions.value("text", row)
+        else:
+            sample.references = self._references[group]
+        if self._pairs is None:
+            sample.feat = text_feat
+            return sample
+        pair = self._pair(index)
+        image = int(self._pairs.value("image", pair))
+        if self._refined is not None:
+            feature, where = self._refined.feature(pair), f"refined pair {pair}"
+        else:
+            feature, where = self.store.images.feature(image), f"image {image}"
+        sample.source = "pseudo"
+        sample.feat = as_feature(feature, f"{where} of {self.store.path}")
+        sample.tags = self.store.tags(image)
+        return sample

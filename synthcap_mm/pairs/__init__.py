@@ -1,0 +1,5 @@
+"""Making pairs: the synthesize loop."""
+
+from synthcap_mm.pairs.factory import PairFactory, encode_photos, has_store
+
+__all__ = ["PairFactory", "encode_photos", "has_store"]

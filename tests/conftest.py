@@ -1,0 +1,98 @@
+"""Fixtures that tests share."""
+
+import copy
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tests"))
+
+
+@pytest.fixture(scope="session")
+def real_data():
+    """The folder of real data; skips, loudly, where there is none."""
+    folder = Path(os.environ.get("SYNTHCAP_REAL_DATA", ROOT.parent / "shared" / "real"))
+    if not (folder / "README.md").is_file():
+        pytest.skip(f"REAL DATA ABSENT: nothing at {folder}; set SYNTHCAP_REAL_DATA to run this test")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _default_scope_is_ours():
+    """Each test begins with our scope as MMEngine's default, as the tools set it."""
+    from mmengine.registry import init_default_scope
+
+    init_default_scope("synthcap_mm")
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    """The module of tests/components.py, its components registered."""
+    import components
+
+    return components
+
+
+@pytest.fixture()
+def tiny_synthesis(tmp_path, tiny):
+    """Settings of a small store of pairs: 40 captions in 20 groups, shards of 16."""
+    return {
+        "store": str(tmp_path / "store"),
+        "captions": {"type": "TinyCaptions", "num": 40},
+        "encoder": {"type": "TinyEncoder"},
+        "generator": {"type": "TinyPainter"},
+        "tag_provider": {"type": "TinyTagger"},
+        "refine": {"steps": 3, "lr": 0.01, "negatives": 16},
+        "tokenizer": {"kind": "train", "vocab_size": 300},
+        "holdout": 0.1,
+        "shard_size": 16,
+        "image_batch": 5,
+    }
+
+
+@pytest.fixture(scope="session")
+def tiny_stores(tmp_path_factory, tiny):
+    """A made store of pairs and one of photos: ``(pairs, photos)`` paths."""
+    from mmengine.registry import init_default_scope
+
+    from synthcap_mm.pairs import PairFactory, encode_photos
+
+    init_default_scope("synthcap_mm")
+    root = tmp_path_factory.mktemp("stores")
+    PairFactory(
+        store=str(root / "pairs"),
+        captions={"type": "TinyCaptions", "num": 40},
+        encoder={"type": "TinyEncoder"},
+        generator={"type": "TinyPainter"},
+        tag_provider={"type": "TinyTagger"},
+        refine={"steps": 3, "lr": 0.01, "negatives": 16},
+        tokenizer={"kind": "train", "vocab_size": 300},
+        holdout=0.1,
+        shard_size=16,
+        image_batch=5,
+    ).run()
+    encode_photos(
+        str(root / "photos"), {"type": "TinyPhotos"}, {"type": "TinyEncoder"}, {"type": "TinyTagger"}, shard_size=5
+    )
+    return str(root / "pairs"), str(root / "photos")
+
+
+@pytest.fixture()
+def tiny_model(tiny_stores):
+    """Config of a captioner on the tiny store."""
+    pairs, _ = tiny_stores
+    return copy.deepcopy(
+        {
+            "type": "SynthCaptioner",
+            "store": pairs,
+            "data_preprocessor": {"type": "CaptionPreprocessor", "prompt": {"min_score": 0.2}, "max_length": 16},
+            "necks": [
+                {"type": "TextMemoryProjection", "temperature": 0.05},
+                {"type": "PrefixProjector", "in_dim": 32, "width": 32, "prefix_length": 2},
+            ],
+            "head": {"type": "GPT2CaptionHead", "width": 32, "layers": 2, "heads": 2, "positions": 80},
+        }
+    )

@@ -1,0 +1,34 @@
+"""Test a captioner: python tools/test.py CONFIG CHECKPOINT."""
+
+import argparse
+
+from synthcap_mm.apis.launching import add_common_arguments, init_distributed, load_config
+
+
+def parse_args() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description="Metrics of a checkpoint on the config's test split, once; a table, test_metrics.json and a gallery."
+    )
+    add_common_arguments(parser)
+    parser.add_argument("checkpoint", help="checkpoint file of tools/train.py")
+    parser.add_argument("--work-dir", help="folder for the results (default: work_dirs/CONFIG's name)")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Run."""
+    args = parse_args()
+    cfg = load_config(args)
+    init_distributed(cfg)
+
+    from synthcap_mm.apis.workflow import MissingInputsError, test
+
+    try:
+        test(cfg, args.checkpoint)
+    except MissingInputsError as error:
+        raise SystemExit(str(error)) from error
+
+
+if __name__ == "__main__":
+    main()
