@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -30,19 +31,48 @@ def _stores(cfg: Config, stages: tuple[str, ...]) -> list[str]:
         for name in loaders.get(stage, ()):
             store = ((cfg.get(name) or {}).get("dataset") or {}).get("store")
             found += [store] if store else []
-    if found and cfg.get("model", {}).get("store"):
-        found.append(cfg.model.store)
+    if found:
+        model = cfg.get("model", {})
+        found += [s for s in (model.get("store"), *(n.get("memory") for n in model.get("necks", []))) if s]
     if "train" in stages and cfg.get("test_best"):
         found += _stores(cfg, ("test",))
     return list(dict.fromkeys(found))
 
 
+def _path_missing(path: str) -> bool:
+    return not (Path(path).exists() or glob.glob(path))
+
+
+def _module_missing(module: str) -> bool:
+    return importlib.util.find_spec(module) is None
+
+
+def _hub_missing(repository: str) -> bool:
+    import huggingface_hub
+
+    try:
+        huggingface_hub.snapshot_download(repository, local_files_only=True)
+        return False
+    except Exception:  # not in the cache; the library has several errors for it
+        pass
+    try:
+        huggingface_hub.HfApi().model_info(repository, timeout=5)
+        return False
+    except Exception:  # no network, or no such repository: to the user it is the same, it does not come by itself
+        return True
+
+
+_MISSING = {"path": _path_missing, "module": _module_missing, "hub": _hub_missing}
+
+
 def missing_inputs(cfg: Config, *stages: str) -> list[str]:
     """What is missing for some stages of a config, one sentence each.
 
-    A config says in ``inputs`` where things that cannot come by themselves belong
-    and how to get them: a list of ``dict(path=..., how=...)``; ``path`` may be a
-    pattern. An entry counts for a stage when the stage's settings name its path.
+    A config says in ``inputs`` where things belong that may not come by themselves,
+    and how to get them: a list of ``dict(path=..., how=...)`` (a file, a folder or a
+    pattern), ``dict(hub=..., how=...)`` (a Hugging Face repository: missing when it is
+    neither in the cache nor within reach) or ``dict(module=..., how=...)``. An entry
+    counts for a stage when the stage's settings name its ``needed_by`` (its path by default).
 
     Args:
         cfg: the config.
@@ -53,7 +83,7 @@ def missing_inputs(cfg: Config, *stages: str) -> list[str]:
     """
     lines = []
     photo_stores = {e["store"] for e in cfg.get("photo_stores", [])}
-    name = cfg.get("filename") or cfg.get("config_name", "CONFIG")
+    name = cfg.filename or cfg.get("config_name", "CONFIG")
     makes: set[str] = {s for s in stages if s in ("synthesis", "photo_stores")}
     for store in _stores(cfg, stages):
         try:
@@ -67,7 +97,10 @@ def missing_inputs(cfg: Config, *stages: str) -> list[str]:
     if "photo_stores" in makes:
         named |= {str(v) for k in ("encoder", "tag_provider") for v in _walk(cfg.get("synthesis", {}).get(k, {}))}
     for entry in cfg.get("inputs", []):
-        path = str(entry["path"])
-        if path in named and not (Path(path).exists() or glob.glob(path)):
-            lines.append(f"{path}: {entry['how']}")
+        kind = next((k for k in _MISSING if k in entry), None)
+        if kind is None:
+            raise ValueError(f"an entry of 'inputs' has one of {', '.join(_MISSING)}; got {dict(entry)}")
+        thing = str(entry[kind])
+        if entry.get("needed_by", thing) in named and _MISSING[kind](thing):
+            lines.append(f"{thing}: {entry['how']}")
     return lines

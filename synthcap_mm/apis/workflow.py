@@ -33,6 +33,9 @@ def require_inputs(cfg: Config, *stages: str) -> None:
     """
     missing = missing_inputs(cfg, *stages)
     if missing:
+        if "train" in stages and "test_dataloader" in cfg:
+            # It could be trained without; but who comes for the one should not have to come again for the other.
+            missing += [f"{m}  (for the test)" for m in missing_inputs(cfg, "test") if m not in missing]
         lines = "\n".join(f"  - {m}" for m in missing)
         raise MissingInputsError(
             f"{len(missing)} thing(s) that {cfg.get('config_name', 'the config')} needs are missing:\n{lines}"

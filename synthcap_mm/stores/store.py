@@ -150,7 +150,7 @@ class Store:
             "python tools/encode_images.py CONFIG)."
         )
         if not file.is_file():
-            raise StoreMissingError(f"no store at {path} (it has no manifest.json). {make}")
+            raise StoreMissingError(f"there is no store at {path} (no manifest.json). {make}")
         try:
             manifest = json.loads(file.read_text(encoding="utf-8"))
             version = manifest["schema_version"]

@@ -1,0 +1,116 @@
+import pytest
+import torch
+from mmengine.runner.checkpoint import get_state_dict, load_state_dict
+
+from synthcap_mm.datasets import CaptionEvalDataset, SynthPairDataset
+from synthcap_mm.registry import MODELS
+from synthcap_mm.stores import StoreMissingError
+
+
+@pytest.fixture()
+def train_batch(tiny_stores):
+    dataset = SynthPairDataset(tiny_stores[0], refined=True)
+    return [dataset[i] for i in range(16)]
+
+
+def test_it_learns_its_captions(tiny_model, tiny_stores, tiny):
+    """Captions are functions of their images here, so a captioner that works must tell them apart."""
+    torch.manual_seed(0)
+    tiny_model["necks"] = tiny_model["necks"][1:]  # the images' own features: a tiny encoder has no common space
+    model = MODELS.build(tiny_model)
+    dataset = SynthPairDataset(tiny_stores[0])
+    rows = [dataset[i] for i in range(len(dataset))]
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    for _ in range(120):
+        loss = model(**model.data_preprocessor(rows, True), mode="loss")["loss_caption"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    model.eval()
+    written = [s.pred_caption for s in model.val_step([dataset[i] for i in range(len(dataset))])]
+    right = [w.split()[1:3] == r.caption.split()[1:3] for w, r in zip(written, rows)]
+    assert sum(right) > 0.8 * len(rows), list(zip(written, [r.caption for r in rows]))
+
+
+def test_modes(tiny_model, train_batch, tiny_stores):
+    model = MODELS.build(tiny_model).eval()
+    losses = model(**model.data_preprocessor(train_batch, True), mode="loss")
+    assert set(losses) == {"loss_caption"} and losses["loss_caption"].requires_grad
+    photos = CaptionEvalDataset(tiny_stores[1])
+    inputs = model.data_preprocessor([photos[i] for i in range(4)])
+    samples = model(**inputs, mode="predict")
+    assert all(isinstance(s.pred_caption, str) and len(s.pred_logprobs) == 1 for s in samples)
+    logits = model(**inputs, mode="tensor")
+    assert logits.shape == (*inputs["input_ids"].shape, model.data_preprocessor.tokenizer.vocab_size)
+    with pytest.raises(ValueError, match="'loss', 'predict' or 'tensor'"):
+        model(**inputs, mode="train")
+
+
+def test_batched_equals_single(tiny_model, tiny_stores):
+    model = MODELS.build(tiny_model).eval()
+    photos = CaptionEvalDataset(tiny_stores[1])
+    together = model.val_step([photos[i] for i in range(len(photos))])
+    for i, sample in enumerate(together):
+        alone = model.val_step([photos[i]])[0]
+        assert alone.pred_caption == sample.pred_caption
+        assert alone.pred_scores == pytest.approx(sample.pred_scores, abs=1e-4)
+
+
+def test_checkpoint_holds_identities_and_neither_memory_nor_encoder(tiny_model, tiny_stores):
+    tiny_model["backbone"] = {"type": "TinyEncoder"}
+    model = MODELS.build(tiny_model)
+    model.backbone  # noqa: B018 - builds it
+    model.necks[0].load_memory()
+    for state in (model.state_dict(), get_state_dict(model)):
+        assert {"tokenizer_sha256", "encoder_name", "encoder_fingerprint", "necks.0.memory_sha256"} <= set(state)
+        assert not [k for k in state if "words" in k or "backbone" in k or k.endswith("necks.0.memory")]
+        other = MODELS.build(tiny_model)
+        load_state_dict(other, dict(state), strict=True)
+        for a, b in zip(model.parameters(), other.parameters()):
+            assert torch.equal(a, b)
+
+
+def test_another_tokenizer_or_encoder_is_refused(tiny_model, tiny_stores, tmp_path):
+    from synthcap_mm.tokenization import make_tokenizer
+
+    state = get_state_dict(MODELS.build(tiny_model))
+    make_tokenizer("train", ["quite other words"] * 3, vocab_size=300).save(str(tmp_path / "t.json"))
+    other = MODELS.build(
+        {**tiny_model, "data_preprocessor": {"type": "CaptionPreprocessor", "tokenizer": str(tmp_path / "t.json")}}
+    )
+    with pytest.raises(RuntimeError, match="another tokenizer"):
+        other.load_state_dict(dict(state), strict=False)
+    model = MODELS.build(tiny_model)
+    model.encoder = {**model.encoder, "name": "somebody else's", "image": model.encoder["image"][::-1]}
+    with pytest.raises(RuntimeError, match=r"another encoder.*'tiny'.*somebody else's"):
+        model.load_state_dict(dict(state))
+
+
+def test_images_take_the_same_road_as_features(tiny_model, tiny_stores, tiny):
+    from synthcap_mm.structures import CaptionSample
+
+    model = MODELS.build({**tiny_model, "backbone": {"type": "TinyEncoder"}}).eval()
+    photos, stored = tiny.TinyPhotos(), CaptionEvalDataset(tiny_stores[1])
+    tags = tiny.TinyTagger().detect([photos.load(i) for i in range(4)])
+    raw = [CaptionSample(i, str(i), "real", image=photos.load(i), tags=tags[i]) for i in range(4)]
+    assert [s.pred_caption for s in model.val_step(raw)] == [
+        s.pred_caption for s in model.val_step([stored[i] for i in range(4)])
+    ]
+    without = MODELS.build(tiny_model).eval()
+    with pytest.raises(RuntimeError, match=r"encode_images\.py"):
+        without.val_step([CaptionSample(0, "0", "real", image=photos.load(0))])
+    wrong = MODELS.build({**tiny_model, "backbone": {"type": "TinyEncoder", "seed": 1, "name": "wrong"}})
+    with pytest.raises(RuntimeError, match=r"'tiny'.*'wrong'"):
+        wrong.encode([photos.load(0)])
+
+
+def test_missing_store_says_the_command(tiny_model):
+    with pytest.raises(StoreMissingError, match=r"tools/synthesize\.py"):
+        MODELS.build({**tiny_model, "store": "nowhere"})
+
+
+def test_memory_and_tokenizer_come_from_the_store(tiny_model, tiny_stores):
+    model = MODELS.build(tiny_model)
+    model.necks[0].load_memory()
+    assert len(model.necks[0].memory) == 36  # 40 captions, 2 groups of 2 held out
+    assert str(model.data_preprocessor.tokenizer.path).startswith(tiny_stores[0])

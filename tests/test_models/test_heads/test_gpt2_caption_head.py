@@ -1,0 +1,109 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from synthcap_mm.models.heads import GPT2CaptionHead
+
+VOCAB, WIDTH = 50, 32
+
+
+def make_head(**options):
+    torch.manual_seed(0)
+    fields = {"vocab_size": VOCAB, "bos_id": 1, "eos_id": 2, "pad_id": 0, "width": WIDTH, "layers": 2, "heads": 2}
+    head = GPT2CaptionHead(**{**fields, "positions": 64, **options}).eval()
+    # Wide embeddings: an untrained decoder that has opinions, and ends some captions early.
+    torch.nn.init.normal_(head.decoder.transformer.wte.weight, std=0.3)
+    return head
+
+
+@pytest.fixture()
+def batch():
+    generator = torch.Generator().manual_seed(3)
+    lengths = torch.tensor([1, 4, 2, 6])
+    ids = torch.randint(3, VOCAB, (4, 6), generator=generator)
+    ids[torch.arange(6)[None] >= lengths[:, None]] = 0
+    return torch.randn(4, 3, WIDTH, generator=generator), ids, lengths
+
+
+def test_loss_equals_plain_cross_entropy_on_the_captions_tokens(batch):
+    head, (prefix, ids, lengths) = make_head(label_smoothing=0.1), batch
+    labels = ids.clone()
+    labels[:, 0] = -100
+    labels[torch.arange(6)[None] >= lengths[:, None]] = -100
+    expected = []
+    for i in range(4):
+        n = int(lengths[i])
+        embeds = torch.cat([prefix[i : i + 1], head.decoder.transformer.wte(ids[i : i + 1, :n])], 1)
+        logits = head.decoder(inputs_embeds=embeds).logits[0, 3 - 1 : -1]
+        expected += [F.cross_entropy(logits[t], ids[i, t], label_smoothing=0.1) for t in range(1, n)]
+    loss = head.loss(prefix, ids, lengths, labels)["loss_caption"]
+    torch.testing.assert_close(loss, torch.stack(expected).mean())
+
+
+def test_weights_weigh_rows(batch):
+    head, (prefix, ids, lengths) = make_head(), batch
+    labels = torch.where(torch.arange(6)[None] < lengths[:, None], ids, -100)
+    one = head.loss(prefix, ids, lengths, labels)["loss_caption"]
+    same = head.loss(prefix, ids, lengths, labels, torch.full((4,), 2.0))["loss_caption"]
+    torch.testing.assert_close(one, same)
+    only = head.loss(prefix, ids, lengths, labels, torch.tensor([0.0, 1.0, 0.0, 0.0]))["loss_caption"]
+    alone = head.loss(prefix[1:2], ids[1:2], lengths[1:2], labels[1:2])["loss_caption"]
+    torch.testing.assert_close(only, alone)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"num_beams": 1},
+        {"num_beams": 3, "num_return_sequences": 3},
+        {"num_beams": 3, "length_penalty": 0.0},
+        {"num_beams": 3, "use_cache": False},
+    ],
+)
+def test_batched_equals_single_and_logprobs_are_the_tokens_own(batch, options):
+    head, (prefix, ids, lengths) = make_head(), batch
+    out = head.generate(prefix, ids, lengths, max_new_tokens=8, **options)
+    for i in range(4):
+        one = slice(i, i + 1)
+        single = head.generate(prefix[one], ids[one, : lengths[i]], lengths[one], max_new_tokens=8, **options)
+        width = single["ids"].shape[2]
+        assert torch.equal(single["ids"][0], out["ids"][i, :, :width])
+        torch.testing.assert_close(single["scores"][0], out["scores"][i], atol=1e-5, rtol=1e-4)
+        for n, new in enumerate(out["ids"][i].tolist()):
+            new = new[: new.index(2) + 1] if 2 in new else new
+            row = torch.tensor([ids[i, : lengths[i]].tolist() + new])
+            logp = head.logits(prefix[one], row, torch.tensor([row.shape[1]])).log_softmax(-1)[0]
+            own = sum(logp[lengths[i] + k, token] for k, token in enumerate(new))
+            torch.testing.assert_close(out["logprobs"][i, n], own, atol=1e-4, rtol=1e-4)
+
+
+def test_cache_changes_nothing(batch):
+    head, (prefix, ids, lengths) = make_head(), batch
+    with_cache = head.generate(prefix, ids, lengths, max_new_tokens=8)
+    without = head.generate(prefix, ids, lengths, max_new_tokens=8, use_cache=False)
+    assert torch.equal(with_cache["ids"], without["ids"])
+
+
+def test_pretrained_from_a_folder(tmp_path):
+    import transformers
+
+    config = transformers.GPT2Config(vocab_size=VOCAB, n_embd=16, n_layer=1, n_head=2, n_positions=32)
+    model = transformers.GPT2LMHeadModel(config)
+    model.save_pretrained(tmp_path / "gpt2")
+    head = GPT2CaptionHead(VOCAB, 1, 2, 0, pretrained=str(tmp_path / "gpt2"))
+    assert (head.width, head.positions) == (16, 32)
+    assert torch.equal(head.decoder.transformer.wte.weight, model.transformer.wte.weight)
+    with pytest.raises(ValueError, match="has 50 tokens, the tokenizer has 60"):
+        GPT2CaptionHead(60, 1, 2, 0, pretrained=str(tmp_path / "gpt2"))
+    with pytest.raises(FileNotFoundError, match="local folder"):
+        GPT2CaptionHead(VOCAB, 1, 2, 0, pretrained=str(tmp_path / "nothing"))
+
+
+def test_wrong_shapes_are_named(batch):
+    head, (prefix, ids, lengths) = make_head(positions=8), batch
+    with pytest.raises(ValueError, match="9 is longer than the decoder's 8 positions"):
+        head.logits(prefix, ids, lengths)
+    with pytest.raises(ValueError, match="PrefixProjector with width=32"):
+        head.logits(torch.zeros(4, 3, 16), ids, lengths)
+    with pytest.raises(ValueError, match="multiple of the number of heads"):
+        make_head(heads=5)
