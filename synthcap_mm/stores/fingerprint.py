@@ -1,8 +1,10 @@
 """What tells two encoders apart: the features of one fixed picture and one fixed sentence.
 
 A store's manifest keeps the fingerprint of the encoder that made it. The name
-alone proves nothing (weights get renamed, the wrong activation gets built), so
-it is there for the message; the features decide.
+alone proves nothing (weights get renamed, other weights get the same name), so
+it is there for the message; the features decide. A cosine is forgiving by
+design, of precision and devices: do not count on it to find a wrong activation
+function, which a shallow tower hardly shows. OpenCLIPBackbone checks that.
 """
 
 from __future__ import annotations
@@ -12,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-#: Cosine from which two features are the same encoder's. Source: design.md, section 4; fp16 against
-#: fp32 weights stay above it, another activation function does not.
+#: Cosine from which two features are the same encoder's. Source: the project's design (assumed there); room for
+#: low precision, other devices and other versions of Pillow's resizing.
 SAME_COSINE = 0.999
 
 PARTS = ("image", "text")

@@ -1,0 +1,6 @@
+"""Frozen encoders of images and sentences."""
+
+from synthcap_mm.models.backbones.base import BaseBackbone
+from synthcap_mm.models.backbones.open_clip_backbone import OpenCLIPBackbone
+
+__all__ = ["BaseBackbone", "OpenCLIPBackbone"]

@@ -1,0 +1,569 @@
+"""Any model of open_clip as the frozen encoder."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import logging
+import os
+import pickle
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from mmengine.logging import print_log
+
+from synthcap_mm.models.backbones.base import BaseBackbone
+from synthcap_mm.registry import MODELS
+from synthcap_mm.requirements import require
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+PRECISIONS = ("fp32", "fp16", "bf16", "pure_fp16", "pure_bf16")
+#: Entries that only OpenAI's own state dicts have, beside the weights.
+OPENAI_KEYS = ("input_resolution", "context_length", "vocab_size")
+_SCHEMAS = ("hf-hub:", "local-dir:")
+_WEIGHT_SUFFIXES = (".pt", ".pth", ".bin", ".safetensors", ".npz", ".npy", ".ckpt")
+_PREPROCESS_FIELDS = ("mean", "std", "interpolation", "resize_mode", "fill_color", "size")
+
+
+@MODELS.register_module()
+class OpenCLIPBackbone(BaseBackbone):
+    """A CLIP-like model of open_clip: image tower, text tower, preprocessing and tokenizer.
+
+    Weights come by tag (open_clip downloads them once) or from a local file, which
+    is read without executing pickles. OpenAI's original archives (TorchScript) work
+    as they are.
+
+    **Activation.** CLIP's first models use QuickGELU; the same weights in a model
+    built with GELU load without complaint and give worse features. open_clip only
+    warns for a tag and says nothing for a file. Here a mismatch is an error, as far
+    as it can be known:
+
+    - a tag: open_clip's own table says what the weights were trained with (an
+      entry there that merely lacks the mark for QuickGELU does not overrule a model
+      that exists with QuickGELU only, such as ``roberta-ViT-B-32``);
+    - a local file: a TorchScript archive names its activation modules; OpenAI's
+      state dicts are known by their extra entries; an ``open_clip_config.json``
+      beside the file speaks for it; file and folder names of open_clip's table of
+      weights, or a name with ``openai`` or ``quickgelu`` in it, are believed;
+    - any other local file does not tell. Then the model is built as named, and,
+      where open_clip has both variants of it, a warning says so. ``quick_gelu``
+      states what the weights were trained with, and is checked.
+
+    Not run here, since no weights can be downloaded: real OpenAI and LAION weights
+    by tag; SigLIP and Hugging Face text towers with their real tokenizers.
+
+    Args:
+        model_name (str): an open_clip model, also ``'hf-hub:org/repo'`` or
+            ``'local-dir:folder'`` (these bring their weights; give
+            ``pretrained=None``). With ``model_config`` any name.
+            Defaults to 'ViT-B-32-quickgelu' (the paper's encoder, ViT-B/32).
+        pretrained (str, optional): a tag of open_clip, or the path of a weights
+            file (.pt, .bin, .safetensors, ...). Defaults to 'openai'.
+        model_config (str | dict, optional): config of a model that open_clip does
+            not know: path of a json file or a dict, in the form of open_clip's
+            ``model_configs/*.json``, or of its ``open_clip_config.json`` (with
+            ``model_cfg`` and ``preprocess_cfg``). Defaults to None.
+        tokenizer (str, optional): path of a BPE merges file (``.txt.gz``), or a
+            folder with a Hugging Face tokenizer. The context length is the
+            model's. Defaults to None, the model's own.
+        precision (str): one of 'fp32', 'fp16', 'bf16', 'pure_fp16', 'pure_bf16';
+            features are float32 in any case. Defaults to 'fp32'.
+        preprocess_cfg (dict, optional): overrides ``mean``, ``std``,
+            ``interpolation`` or ``resize_mode`` of the image preprocessing of a
+            local weights file. Defaults to None: what the config names, else what
+            all of open_clip's weights of this model share, else CLIP's.
+        quick_gelu (bool, optional): whether the weights were trained with
+            QuickGELU, if you know it. Defaults to None.
+        cache_dir (str, optional): where downloads are kept. Defaults to None, the
+            Hugging Face cache.
+
+    Attributes:
+        context_length (int): tokens that the text tower sees, start and end included.
+        activation (str): 'quick_gelu' or 'gelu', by the modules that were built.
+
+    Raises:
+        ValueError: unknown model name or tag; activation and weights do not match;
+            weights that do not fit the model; a tokenizer that does not fit.
+        FileNotFoundError: a local path is missing, or weights cannot be downloaded;
+            the message says what to get and where to put it.
+        ImportError: open_clip is missing.
+    """
+
+    def __init__(
+        self,
+        model_name: str = "ViT-B-32-quickgelu",
+        pretrained: str | None = "openai",
+        model_config: str | dict | None = None,
+        tokenizer: str | None = None,
+        precision: str = "fp32",
+        preprocess_cfg: dict | None = None,
+        quick_gelu: bool | None = None,
+        cache_dir: str | None = None,
+    ) -> None:
+        super().__init__()
+        require("open_clip", purpose="OpenCLIPBackbone")
+        if precision not in PRECISIONS:
+            raise ValueError(f"precision={precision!r}; it must be one of {', '.join(PRECISIONS)}")
+        self._precision = precision
+        is_file = _is_file(model_name, pretrained, model_config)
+        if is_file:
+            config, preprocessing = _local_config(model_name, pretrained, model_config)
+            preprocessing.update(preprocess_cfg or {})
+            _check_activation(
+                model_name, config, quick_gelu, *_file_activation(Path(pretrained)), in_doubt=not model_config
+            )
+            self._model, self._transform = _build_from_file(
+                model_name, config, preprocessing, Path(pretrained), precision
+            )
+        else:
+            if preprocess_cfg:
+                raise ValueError(
+                    "preprocess_cfg is for a local weights file; open_clip knows the preprocessing of "
+                    f"{model_name!r} with pretrained={pretrained!r}"
+                )
+            config = _known_config(model_name, cache_dir)
+            _check_activation(model_name, config, quick_gelu, *_tag_activation(model_name, pretrained, config))
+            self._model, self._transform = _build_by_name(model_name, pretrained, precision, cache_dir)
+        self.embed_dim = int(config["embed_dim"])
+        self.logit_scale = float(self._model.logit_scale.detach().float().exp())
+        self.context_length = int(config["text_cfg"].get("context_length", 77))
+        weights = Path(pretrained).name if is_file else pretrained
+        self.name = f"{model_name}/{weights}" if weights else _without_path(model_name)
+        own_config = config if model_config is not None else None
+        self._tokenizer = _make_tokenizer(model_name, own_config, tokenizer, self.context_length, cache_dir)
+        _check_tokenizer(self._tokenizer, config["text_cfg"], self.name)
+
+    @property
+    def activation(self) -> str:
+        """'quick_gelu' or 'gelu', by the modules that were built."""
+        from open_clip.transformer import QuickGELU
+
+        return "quick_gelu" if any(isinstance(module, QuickGELU) for module in self._model.modules()) else "gelu"
+
+    def preprocess(self, image: Image) -> torch.Tensor:
+        """Resize, crop and normalise as the model's evaluation transform does.
+
+        Args:
+            image: a picture of any size and mode.
+
+        Returns:
+            torch.Tensor: ``(3, H, W)`` float32 on the CPU.
+        """
+        return self._transform(image)
+
+    @torch.no_grad()
+    def encode_image(self, pixels: torch.Tensor) -> torch.Tensor:
+        """See :meth:`BaseBackbone.encode_image`. Runs outside autocast, in the precision it was built with."""
+        from open_clip import get_input_dtype
+
+        if len(pixels) == 0:
+            return torch.empty((0, self.embed_dim), device=self.device)
+        with torch.autocast(self.device.type, enabled=False):
+            pixels = pixels.to(self.device, get_input_dtype(self._precision) or torch.float32)
+            return self.unit(self._model.encode_image(pixels))
+
+    @torch.no_grad()
+    def encode_text(self, texts: list[str]) -> torch.Tensor:
+        """See :meth:`BaseBackbone.encode_text`. Runs outside autocast, in the precision it was built with."""
+        if len(texts) == 0:
+            return torch.empty((0, self.embed_dim), device=self.device)
+        with torch.autocast(self.device.type, enabled=False):
+            tokens = self._tokenizer(list(texts), context_length=self.context_length).to(self.device)
+            return self.unit(self._model.encode_text(tokens))
+
+    def is_too_long(self, texts: list[str]) -> list[bool]:
+        """Which sentences have more tokens (start and end included) than the text tower sees.
+
+        Args:
+            texts: B sentences.
+
+        Returns:
+            list[bool]: B answers.
+        """
+        from open_clip.tokenizer import HFTokenizer, SimpleTokenizer, basic_clean, canonicalize_text
+
+        tokenizer = self._tokenizer
+        if isinstance(tokenizer, SimpleTokenizer):
+            return [len(tokenizer.encode(text)) + 2 > self.context_length for text in texts]
+        clips = isinstance(tokenizer, HFTokenizer) and tokenizer.tokenizer_mode == "clips"
+        clean = (
+            tokenizer.clean_fn if isinstance(tokenizer, HFTokenizer) else lambda t: canonicalize_text(basic_clean(t))
+        )
+        # 'clips' puts start, end and a class token around what it keeps
+        added = 3 if clips else 0
+        return [
+            len(tokenizer.tokenizer(clean(text), add_special_tokens=not clips, verbose=False).input_ids) + added
+            > self.context_length
+            for text in texts
+        ]
+
+
+def _is_file(model_name: str, pretrained: str | None, model_config: str | dict | None) -> bool:
+    """Whether ``pretrained`` is a weights file, after the combination of arguments has been checked."""
+    if model_name.startswith(_SCHEMAS):
+        if pretrained is not None or model_config is not None:
+            raise ValueError(
+                f"model_name={model_name!r} brings its config and weights: give pretrained=None, no model_config"
+            )
+        return False
+    if pretrained is None:
+        raise ValueError(
+            f"pretrained=None would leave {model_name!r} with random weights; give a tag or a weights file"
+        )
+    path = Path(pretrained)
+    if path.is_file():
+        return True
+    looks_like_path = path.suffix in _WEIGHT_SUFFIXES or os.sep in pretrained or "/" in pretrained
+    if looks_like_path or model_config is not None:
+        raise FileNotFoundError(
+            f"no weights file at pretrained={pretrained!r} (for model {model_name!r}); put the file there, "
+            "or name one of open_clip's tags"
+        )
+    return False
+
+
+def _without_path(model_name: str) -> str:
+    schema, _, rest = model_name.partition(":")
+    return f"{schema}:{Path(rest).name}" if schema == "local-dir" else model_name
+
+
+def _read_json(path: Path, what: str) -> dict:
+    if not path.is_file():
+        raise FileNotFoundError(f"no {what} at {str(path)!r}")
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{what} {str(path)!r} is not valid json: {error}") from error
+
+
+def _known_config(model_name: str, cache_dir: str | None) -> dict:
+    """open_clip's config of a model by name."""
+    import open_clip
+
+    if model_name.startswith("local-dir:"):
+        folder = Path(model_name.removeprefix("local-dir:"))
+        read = _read_json(folder / "open_clip_config.json", "open_clip config")
+        return read.get("model_cfg", read)
+    try:
+        config = open_clip.get_model_config(model_name.replace("/", "-") if ":" not in model_name else model_name)
+    except Exception as error:
+        raise FileNotFoundError(
+            f"cannot get the config of {model_name!r}: {error}. Without a network, download the repository's "
+            "open_clip_config.json and weights into a folder and give model_name='local-dir:<folder>'"
+        ) from error
+    if config is None:
+        near = difflib.get_close_matches(model_name, open_clip.list_models(), n=4, cutoff=0.4)
+        raise ValueError(
+            f"open_clip has no model {model_name!r}; did you mean "
+            f"{' or '.join(near) or 'one of open_clip.list_models()'}? "
+            "A model of your own needs model_config=<path of its json>"
+        )
+    return config
+
+
+def _local_config(model_name: str, pretrained: str, model_config: str | dict | None) -> tuple[dict, dict]:
+    """Config and preprocessing of a model whose weights are a local file."""
+    import open_clip
+    from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
+
+    beside = _config_beside(Path(pretrained))
+    if model_config is None:
+        config = _known_config(model_name, None)
+        named: dict[str, Any] = (beside or {}).get("preprocess_cfg", {})
+        if not named:
+            # open_clip falls back to CLIP's mean and deviation here, which is wrong for every SigLIP
+            known = [
+                {field: cfg[field] for field in _PREPROCESS_FIELDS if field in cfg}
+                for cfg in (get_pretrained_cfg(model_name, tag) for tag in list_pretrained_tags_by_model(model_name))
+            ]
+            named = known[0] if known and all(cfg == known[0] for cfg in known) else {}
+    else:
+        read = model_config if isinstance(model_config, dict) else _read_json(Path(model_config), "model_config")
+        config, named = dict(read.get("model_cfg", read)), read.get("preprocess_cfg", {})
+        lacking = [field for field in ("embed_dim", "vision_cfg", "text_cfg") if field not in config]
+        if lacking:
+            where = "model_config" if isinstance(model_config, dict) else f"model_config {model_config!r}"
+            raise ValueError(
+                f"{where} lacks {', '.join(lacking)}; it must look like open_clip's own configs "
+                f"(open_clip.get_model_config({open_clip.list_models()[0]!r}) prints one)"
+            )
+    # through json: an mmengine ConfigDict becomes plain, and open_clip may change its copy
+    return json.loads(json.dumps(config)), json.loads(json.dumps(named))
+
+
+def _config_beside(weights: Path) -> dict | None:
+    path = weights.parent / "open_clip_config.json"
+    return _read_json(path, "open_clip config") if path.is_file() else None
+
+
+def _is_torchscript(path: Path) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.split("/")[1:2] == ["code"] for name in archive.namelist())
+
+
+def _tag_activation(model_name: str, tag: str | None, config: dict) -> tuple[bool | None, str]:
+    """Whether a tag's weights were trained with QuickGELU, and who says so."""
+    import open_clip
+
+    if tag is None:  # hf-hub: and local-dir: bring the config with the weights
+        return None, ""
+    cfg = open_clip.get_pretrained_cfg(model_name.replace("/", "-"), tag)
+    if not cfg:
+        tags = open_clip.list_pretrained_tags_by_model(model_name)
+        raise ValueError(
+            f"open_clip has no weights {tag!r} for {model_name!r}, and there is no such file; its tags are: "
+            f"{', '.join(tags) or 'none, so give the path of a weights file'}"
+        )
+    if cfg.get("quick_gelu", False):
+        return True, f"open_clip's table says that the weights {tag!r} were"
+    # The table's missing mark is no proof against a model that exists with QuickGELU only.
+    plain = model_name.removesuffix("-quickgelu")
+    if config.get("quick_gelu", False) and (plain == model_name or plain not in open_clip.list_models()):
+        return None, ""
+    return False, f"open_clip's table says that the weights {tag!r} were"
+
+
+def _file_activation(path: Path) -> tuple[bool | None, str]:
+    """Whether a file's weights were trained with QuickGELU (``None``: cannot be known), and what tells it."""
+    if _is_torchscript(path):
+        kinds = {module.original_name for module in torch.jit.load(str(path), map_location="cpu").modules()}
+        if kinds & {"QuickGELU", "GELU"}:
+            return "QuickGELU" in kinds, f"the TorchScript archive {path.name!r} says that its weights were"
+    elif any(key in _state_keys(path) for key in OPENAI_KEYS):
+        return True, f"{path.name!r} is a state dict of OpenAI's, which were"
+    beside = _config_beside(path)
+    if beside is not None:
+        return (
+            bool(beside.get("model_cfg", beside).get("quick_gelu", False)),
+            f"the open_clip_config.json beside {path.name!r} says that its weights were",
+        )
+    listed = _listed_activation(path)
+    if listed is not None:
+        return listed, f"by open_clip's table of weights, those of {path.parent.name}/{path.name} were"
+    if any(mark in path.name.lower() for mark in ("openai", "quickgelu", "quick_gelu", "quick-gelu")):
+        return True, f"by its name, the weights of {path.name!r} were"
+    return None, ""
+
+
+def _listed_activation(path: Path) -> bool | None:
+    """What open_clip's table says of a file that kept the name or the repository's folder of its download."""
+    import open_clip
+
+    # a Hugging Face cache has models--org--repo/snapshots/<revision>/<file>
+    folders = {path.parent.name} | {part.split("--")[-1] for part in path.parts if part.startswith("models--")}
+    flags = set()
+    for model, tag in open_clip.list_pretrained():
+        cfg = open_clip.get_pretrained_cfg(model, tag)
+        # OpenAI's own files have plain names (ViT-B-32.pt), which prove nothing; their content does
+        named = tag != "openai" and cfg.get("url", "").rsplit("/", 1)[-1] == path.name
+        repository = cfg.get("hf_hub", "").split("/")[1:2]
+        if named or (repository and repository[0] in folders):
+            flags.add(bool(cfg.get("quick_gelu", False)))
+    return flags.pop() if len(flags) == 1 else None
+
+
+def _state_keys(path: Path) -> set[str]:
+    """Names of the entries of a weights file."""
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors import safe_open
+
+            with safe_open(str(path), framework="pt") as file:
+                return set(file.keys())
+        if path.suffix in (".npz", ".npy"):
+            return set()
+        read = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except pickle.UnpicklingError as error:  # torch's text recommends to execute the file
+        raise ValueError(
+            f"the weights file {str(path)!r} holds pickled objects beside tensors; these are not executed. "
+            "Save its state dict alone, best as .safetensors"
+        ) from error
+    except Exception as error:
+        raise ValueError(f"cannot read the weights file {str(path)!r}: {error}") from error
+    return set(read.get("state_dict", read)) if isinstance(read, dict) else set()
+
+
+def _check_activation(
+    model_name: str, config: dict, stated: bool | None, found: bool | None, told_by: str, in_doubt: bool = False
+) -> None:
+    """Refuses a model whose activation is not the one the weights were trained with."""
+    import open_clip
+
+    built = bool(config.get("quick_gelu", False))
+    expected = found if stated is None else stated
+    names = {True: "QuickGELU", False: "GELU"}
+    plain = model_name.removesuffix("-quickgelu")
+    other = plain if built else f"{plain}-quickgelu"
+    if expected is None:
+        if in_doubt and other in open_clip.list_models():
+            print_log(
+                f"{model_name} is built with {names[built]}; whether the weights file was trained with it cannot be "
+                f"told from the file. If it was trained with {names[not built]}, use model_name={other!r}. "
+                f"quick_gelu={built} in the config states it, and ends this warning.",
+                logger="current",
+                level=logging.WARNING,
+            )
+        return
+    if expected == built:
+        return
+    told_by = told_by if stated is None else f"quick_gelu={stated} says that the weights were"
+    if other in open_clip.list_models():
+        remedy = f"use model_name={other!r}"
+    else:
+        remedy = f"set 'quick_gelu': {str(expected).lower()} in the model's config"
+    raise ValueError(
+        f"model {model_name!r} is built with {names[built]}, but {told_by} trained with {names[expected]}; "
+        f"the features would be wrong: {remedy}"
+    )
+
+
+@contextmanager
+def _quiet_root_logger() -> Iterator[None]:
+    """open_clip calls an unloaded model random, and gives the root logger a handler; neither should stay."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    root.setLevel(logging.CRITICAL)
+    root.addHandler(logging.NullHandler())
+    try:
+        yield
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
+
+
+def _build_by_name(
+    model_name: str, tag: str | None, precision: str, cache_dir: str | None
+) -> tuple[torch.nn.Module, Callable]:
+    """Model and evaluation transform with the weights of a tag."""
+    import open_clip
+
+    try:
+        with _quiet_root_logger():
+            return open_clip.create_model_from_pretrained(
+                model_name, pretrained=tag, precision=precision, cache_dir=cache_dir, weights_only=True
+            )
+    except Exception as error:
+        cfg = open_clip.get_pretrained_cfg(model_name.replace("/", "-"), tag) if tag else {}
+        repository = "/".join(cfg.get("hf_hub", "").split("/")[:2]) or model_name.partition(":")[2]
+        address = f" (or {cfg['url']})" if cfg.get("url") else ""
+        raise FileNotFoundError(
+            f"cannot load the weights of {model_name!r}{f' with pretrained={tag!r}' if tag else ''}: {error}. "
+            f"They are in the Hugging Face repository {repository!r}{address}. Without a network, fetch them elsewhere "
+            f"(hf download {repository}), and give the path of the .safetensors file as pretrained "
+            "or copy the cache into cache_dir"
+        ) from error
+
+
+def _build_from_file(
+    model_name: str, config: dict, preprocessing: dict, weights: Path, precision: str
+) -> tuple[torch.nn.Module, Callable]:
+    """Model and evaluation transform with the weights of a local file."""
+    import open_clip
+
+    with tempfile.TemporaryDirectory() as folder:
+        # a folder of its own: no other way gives open_clip a config without adding to its global list of models
+        described = {"model_cfg": config, "preprocess_cfg": preprocessing}
+        (Path(folder) / "open_clip_config.json").write_text(json.dumps(described), encoding="utf-8")
+        try:
+            with _quiet_root_logger():
+                model, _, transform = open_clip.create_model_and_transforms(
+                    f"local-dir:{folder}", load_weights=False, pretrained_text=False, precision=precision
+                )
+        except OSError as error:
+            raise FileNotFoundError(
+                f"cannot build {model_name!r}: {error}. Its text tower or tokenizer is a Hugging Face model; "
+                "give a local folder as hf_model_name and hf_tokenizer_name in model_config"
+            ) from error
+        source = _plain_state(weights, model, Path(folder))
+        try:
+            open_clip.load_checkpoint(model, str(source), strict=True, weights_only=True)
+        except (RuntimeError, AssertionError) as error:
+            raise ValueError(f"the weights {str(weights)!r} do not fit the model {model_name!r}: {error}") from error
+    return model, transform
+
+
+def _plain_state(weights: Path, model: torch.nn.Module, folder: Path) -> Path:
+    """A file that open_clip loads: ``weights`` itself, or what is in OpenAI's original form as a plain state dict."""
+    if _is_torchscript(weights):
+        state = torch.jit.load(str(weights), map_location="cpu").state_dict()
+    elif any(key in _state_keys(weights) for key in OPENAI_KEYS):
+        if weights.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            state = load_file(str(weights))
+        else:
+            state = torch.load(weights, map_location="cpu", weights_only=True)
+            state = state.get("state_dict", state)
+    else:
+        return weights
+    target = folder / "weights.pt"
+    # TorchScript makes every buffer persistent, the text tower's mask too
+    left_out = {*OPENAI_KEYS, *(name for name, _ in model.named_buffers())} - set(model.state_dict())
+    torch.save({key: value for key, value in state.items() if key not in left_out}, target)
+    return target
+
+
+def _make_tokenizer(
+    model_name: str, own_config: dict | None, tokenizer: str | None, context_length: int, cache_dir: str | None
+) -> Callable:
+    """The tokenizer named by path, else the model's own."""
+    import open_clip
+    from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
+
+    if tokenizer is not None:
+        path = Path(tokenizer)
+        if path.is_dir():
+            return HFTokenizer(str(path), context_length=context_length)
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"no tokenizer at {tokenizer!r}; give a BPE merges file (.txt.gz) or a tokenizer folder"
+            )
+        try:
+            return SimpleTokenizer(bpe_path=str(path), context_length=context_length)
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"tokenizer {tokenizer!r} is not a gzipped BPE merges file: {error}") from error
+    if own_config is None:
+        return open_clip.get_tokenizer(model_name, context_length=context_length, cache_dir=cache_dir)
+    text_cfg = own_config["text_cfg"]
+    options = dict(text_cfg.get("tokenizer_kwargs") or {})
+    if text_cfg.get("hf_tokenizer_name"):
+        return HFTokenizer(
+            text_cfg["hf_tokenizer_name"],
+            context_length=context_length,
+            cache_dir=cache_dir,
+            tokenizer_mode=text_cfg.get("tokenizer_mode"),
+            **options,
+        )
+    return SimpleTokenizer(context_length=context_length, **options)
+
+
+def _check_tokenizer(tokenizer: Callable, text_cfg: dict, name: str) -> None:
+    """Refuses a BPE tokenizer whose ids the text tower would misread."""
+    from open_clip.tokenizer import SimpleTokenizer
+
+    if not isinstance(tokenizer, SimpleTokenizer) or text_cfg.get("hf_model_name"):
+        return
+    largest = max(tokenizer.encoder.values())
+    size = int(text_cfg.get("vocab_size", 49408))
+    if largest >= size:
+        raise ValueError(
+            f"the tokenizer has {largest + 1} tokens, but the text tower of {name!r} only {size}; "
+            "give the tokenizer that the weights were trained with"
+        )
+    pooling = text_cfg.get("pool_type", "argmax")
+    end = tokenizer.eot_token_id
+    # 'argmax' pools at the largest id and 'eos' at eos_id: both mean the end token
+    if (pooling == "argmax" and end != largest) or (pooling == "eos" and end != int(text_cfg.get("eos_id", 2))):
+        raise ValueError(
+            f"the tokenizer's end token is {end}, which the text tower of {name!r} (pool_type {pooling!r}) "
+            "does not pool at"
+        )

@@ -1,0 +1,97 @@
+"""The contract of a generator: captions in, pictures out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+class BaseGenerator(ABC):
+    """Makes a picture for each caption.
+
+    Attributes:
+        retrieves (bool): whether the generator, instead of drawing, answers with
+            rows of an image pool (:class:`BaseRetriever`). False here.
+    """
+
+    retrieves: bool = False
+
+    @abstractmethod
+    def generate(self, captions: list[str], seeds: list[int]) -> list[Image]:
+        """One picture for each caption.
+
+        Args:
+            captions: B captions.
+            seeds: B seeds. The same caption and seed give the same picture,
+                whatever else is in the list, up to the library's tolerance for
+                batches of different sizes.
+
+        Returns:
+            list[PIL.Image.Image]: B pictures in RGB.
+        """
+
+    def provenance(self) -> dict[str, Any]:
+        """What a store's manifest says of this generator: everything that decides its pictures.
+
+        Returns:
+            dict: of json types, without a path of this machine.
+        """
+        return {"type": type(self).__name__}
+
+    def to(self, device: str | torch.device) -> BaseGenerator:
+        """Moves the generator's model; the base class has none."""
+        return self
+
+
+class BaseRetriever(BaseGenerator):
+    """A generator that answers a caption with pictures of a pool, each of which is encoded and looked at once.
+
+    Attributes:
+        retrieves (bool): True.
+    """
+
+    retrieves: bool = True
+
+    @abstractmethod
+    def set_pool(self, features: Any) -> None:
+        """Names the pool's features.
+
+        Args:
+            features: ``(N, D)`` array, memory map or tensor; row i is picture i's.
+        """
+
+    @abstractmethod
+    def retrieve(
+        self, text_feats: torch.Tensor, captions: list[str], seeds: list[int], k: int | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Rows of the pool for each caption, best first.
+
+        Args:
+            text_feats: ``(B, D)`` features of the captions, L2-normalised.
+            captions: B captions.
+            seeds: B seeds, for retrievers that choose at random.
+            k: pictures wanted for each caption; the generator's own number by default.
+
+        Returns:
+            tuple: ``rows (B, k)`` int64 and ``scores (B, k)`` float32, on the CPU.
+        """
+
+    def generate(self, captions: list[str], seeds: list[int]) -> list[Image]:
+        """Not what a retriever does.
+
+        Raises:
+            TypeError: always; ask :meth:`retrieve`.
+        """
+        raise TypeError(f"{type(self).__name__} draws nothing: it retrieves rows of its pool, so call retrieve()")
+
+
+def check_seeds(captions: Sequence[str], seeds: Sequence[int]) -> None:
+    """Raises ValueError unless there is one seed for each caption."""
+    if len(captions) != len(seeds):
+        raise ValueError(f"{len(captions)} captions, but {len(seeds)} seeds; give one seed for each caption")

@@ -1,0 +1,324 @@
+"""Any text-to-image pipeline of diffusers."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from mmengine.logging import print_log
+
+from synthcap_mm.models.generators.base import BaseGenerator, check_seeds
+from synthcap_mm.registry import MODELS
+from synthcap_mm.requirements import require
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+
+
+@MODELS.register_module()
+class DiffusersGenerator(BaseGenerator):
+    """Draws captions with a pipeline of diffusers, from a hub name or a local folder.
+
+    Each picture has its own noise, drawn on the CPU from its own seed, so that it
+    depends neither on the batch it is in nor on the device that the noise is used
+    on. The pipeline is loaded when it is first needed; only the arguments that its
+    call accepts are passed.
+
+    Run here on CPUs with a small Stable Diffusion pipeline of the real classes;
+    not with the real weights, which cannot be downloaded here, nor on a GPU.
+
+    Args:
+        model (str): name on the Hugging Face hub, or a local folder. Defaults to
+            'stable-diffusion-v1-5/stable-diffusion-v1-5' (assumed: the method needs
+            a pre-trained text-to-image model; SaCap's public code uses Stable Diffusion v1.x).
+        revision (str, optional): of the hub's repository. Defaults to None.
+        variant (str, optional): of the weights, e.g. 'fp16'. Defaults to None.
+        dtype (str): 'float16', 'bfloat16' or 'float32'; float16 becomes float32 on
+            a CPU. Defaults to 'float16' (SaCap's).
+        device (str, optional): Defaults to None: the GPU if there is one.
+        scheduler (str, optional): a scheduler class of diffusers, e.g.
+            'DPMSolverMultistepScheduler'. Defaults to None, the model's own.
+        steps (int): denoising steps. Defaults to 20 (SaCap's).
+        guidance_scale (float): classifier-free guidance. Defaults to 7.5 (SaCap's).
+        negative_prompt (str, optional): for all pictures. Defaults to None.
+        height (int, optional): pixels. Defaults to None, the model's own.
+        width (int, optional): pixels. Defaults to None, the model's own.
+        batch_size (int): pictures drawn together. Defaults to 8.
+        compile (bool): ``torch.compile`` the denoiser. Defaults to False.
+        attention_slicing (bool): less memory, slower. Defaults to False.
+        vae_slicing (bool): less memory when pictures are decoded. Defaults to False.
+        safety_checker (bool): keep the model's safety checker, which blackens
+            pictures it objects to; they are counted and said. Defaults to False.
+        local_files_only (bool): never ask the hub. Defaults to False.
+
+    Raises:
+        ImportError: if diffusers or transformers is missing.
+        ValueError: for an unknown dtype or scheduler (with near names), or a
+            number that must be positive.
+        FileNotFoundError: when the pipeline is first needed and the model is
+            neither a folder nor can be got from the hub.
+    """
+
+    def __init__(
+        self,
+        model: str = "stable-diffusion-v1-5/stable-diffusion-v1-5",
+        revision: str | None = None,
+        variant: str | None = None,
+        dtype: str = "float16",
+        device: str | torch.device | None = None,
+        scheduler: str | None = None,
+        steps: int = 20,
+        guidance_scale: float = 7.5,
+        negative_prompt: str | None = None,
+        height: int | None = None,
+        width: int | None = None,
+        batch_size: int = 8,
+        compile: bool = False,
+        attention_slicing: bool = False,
+        vae_slicing: bool = False,
+        safety_checker: bool = False,
+        local_files_only: bool = False,
+    ) -> None:
+        for package in ("diffusers", "transformers"):
+            require(package, extra="t2i", purpose="DiffusersGenerator")
+        if dtype not in DTYPES:
+            raise ValueError(f"dtype={dtype!r}; it must be one of {', '.join(DTYPES)}")
+        for name, value in (("steps", steps), ("batch_size", batch_size), ("height", height), ("width", width)):
+            if value is not None and value < 1:
+                raise ValueError(f"{name}={value}; it must be 1 or more")
+        self.model = model
+        self.revision = revision
+        self.variant = variant
+        self.steps = steps
+        self.guidance_scale = guidance_scale
+        self.negative_prompt = negative_prompt
+        self.height = height
+        self.width = width
+        self.batch_size = batch_size
+        self.compile = compile
+        self.attention_slicing = attention_slicing
+        self.vae_slicing = vae_slicing
+        self.safety_checker = safety_checker
+        self.local_files_only = local_files_only
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self._asked_dtype = dtype
+        self._scheduler_class = _find_scheduler(scheduler) if scheduler is not None else None
+        self._pipe: Any = None
+        self._index: dict[str, Any] | None = None
+        self._said: set[str] = set()
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the pipeline computes in: float16 needs a GPU."""
+        if self.device.type == "cpu" and self._asked_dtype == "float16":
+            self._say_once("float16 is not for CPUs: DiffusersGenerator draws in float32")
+            return torch.float32
+        return DTYPES[self._asked_dtype]
+
+    @property
+    def pipe(self) -> Any:
+        """The pipeline, loaded when it is first asked for."""
+        if self._pipe is None:
+            self._pipe = self._load()
+        return self._pipe
+
+    @torch.no_grad()
+    def generate(self, captions: list[str], seeds: list[int]) -> list[Image]:
+        """See :meth:`BaseGenerator.generate`; drawn in batches of ``batch_size``.
+
+        Raises:
+            ValueError: if the numbers of captions and seeds differ.
+        """
+        check_seeds(captions, seeds)
+        images: list[Image] = []
+        for start in range(0, len(captions), self.batch_size):
+            part = slice(start, start + self.batch_size)
+            generators = [torch.Generator("cpu").manual_seed(int(seed)) for seed in seeds[part]]
+            # the pipeline has its own precision; a caller's autocast would change the pictures
+            with torch.autocast(self.device.type, enabled=False):
+                drawn = self.pipe(**self._arguments(list(captions[part]), generators))
+            flagged = sum(bool(flag) for flag in getattr(drawn, "nsfw_content_detected", None) or [])
+            if flagged:
+                print_log(
+                    f"the safety checker blackened {flagged} of {len(generators)} pictures",
+                    logger="current",
+                    level=logging.WARNING,
+                )
+            images.extend(image.convert("RGB") for image in drawn.images)
+        return images
+
+    def provenance(self) -> dict[str, Any]:
+        """Model, settings and versions; the weights are not loaded for this."""
+        import diffusers
+        import transformers
+
+        index = self._model_index()
+        own = index.get("scheduler")
+        scheduler = self._scheduler_class.__name__ if self._scheduler_class else own[1] if own else None
+        return {
+            **super().provenance(),
+            "model": Path(self.model).name if Path(self.model).is_dir() else self.model,
+            "revision": self.revision,
+            "variant": self.variant,
+            "pipeline": index.get("_class_name"),
+            "scheduler": scheduler,
+            "steps": self.steps,
+            "guidance_scale": self.guidance_scale,
+            "negative_prompt": self.negative_prompt,
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "height": self.height,
+            "width": self.width,
+            "safety_checker": self.safety_checker,
+            "diffusers": diffusers.__version__,
+            "transformers": transformers.__version__,
+            "torch": torch.__version__,
+        }
+
+    def to(self, device: str | torch.device) -> DiffusersGenerator:
+        """Moves the pipeline, or says where it will be loaded."""
+        before = self.dtype if self._pipe is not None else None
+        self.device = torch.device(device)
+        if self._pipe is not None:
+            if self.dtype != before:  # float16 was refused on the CPU, or has to be given up there
+                self._pipe = None
+            else:
+                self._pipe.to(self.device)
+        return self
+
+    def _say_once(self, message: str) -> None:
+        if message not in self._said:
+            self._said.add(message)
+            print_log(message, logger="current", level=logging.WARNING)
+
+    def _model_index(self) -> dict[str, Any]:
+        """The pipeline's ``model_index.json``: which classes it is made of."""
+        if self._index is None:
+            from diffusers import DiffusionPipeline
+
+            try:
+                self._index = dict(
+                    DiffusionPipeline.load_config(
+                        self.model, revision=self.revision, local_files_only=self.local_files_only
+                    )
+                )
+            except Exception as error:
+                raise self._missing(error) from error
+        return self._index
+
+    def _missing(self, error: Exception) -> FileNotFoundError:
+        if Path(self.model).exists():
+            return FileNotFoundError(
+                f"cannot load a diffusers pipeline from the folder {self.model!r}: {error}. It must be as "
+                "pipeline.save_pretrained() or 'hf download' leave it, with model_index.json and all its parts"
+            )
+        return FileNotFoundError(
+            f"cannot get the text-to-image model {self.model!r}: it is no folder here, and the Hugging Face hub "
+            f"did not give it ({error}). Where there is a network: hf download {self.model} --local-dir weights/t2i ; "
+            "then put that folder here and give its path as model"
+        )
+
+    def _load(self) -> Any:
+        import diffusers
+        from diffusers import AutoPipelineForText2Image, DiffusionPipeline
+
+        index = self._model_index()
+        options: dict[str, Any] = {
+            "revision": self.revision,
+            "variant": self.variant,
+            # renamed in diffusers 0.42 (tried there), which warns of the old name
+            "dtype" if _version(diffusers.__version__) >= (0, 42) else "torch_dtype": self.dtype,
+            "local_files_only": self.local_files_only,
+        }
+        if not self.safety_checker and "safety_checker" in index:
+            options.update(safety_checker=None, requires_safety_checker=False)
+        if find_spec("accelerate") is None:
+            options["low_cpu_mem_usage"] = False  # the default warns for every part that there is no accelerate
+        try:
+            with _no_progress_bars():
+                try:
+                    pipe = AutoPipelineForText2Image.from_pretrained(self.model, **options)
+                except ValueError as error:
+                    if "AutoPipeline can't find" not in str(error):
+                        raise
+                    pipe = DiffusionPipeline.from_pretrained(self.model, **options)
+        except (OSError, ValueError) as error:
+            raise self._missing(error) from error
+        if self._scheduler_class is not None:
+            pipe.scheduler = self._scheduler_class.from_config(pipe.scheduler.config)
+        pipe.set_progress_bar_config(disable=True)
+        pipe.to(self.device)
+        if self.attention_slicing:
+            pipe.enable_attention_slicing()
+        if self.vae_slicing and hasattr(getattr(pipe, "vae", None), "enable_slicing"):
+            pipe.vae.enable_slicing()
+        if self.compile:
+            denoiser = next(name for name in ("unet", "transformer", "prior") if getattr(pipe, name, None) is not None)
+            setattr(pipe, denoiser, torch.compile(getattr(pipe, denoiser)))
+        return pipe
+
+    def _arguments(self, captions: list[str], generators: list[torch.Generator]) -> dict[str, Any]:
+        """What the pipeline's call accepts of our settings."""
+        wanted = {
+            "prompt": captions,
+            "generator": generators,
+            "num_inference_steps": self.steps,
+            "guidance_scale": self.guidance_scale,
+            # one for each caption: a single string does not fit a list of prompts
+            "negative_prompt": None if self.negative_prompt is None else [self.negative_prompt] * len(captions),
+            "height": self.height,
+            "width": self.width,
+            "output_type": "pil",
+        }
+        accepted = _parameters(self.pipe.__call__)
+        passed = {name: value for name, value in wanted.items() if value is not None}
+        for name in sorted(set(passed) - accepted):
+            self._say_once(f"{type(self.pipe).__name__} takes no {name}; it is left out")
+        return {name: value for name, value in passed.items() if name in accepted}
+
+
+def _parameters(function: Callable) -> set[str]:
+    return set(inspect.signature(function).parameters)
+
+
+@contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    """Loading a pipeline draws a bar for each of its parts; a log of many ranks is no place for them."""
+    from diffusers.utils import logging as of_diffusers
+    from transformers.utils import logging as of_transformers
+
+    shown = [library for library in (of_diffusers, of_transformers) if library.is_progress_bar_enabled()]
+    for library in shown:
+        library.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for library in shown:
+            library.enable_progress_bar()
+
+
+def _version(text: str) -> tuple[int, int]:
+    major, minor = text.split(".")[:2]
+    return int(major), int(minor)
+
+
+def _find_scheduler(name: str) -> type:
+    """The scheduler class of diffusers called ``name``."""
+    import diffusers
+
+    known = [found for found in dir(diffusers) if "Scheduler" in found and not found.startswith("Flax")]
+    found = getattr(diffusers, name, None) if name in known else None
+    if found is None or not hasattr(found, "from_config"):
+        near = difflib.get_close_matches(name, known, n=4, cutoff=0.4)
+        raise ValueError(
+            f"diffusers has no scheduler {name!r}; did you mean {' or '.join(near) or 'one of ' + ', '.join(known)}?"
+        )
+    return found

@@ -1,0 +1,331 @@
+"""Tags by any detector of mmdet."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pickle
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from synthcap_mm.models.tag_providers.base import BaseTagProvider, file_sha256
+from synthcap_mm.registry import MODELS
+from synthcap_mm.requirements import require
+from synthcap_mm.structures import Tag
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
+    from PIL.Image import Image
+    from torch import nn
+
+
+@MODELS.register_module()
+class MMDetTagProvider(BaseTagProvider):
+    """Any mmdet detector with a checkpoint, run on batches through its own test pipeline.
+
+    A picture's detections are those of ``mmdet.apis.inference_detector`` on the
+    same array: pictures that the pipeline brings to the same size go through the
+    detector together, others apart, so that nobody is padded for another's sake.
+    MMEngine's default scope is afterwards what it was.
+
+    The checkpoint is read without executing pickles.
+
+    Args:
+        config (str): path of an mmdet config, or the name of one that mmdet ships
+            (``'yolox/yolox_nano_8xb8-300e_coco'``).
+        checkpoint (str): path or URL of its weights.
+        device (str): where the detector runs. Defaults to 'cpu'.
+        batch_size (int): pictures that go through the detector together. Defaults to 8.
+        max_tags (int): see :class:`BaseTagProvider`. Defaults to 20.
+        min_score (float): see :class:`BaseTagProvider`. The detector's own
+            ``score_thr`` comes first. Defaults to 0.05.
+        classes (Sequence[str], optional): class names, in the order of the
+            detector's labels. Defaults to None: the checkpoint's, else those of
+            the config's test dataset.
+
+    Raises:
+        ImportError: if mmdet is missing, or cannot be used beside the installed mmcv.
+        FileNotFoundError: if config or checkpoint are missing (with near names).
+        ValueError: if the checkpoint does not fit the config, holds other things
+            than tensors and plain values, or no class names can be found.
+    """
+
+    def __init__(
+        self,
+        config: str,
+        checkpoint: str,
+        device: str | torch.device = "cpu",
+        batch_size: int = 8,
+        max_tags: int = 20,
+        min_score: float = 0.05,
+        classes: Sequence[str] | None = None,
+    ) -> None:
+        super().__init__(max_tags, min_score)
+        if batch_size < 1:
+            raise ValueError(f"batch_size={batch_size}; it must be 1 or more")
+        mmdet = _require_mmdet()
+        self.batch_size = batch_size
+        path, self._config_name = find_config(config)
+        weights = _local_checkpoint(checkpoint)
+        with mmdet_scope():
+            from mmengine.config import Config
+
+            cfg = Config.fromfile(path)
+            self._model = _build_detector(cfg, self._config_name)
+            meta = _load_weights(self._model, weights, self._config_name)
+            self._pipeline = _array_pipeline(cfg)
+            self.classes = tuple(classes) if classes is not None else _class_names(meta, cfg, weights.name)
+        self._model.to(device).eval()
+        self._provenance = {
+            "config": self._config_name,
+            "checkpoint": weights.name,
+            "checkpoint_sha256": file_sha256(weights),
+            "mmdet": mmdet.__version__,
+        }
+
+    @property
+    def device(self) -> torch.device:
+        """Where the detector is."""
+        return next(self._model.parameters()).device
+
+    @torch.no_grad()
+    def detect(self, images: list[Image]) -> list[list[Tag]]:
+        """See :meth:`BaseTagProvider.detect`.
+
+        Raises:
+            ValueError: if the detector gives a label that has no class name.
+        """
+        found: list[list[Tag]] = [[] for _ in images]
+        with mmdet_scope(), torch.autocast(self.device.type, enabled=False):
+            for start in range(0, len(images), self.batch_size):
+                alike = defaultdict(list)
+                for index, image in enumerate(images[start : start + self.batch_size], start=start):
+                    # mmdet reads pictures with OpenCV, in BGR
+                    array = np.ascontiguousarray(np.asarray(image.convert("RGB"))[:, :, ::-1])
+                    data = self._pipeline({"img": array, "img_id": 0})
+                    alike[tuple(data["inputs"].shape)].append((index, data))
+                for group in alike.values():
+                    results = self._model.test_step(
+                        {
+                            "inputs": [data["inputs"] for _, data in group],
+                            "data_samples": [data["data_samples"] for _, data in group],
+                        }
+                    )
+                    for (index, _), result in zip(group, results):
+                        found[index] = self._tags(result.pred_instances, images[index].size)
+        return found
+
+    def _tags(self, instances: Any, size: tuple[int, int]) -> list[Tag]:
+        width, height = size
+        tags = []
+        boxes, scores, labels = (instances[field].cpu().tolist() for field in ("bboxes", "scores", "labels"))
+        for box, score, label in zip(boxes, scores, labels):
+            if label >= len(self.classes):
+                raise ValueError(
+                    f"the detector {self._config_name!r} gives label {label}, but there are only "
+                    f"{len(self.classes)} class names; name all of them, in order, with classes=[...]"
+                )
+            x1, y1, x2, y2 = (min(max(value, 0.0), limit) for value, limit in zip(box, (width, height) * 2))
+            area = max(x2 - x1, 0.0) * max(y2 - y1, 0.0) / (width * height)
+            tags.append(Tag(self.classes[label], score, (x1, y1, x2, y2), area))
+        return self.keep(tags)
+
+    def provenance(self) -> dict[str, Any]:
+        """Config name, checkpoint (name and hash), mmdet's version and thresholds."""
+        return {**super().provenance(), **self._provenance}
+
+    def to(self, device: str | torch.device) -> MMDetTagProvider:
+        """Moves the detector."""
+        self._model.to(device)
+        return self
+
+
+def _require_mmdet() -> Any:
+    try:
+        with mmdet_scope(None):
+            require("mmdet.apis", extra="mmdet", purpose="MMDetTagProvider")
+            return importlib.import_module("mmdet")
+    except AssertionError as error:  # mmdet asserts the versions of mmcv and mmengine when it is imported
+        raise ImportError(
+            f"mmdet cannot be used: {error} Do not mix open-mmlab's distributions with the onedl-* ones: "
+            "pip uninstall -y mmengine mmcv mmdet onedl-mmengine onedl-mmcv onedl-mmdetection, "
+            "then pip install 'synthcap_mm[mmdet]'"
+        ) from error
+
+
+@contextmanager
+def mmdet_scope(scope: str | None = "mmdet") -> Iterator[None]:
+    """Runs its body in mmdet's default scope, and puts MMEngine's back as it was, whatever happens.
+
+    Args:
+        scope: name of the scope; ``None`` changes nothing, but still puts back
+            what the body changes.
+    """
+    from mmengine.registry import DefaultScope
+
+    # mmengine's own context manager puts copies back; these are the very instances
+    before = DefaultScope._instance_dict.copy()
+    try:
+        with DefaultScope.overwrite_default_scope(scope):
+            yield
+    finally:
+        DefaultScope._instance_dict = before
+
+
+def find_config(config: str) -> tuple[Path, str]:
+    """The file of an mmdet config, and what to call it.
+
+    Args:
+        config: a path, or the name of a config that mmdet ships, with or without ``.py``.
+
+    Returns:
+        tuple: the path, and the name without the folder of this machine.
+
+    Raises:
+        FileNotFoundError: with the names near to ``config``.
+    """
+    if Path(config).is_file():
+        return Path(config), Path(config).name
+    package = Path(require("mmdet", extra="mmdet", purpose="MMDetTagProvider").__file__).parent
+    # a checkout that is installed in place has its configs beside the package
+    roots = [root for root in (package / ".mim" / "configs", package.parent / "configs") if root.is_dir()]
+    name = config.removeprefix("mmdet::").removesuffix(".py")
+    shipped = {}
+    for root in roots:
+        for path in root.rglob("*.py"):
+            shipped.setdefault(path.relative_to(root).with_suffix("").as_posix(), path)
+    if name in shipped:
+        return shipped[name], name
+    same_file = [known for known in shipped if known.rsplit("/", 1)[-1] == name]
+    if len(same_file) == 1:
+        return shipped[same_file[0]], same_file[0]
+    near = same_file or difflib.get_close_matches(name, shipped, n=4, cutoff=0.5)
+    hint = (
+        f"did you mean {' or '.join(repr(known) for known in near)}?" if near else "none of mmdet's has a similar name."
+    )
+    raise FileNotFoundError(f"{config!r} is neither a file nor a config that mmdet ships; {hint}")
+
+
+def _local_checkpoint(checkpoint: str) -> Path:
+    """The checkpoint's file; a URL is downloaded once, into torch's hub folder."""
+    if not checkpoint.startswith(("http://", "https://")):
+        path = Path(checkpoint)
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"no detector checkpoint at {checkpoint!r}; put it there, or give the URL that "
+                "mmdet's page of the config names"
+            )
+        return path
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    path = folder / checkpoint.partition("?")[0].rsplit("/", 1)[-1]
+    if not path.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            # several ranks may do this at once: torch writes beside the file, and renames
+            torch.hub.download_url_to_file(checkpoint, str(path), progress=False)
+        except OSError as error:
+            raise FileNotFoundError(
+                f"cannot download the detector checkpoint {checkpoint}: {error}. Without a network, fetch it elsewhere "
+                "and give the file's path as checkpoint"
+            ) from error
+    return path
+
+
+def _build_detector(cfg: Config, name: str) -> nn.Module:
+    from mmdet.registry import MODELS as MMDET_MODELS
+    from mmdet.utils import register_all_modules
+    from mmengine.model.utils import revert_sync_batchnorm
+
+    register_all_modules(init_default_scope=False)
+    if "test_dataloader" not in cfg or "model" not in cfg:
+        raise ValueError(f"config {name!r} has no model or no test_dataloader; a detector's config has both")
+    if "init_cfg" in cfg.model.get("backbone", {}):
+        cfg.model.backbone.init_cfg = None  # else it would be downloaded, for nothing
+    return revert_sync_batchnorm(MMDET_MODELS.build(cfg.model))
+
+
+def _load_weights(model: nn.Module, path: Path, config_name: str) -> dict[str, Any]:
+    """Loads the weights; returns the checkpoint's ``meta``."""
+    try:
+        with torch.serialization.safe_globals(_harmless_globals()):
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = next((line.strip() for line in str(error).splitlines() if "GLOBAL" in line), "pickled objects")
+        raise ValueError(
+            f"detector checkpoint {str(path)!r} holds more than tensors and plain values, which is not executed "
+            f"({reason}). If you trust the file, save it anew with its meta and state_dict only"
+        ) from error
+    except (RuntimeError, EOFError, OSError) as error:
+        raise ValueError(f"cannot read the detector checkpoint {str(path)!r}: {error}") from error
+    state = checkpoint.get("state_dict", checkpoint.get("model", checkpoint))
+    state = {key.removeprefix("module."): value for key, value in state.items()}
+    try:
+        missing = set(model.load_state_dict(state, strict=False).missing_keys)
+    except RuntimeError as error:
+        raise ValueError(f"the checkpoint {path.name!r} does not fit the config {config_name!r}: {error}") from error
+    # buffers may be missing (older checkpoints lack some), learned weights may not
+    missing &= {name for name, _ in model.named_parameters()}
+    if missing:
+        raise ValueError(
+            f"the checkpoint {path.name!r} does not fit the config {config_name!r}: it lacks {len(missing)} weights, "
+            f"{', '.join(sorted(missing)[:3])} among them"
+        )
+    return checkpoint.get("meta") or {}
+
+
+class _Unread:
+    """Stands for what a checkpoint holds beside its weights and is of no use here: histories of the training's log."""
+
+    def __init__(self, *args: Any) -> None: ...
+
+    def __setstate__(self, state: Any) -> None: ...
+
+
+def _harmless_globals() -> list[Any]:
+    """What MMEngine's checkpoints name beside tensors: log histories with their methods, and numpy's numbers."""
+    here = importlib.import_module(np.asarray(0).__reduce__()[0].__module__)
+    kinds = {type(np.dtype(kind)) for kind in np.typecodes["AllInteger"] + np.typecodes["AllFloat"] + "?"}
+    # `getattr` is how a history names its methods; the real one would open everything to a hostile file
+    stand_ins = [(_Unread, name) for name in ("mmengine.logging.history_buffer.HistoryBuffer", "builtins.getattr")]
+    harmless: list[Any] = [np.ndarray, np.dtype, *kinds, *stand_ins]
+    for module in ("numpy.core.multiarray", "numpy._core.multiarray"):  # as numpy 1 and numpy 2 write it
+        harmless += [(getattr(here, name), f"{module}.{name}") for name in ("_reconstruct", "scalar")]
+    return harmless
+
+
+def _array_pipeline(cfg: Config) -> Any:
+    """The config's test pipeline, beginning with an array instead of a file."""
+    from mmcv.transforms import Compose
+    from mmdet.utils import get_test_pipeline_cfg
+
+    pipeline = get_test_pipeline_cfg(cfg.copy())
+    pipeline[0]["type"] = "mmdet.LoadImageFromNDArray"
+    return Compose(pipeline)
+
+
+def _class_names(meta: dict[str, Any], cfg: Config, checkpoint: str) -> tuple[str, ...]:
+    """The checkpoint's class names, else those of the config's test dataset."""
+    from mmdet.registry import DATASETS
+
+    named = {key.lower(): value for key, value in (meta.get("dataset_meta") or {}).items()}
+    dataset = cfg.test_dataloader.dataset
+    while "dataset" in dataset:
+        dataset = dataset.dataset
+    sources = (
+        named.get("classes"),
+        meta.get("CLASSES"),
+        (dataset.get("metainfo") or {}).get("classes"),
+        getattr(DATASETS.get(dataset.type), "METAINFO", {}).get("classes"),
+    )
+    for classes in sources:
+        if classes:
+            return (classes,) if isinstance(classes, str) else tuple(classes)
+    raise ValueError(
+        f"neither the checkpoint {checkpoint!r} nor the config's test dataset names the classes; give classes=[...]"
+    )

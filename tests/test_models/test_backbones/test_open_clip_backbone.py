@@ -1,0 +1,446 @@
+import json
+import logging
+import shutil
+import subprocess
+import sys
+from copy import deepcopy
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.runner.checkpoint import load_state_dict
+from PIL import Image
+
+from synthcap_mm.models.backbones import OpenCLIPBackbone
+from synthcap_mm.models.backbones.open_clip_backbone import _listed_activation
+from synthcap_mm.registry import MODELS
+from synthcap_mm.stores.fingerprint import same_encoder
+
+open_clip = pytest.importorskip("open_clip")
+sys.path.insert(0, str(Path(__file__).parent))
+import tiny_clip  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    return tiny_clip.write(tmp_path_factory.mktemp("tiny_clip"))
+
+
+def make_images(count=5):
+    generator = torch.Generator().manual_seed(0)
+    sizes = [(40, 30), (32, 32), (21, 64), (100, 50), (33, 47)]
+    return [
+        Image.fromarray(torch.randint(0, 256, (h, w, 3), generator=generator, dtype=torch.uint8).numpy())
+        for w, h in (sizes * count)[:count]
+    ]
+
+
+TEXTS = ["a dog", "a red cat", "dog cat dog", "the red dog"]
+
+
+def test_same_features_as_open_clip_itself(tiny):
+    backbone = OpenCLIPBackbone(**tiny)
+    model = tiny_clip.build()
+    images = make_images()
+    pixels = torch.stack([backbone.preprocess(image) for image in images])
+    expected = torch.nn.functional.normalize(model.encode_image(pixels), dim=-1)
+    torch.testing.assert_close(backbone.encode_pil(images), expected)
+    tokens = open_clip.SimpleTokenizer(tiny["tokenizer"], context_length=12)(TEXTS)
+    torch.testing.assert_close(
+        backbone.encode_text(TEXTS), torch.nn.functional.normalize(model.encode_text(tokens), dim=-1)
+    )
+    assert backbone.embed_dim == 16 and backbone.context_length == 12
+    assert backbone.logit_scale == pytest.approx(1 / 0.07, rel=1e-5)
+    assert backbone.name == "tiny/weights.safetensors"
+
+
+def test_features_are_unit_float32_and_batch_independent(tiny):
+    backbone = MODELS.build(dict(type=OpenCLIPBackbone, **tiny))
+    images = make_images()
+    together = backbone.encode_pil(images)
+    assert together.shape == (5, 16) and together.dtype == torch.float32 and not together.requires_grad
+    torch.testing.assert_close(together.norm(dim=1), torch.ones(5))
+    torch.testing.assert_close(
+        together, torch.cat([backbone.encode_pil([image]) for image in images]), atol=1e-6, rtol=0
+    )
+    texts = backbone.encode_text(TEXTS)
+    torch.testing.assert_close(texts, torch.cat([backbone.encode_text([t]) for t in TEXTS]), atol=1e-6, rtol=0)
+    assert (together @ together.T).fill_diagonal_(0).max() < 0.9999
+    backbone.train()
+    assert not backbone.training
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        torch.testing.assert_close(backbone.encode_pil(images), together, atol=1e-6, rtol=0)
+        torch.testing.assert_close(backbone.encode_text(TEXTS), texts, atol=1e-6, rtol=0)
+    assert backbone.encode_text([]).shape == (0, 16) and backbone.encode_pil([]).shape == (0, 16)
+
+
+def test_grey_and_transparent_pictures(tiny):
+    backbone = OpenCLIPBackbone(**tiny)
+    for mode in ("L", "RGBA", "P", "1", "CMYK"):
+        assert backbone.preprocess(Image.new(mode, (50, 20))).shape == (3, 32, 32)
+
+
+def test_too_long_captions_are_told_and_cut(tiny):
+    backbone = OpenCLIPBackbone(**tiny)
+    # 12 places, two of them for start and end; 'dog' is one token
+    fits, exceeds = " ".join(["dog"] * 10), " ".join(["dog"] * 11)
+    assert backbone.is_too_long([fits, exceeds, ""]) == [False, True, False]
+    torch.testing.assert_close(backbone.encode_text([exceeds]), backbone.encode_text([fits]))
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_builds_the_activation_of_the_config(tmp_path, quick):
+    backbone = OpenCLIPBackbone(**tiny_clip.write(tmp_path, quick_gelu=quick))
+    kinds = {type(module).__name__ for module in backbone.modules()} & {"QuickGELU", "GELU"}
+    assert kinds == ({"QuickGELU"} if quick else {"GELU"})
+    assert backbone.activation == ("quick_gelu" if quick else "gelu")
+
+
+def test_fingerprint_tells_weights_apart(tmp_path, tiny):
+    first = OpenCLIPBackbone(**tiny).fingerprint()
+    assert first["name"] == "tiny/weights.safetensors"
+    assert same_encoder(first, OpenCLIPBackbone(**tiny).fingerprint())
+    assert same_encoder(first, OpenCLIPBackbone(**tiny, precision="bf16").fingerprint())
+    assert not same_encoder(first, OpenCLIPBackbone(**tiny_clip.write(tmp_path, seed=1)).fingerprint())
+
+
+@pytest.mark.parametrize(
+    "name, tag, right",
+    [
+        ("ViT-B-32", "openai", "ViT-B-32-quickgelu"),
+        ("ViT-B-32", "laion400m_e32", "ViT-B-32-quickgelu"),
+        ("RN50", "openai", "RN50-quickgelu"),
+        ("ViT-L-14", "dfn2b", "ViT-L-14-quickgelu"),
+    ],
+)
+def test_tag_with_the_wrong_activation_is_refused_before_any_download(monkeypatch, name, tag, right):
+    monkeypatch.setattr("open_clip.factory.download_pretrained", lambda *a, **k: pytest.fail("must not download"))
+    with pytest.raises(ValueError, match=f"'{name}' is built with GELU.*QuickGELU.*model_name='{right}'"):
+        OpenCLIPBackbone(name, tag)
+
+
+def test_every_tag_of_open_clip_is_refused_or_not_as_its_table_says():
+    from synthcap_mm.models.backbones.open_clip_backbone import _check_activation, _tag_activation
+
+    refused = set()
+    for name, tag in open_clip.list_pretrained():
+        config = open_clip.get_model_config(name)
+        try:
+            _check_activation(name, config, None, *_tag_activation(name, tag, config))
+        except ValueError:
+            refused.add((name, tag))
+    assert ("ViT-B-32", "openai") in refused and ("ViT-B-32-quickgelu", "openai") not in refused
+    assert ("ViT-B-32", "laion2b_s34b_b79k") not in refused and ("ViT-B-16-SigLIP", "webli") not in refused
+    # exactly the plain variants of weights that open_clip lists under both names
+    both = {(n, t) for n, t in open_clip.list_pretrained() if f"{n}-quickgelu" in open_clip.list_models()}
+    assert refused == {(n, t) for n, t in both if t in open_clip.list_pretrained_tags_by_model(f"{n}-quickgelu")}
+
+
+def save_openai_style(folder, name, quick=True, keys=True):
+    state = tiny_clip.build(quick_gelu=quick).state_dict()
+    if keys:
+        state.update(input_resolution=torch.tensor(32), context_length=torch.tensor(12), vocab_size=torch.tensor(600))
+    path = folder / name
+    torch.save(state, path)
+    return str(path)
+
+
+def test_openai_state_dict_from_a_file(tmp_path, tiny):
+    path = save_openai_style(tmp_path, "whatever.pt")
+    loaded = OpenCLIPBackbone(**{**tiny, "pretrained": path})
+    torch.testing.assert_close(loaded.encode_text(TEXTS), OpenCLIPBackbone(**tiny).encode_text(TEXTS))
+    with pytest.raises(
+        ValueError, match=r"OpenAI's, which were trained with QuickGELU.*model_name='ViT-B-32-quickgelu'"
+    ):
+        OpenCLIPBackbone("ViT-B-32", path)
+    plain = {**tiny_clip.CONFIG, "quick_gelu": False}
+    with pytest.raises(ValueError, match=r"'quick_gelu': true in the model's config"):
+        OpenCLIPBackbone(**{**tiny, "pretrained": path, "model_config": plain})
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("quick", [True, False])
+def test_torchscript_archive_tells_its_activation(tmp_path, tiny, quick):
+    model = tiny_clip.build(quick_gelu=quick)
+    # as OpenAI published: half precision, with three numbers as entries beside the weights
+    for entry, value in (("input_resolution", 32), ("context_length", 12), ("vocab_size", 600)):
+        if hasattr(model, entry):
+            delattr(model, entry)
+        model.register_buffer(entry, torch.tensor(value))
+    example = (torch.ones(1, 3, 32, 32), torch.zeros(1, 12, dtype=torch.long))
+    traced = torch.jit.trace_module(model, {"encode_image": example[0], "encode_text": example[1]}, check_trace=False)
+    path = tmp_path / "ViT-B-32.pt"
+    torch.jit.save(traced, str(path))
+    right, wrong = ({**tiny_clip.CONFIG, "quick_gelu": flag} for flag in (quick, not quick))
+    loaded = OpenCLIPBackbone(**{**tiny, "pretrained": str(path), "model_config": right})
+    reference = torch.nn.functional.normalize(tiny_clip.build(quick_gelu=quick).encode_image(example[0]), dim=-1)
+    torch.testing.assert_close(loaded.encode_image(example[0]), reference)
+    with pytest.raises(ValueError, match=r"TorchScript archive 'ViT-B-32\.pt'"):
+        OpenCLIPBackbone(**{**tiny, "pretrained": str(path), "model_config": wrong})
+
+
+@pytest.mark.parametrize(
+    "name", ["my-openai-clip.pt", "vit_quickgelu.bin", "vit_b_32-quickgelu-laion400m_e31-d867053b.pt"]
+)
+def test_name_of_the_file_is_believed(tmp_path, name):
+    with pytest.raises(ValueError, match=r"QuickGELU.*model_name='ViT-B-32-quickgelu'"):
+        OpenCLIPBackbone("ViT-B-32", save_openai_style(tmp_path, name, keys=False))
+
+
+def test_name_in_open_clips_table_and_hub_folders(tmp_path):
+    assert _listed_activation(tmp_path / "vit_b_32-laion2b_e16-af8dbd0c.pth") is False
+    snapshot = tmp_path / "models--timm--vit_base_patch32_clip_224.openai" / "snapshots" / "0"
+    assert _listed_activation(snapshot / "open_clip_model.safetensors") is True
+    assert _listed_activation(tmp_path / "CLIP-ViT-B-32-laion2B-s34B-b79K" / "open_clip_model.safetensors") is False
+    assert _listed_activation(tmp_path / "openai" / "ViT-B-32.pt") is None
+
+
+def test_config_beside_the_file_is_believed(tmp_path):
+    path = save_openai_style(tmp_path, "w.bin", keys=False)
+    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": tiny_clip.CONFIG}))
+    with pytest.raises(ValueError, match=r"open_clip_config\.json beside 'w\.bin'"):
+        OpenCLIPBackbone("ViT-B-32", path)
+
+
+def test_stated_activation_is_checked(tmp_path, tiny):
+    with pytest.raises(ValueError, match=r"quick_gelu=False says.*'quick_gelu': false in the model's config"):
+        OpenCLIPBackbone(**tiny, quick_gelu=False)
+    path = save_openai_style(tmp_path, "w.bin", keys=False)
+    with pytest.raises(ValueError, match=r"quick_gelu=True says.*model_name='ViT-B-16-quickgelu'"):
+        OpenCLIPBackbone("ViT-B-16", path, quick_gelu=True)
+
+
+def test_doubt_is_said_aloud(tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(
+        "synthcap_mm.models.backbones.open_clip_backbone.print_log", lambda message, **kwargs: said.append(message)
+    )
+    path = save_openai_style(tmp_path, "w.bin", keys=False)
+    # shrinks the architecture, so that the file fits a model of open_clip's list
+    monkeypatch.setattr("open_clip.get_model_config", lambda name: {**deepcopy(tiny_clip.CONFIG), "quick_gelu": False})
+    tokenizer = tmp_path / "bpe.txt.gz"
+    tiny_clip.write_bpe(tokenizer)
+    OpenCLIPBackbone("ViT-B-32", path, tokenizer=str(tokenizer))
+    assert len(said) == 1 and "cannot be told" in said[0] and "'ViT-B-32-quickgelu'" in said[0]
+    OpenCLIPBackbone("ViT-B-32", path, tokenizer=str(tokenizer), quick_gelu=False)
+    assert len(said) == 1
+
+
+@pytest.mark.parametrize("form", ["pt", "nested", "module", "safetensors"])
+def test_forms_of_weights_files(tmp_path, tiny, form):
+    state = tiny_clip.build().state_dict()
+    path = tmp_path / "w.pt"
+    if form == "pt":
+        torch.save(state, path)
+    elif form == "nested":
+        torch.save({"epoch": 3, "state_dict": state}, path)
+    elif form == "module":
+        torch.save({"state_dict": {f"module.{key}": value for key, value in state.items()}}, path)
+    else:
+        path = Path(tiny["pretrained"])
+    features = OpenCLIPBackbone(**{**tiny, "pretrained": str(path)}).encode_text(TEXTS)
+    torch.testing.assert_close(features, OpenCLIPBackbone(**tiny).encode_text(TEXTS))
+
+
+class _Trap:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (self.path, "w"))
+
+
+def test_pickles_are_not_executed(tmp_path, tiny):
+    path, sprung = tmp_path / "w.pt", tmp_path / "sprung"
+    torch.save({"weight": _Trap(str(sprung))}, path)
+    with pytest.raises(ValueError, match=r"w\.pt.*pickled objects.*not executed"):
+        OpenCLIPBackbone(**{**tiny, "pretrained": str(path)})
+    assert not sprung.exists()
+
+
+def test_preprocessing_of_a_local_file(tmp_path, tiny):
+    image = Image.new("RGB", (64, 32), (255, 255, 255))
+    clip_white = OpenCLIPBackbone(**tiny).preprocess(image)
+    assert clip_white.mean(dim=(1, 2)).tolist() == pytest.approx([1.9303, 2.0749, 2.1459], abs=1e-3)
+    half = OpenCLIPBackbone(**tiny, preprocess_cfg={"mean": (0.5,) * 3, "std": (0.5,) * 3}).preprocess(image)
+    torch.testing.assert_close(half, torch.ones(3, 32, 32))
+    written = {"model_cfg": tiny_clip.CONFIG, "preprocess_cfg": {"mean": [0.0] * 3, "std": [1.0] * 3}}
+    named = OpenCLIPBackbone(**{**tiny, "model_config": written}).preprocess(image)
+    torch.testing.assert_close(named, torch.ones(3, 32, 32))
+
+
+def test_preprocessing_that_all_weights_of_a_model_share(monkeypatch, tmp_path):
+    # SigLIP's mean is 0.5; open_clip itself would take CLIP's for a local file
+    monkeypatch.setattr("open_clip.get_model_config", lambda name: deepcopy(tiny_clip.CONFIG))
+    tokenizer = tmp_path / "bpe.txt.gz"
+    tiny_clip.write_bpe(tokenizer)
+    path = save_openai_style(tmp_path, "w.bin", keys=False)
+    backbone = OpenCLIPBackbone("ViT-B-16-SigLIP", path, tokenizer=str(tokenizer))
+    torch.testing.assert_close(backbone.preprocess(Image.new("RGB", (64, 32), "white")), torch.ones(3, 32, 32))
+
+
+def test_custom_text_model(tmp_path, tiny):
+    state = open_clip.model.convert_to_custom_text_state_dict(tiny_clip.build().state_dict())
+    torch.save(state, tmp_path / "w.pt")
+    config = {**tiny_clip.CONFIG, "custom_text": True}
+    backbone = OpenCLIPBackbone(**{**tiny, "pretrained": str(tmp_path / "w.pt"), "model_config": config})
+    assert type(backbone._model).__name__ == "CustomTextCLIP"
+    torch.testing.assert_close(backbone.encode_text(TEXTS), OpenCLIPBackbone(**tiny).encode_text(TEXTS))
+
+
+def test_hugging_face_text_tower_and_tokenizer(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "dog", "red", "cat", "the"]
+    folder = tmp_path / "tower"
+    folder.mkdir()
+    (folder / "vocab.txt").write_text("\n".join(words))
+    transformers.BertTokenizerFast(vocab=str(folder / "vocab.txt")).save_pretrained(folder)
+    transformers.BertConfig(
+        vocab_size=len(words), hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32
+    ).save_pretrained(folder)
+    config = {
+        "embed_dim": 16,
+        "vision_cfg": tiny_clip.CONFIG["vision_cfg"],
+        "text_cfg": {
+            "hf_model_name": str(folder),
+            "hf_tokenizer_name": str(folder),
+            "hf_proj_type": "linear",
+            "context_length": 8,
+        },
+    }
+    torch.manual_seed(0)
+    model = open_clip.model.CustomTextCLIP(
+        16, deepcopy(config["vision_cfg"]), {**config["text_cfg"], "hf_model_pretrained": False}
+    ).eval()
+    torch.save(model.state_dict(), tmp_path / "w.pt")
+    backbone = OpenCLIPBackbone("mine", str(tmp_path / "w.pt"), model_config=config)
+    tokens = torch.tensor([[2, 5, 6, 3, 0, 0, 0, 0]])
+    expected = torch.nn.functional.normalize(model.encode_text(tokens), dim=-1)
+    torch.testing.assert_close(backbone.encode_text(["a dog"]), expected.detach())
+    assert backbone.is_too_long(["dog " * 6, "dog " * 7]) == [False, True]
+
+
+@pytest.mark.parametrize("precision", ["bf16", "pure_bf16"])
+def test_low_precision_gives_float32_features(tiny, precision):
+    features = OpenCLIPBackbone(**tiny, precision=precision).encode_pil(make_images(2))
+    reference = OpenCLIPBackbone(**tiny).encode_pil(make_images(2))
+    assert features.dtype == torch.float32
+    assert (features * reference).sum(dim=1).min() > 0.99
+    assert not torch.equal(features, reference)
+
+
+def test_encoder_is_not_saved_with_a_captioner(tiny):
+    parent = torch.nn.Module()
+    parent.backbone, parent.head = OpenCLIPBackbone(**tiny), torch.nn.Linear(2, 2)
+    state = parent.state_dict()
+    assert sorted(state) == ["head.bias", "head.weight"]
+    parent.load_state_dict(state, strict=True)
+    load_state_dict(parent, state, strict=True)
+
+
+def test_local_dir_of_open_clip(tmp_path):
+    folder = tmp_path / "repo"
+    tiny = tiny_clip.write(folder)
+    shutil.move(folder / "weights.safetensors", folder / "open_clip_model.safetensors")
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": tiny_clip.CONFIG, "preprocess_cfg": {}}))
+    backbone = OpenCLIPBackbone(f"local-dir:{folder}", None, tokenizer=tiny["tokenizer"])
+    assert backbone.name == "local-dir:repo"
+    reference = torch.nn.functional.normalize(tiny_clip.build().encode_text(backbone._tokenizer(TEXTS)), dim=-1)
+    torch.testing.assert_close(backbone.encode_text(TEXTS), reference.detach())
+    with pytest.raises(ValueError, match="give pretrained=None"):
+        OpenCLIPBackbone(f"local-dir:{folder}", "openai")
+    (folder / "open_clip_model.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match="cannot load the weights of 'local-dir"):
+        OpenCLIPBackbone(f"local-dir:{folder}", None, tokenizer=tiny["tokenizer"])
+
+
+def test_leaves_open_clips_models_and_the_root_logger_alone(tiny):
+    root = logging.getLogger()
+    before, models = (root.handlers[:], root.level), open_clip.list_models()
+    OpenCLIPBackbone(**tiny)
+    assert (root.handlers, root.level) == before and open_clip.list_models() == models
+
+
+class TestErrors:
+    def test_unknown_model(self):
+        with pytest.raises(ValueError, match=r"no model 'ViT-B32-quickgelu'; did you mean .*ViT-B-32-quickgelu"):
+            OpenCLIPBackbone("ViT-B32-quickgelu")
+
+    def test_unknown_tag(self):
+        with pytest.raises(ValueError, match=r"no weights 'opanai' for 'ViT-B-32-quickgelu'.*tags are: openai"):
+            OpenCLIPBackbone("ViT-B-32-quickgelu", "opanai")
+
+    def test_missing_file(self, tiny):
+        with pytest.raises(FileNotFoundError, match=r"'weights/clip\.pt'.*put the file there"):
+            OpenCLIPBackbone("ViT-B-32-quickgelu", "weights/clip.pt")
+        with pytest.raises(FileNotFoundError, match="no weights file at pretrained='nowhere'"):
+            OpenCLIPBackbone(**{**tiny, "pretrained": "nowhere"})
+
+    def test_no_network(self, monkeypatch):
+        def fail(*args, **kwargs):
+            raise OSError("offline")
+
+        monkeypatch.setattr("open_clip.factory.download_pretrained", fail)
+        with pytest.raises(FileNotFoundError, match=r"offline.*timm/vit_base_patch32_clip_224\.openai.*as pretrained"):
+            OpenCLIPBackbone("ViT-B-32-quickgelu", "openai")
+
+    def test_no_weights(self):
+        with pytest.raises(ValueError, match="random weights"):
+            OpenCLIPBackbone("ViT-B-32-quickgelu", None)
+
+    def test_missing_and_broken_config(self, tmp_path, tiny):
+        with pytest.raises(FileNotFoundError, match=r"no model_config at 'none\.json'"):
+            OpenCLIPBackbone(**{**tiny, "model_config": "none.json"})
+        (tmp_path / "bad.json").write_text("{")
+        with pytest.raises(ValueError, match=r"bad\.json' is not valid json"):
+            OpenCLIPBackbone(**{**tiny, "model_config": str(tmp_path / "bad.json")})
+        with pytest.raises(ValueError, match="lacks embed_dim, vision_cfg"):
+            OpenCLIPBackbone(**{**tiny, "model_config": {"text_cfg": {}}})
+
+    def test_weights_of_another_model(self, tiny):
+        config = deepcopy(tiny_clip.CONFIG)
+        config["text_cfg"]["width"] = 64
+        with pytest.raises(ValueError, match=r"do not fit the model 'tiny'"):
+            OpenCLIPBackbone(**{**tiny, "model_config": config})
+        config = deepcopy(tiny_clip.CONFIG)
+        config["vision_cfg"]["layers"] = 2
+        with pytest.raises(ValueError, match=r"(?s)do not fit the model 'tiny'.*resblocks\.1"):
+            OpenCLIPBackbone(**{**tiny, "model_config": config})
+
+    def test_damaged_weights(self, tmp_path, tiny):
+        path = tmp_path / "w.safetensors"
+        path.write_bytes(Path(tiny["pretrained"]).read_bytes()[:1000])
+        with pytest.raises(ValueError, match=r"cannot read the weights file .*w\.safetensors"):
+            OpenCLIPBackbone(**{**tiny, "pretrained": str(path)})
+
+    def test_tokenizer(self, tmp_path, tiny):
+        with pytest.raises(FileNotFoundError, match=r"no tokenizer at 'none\.txt\.gz'"):
+            OpenCLIPBackbone(**{**tiny, "tokenizer": "none.txt.gz"})
+        (tmp_path / "plain.txt.gz").write_text("not gzipped")
+        with pytest.raises(ValueError, match="not a gzipped BPE merges file"):
+            OpenCLIPBackbone(**{**tiny, "tokenizer": str(tmp_path / "plain.txt.gz")})
+        with pytest.raises(ValueError, match=r"has 49408 tokens, but the text tower of .* only 600"):
+            OpenCLIPBackbone(**{**tiny, "tokenizer": None})
+
+    def test_end_token_that_is_not_pooled_at(self, tiny):
+        config = deepcopy(tiny_clip.CONFIG)
+        config["text_cfg"].update(pool_type="eos", eos_id=2)
+        with pytest.raises(ValueError, match=r"end token is 519.*does not pool at"):
+            OpenCLIPBackbone(**{**tiny, "model_config": config})
+
+    def test_precision_and_preprocess_cfg(self, tiny):
+        with pytest.raises(ValueError, match="precision='half'; it must be one of fp32"):
+            OpenCLIPBackbone(**tiny, precision="half")
+        with pytest.raises(ValueError, match="preprocess_cfg is for a local weights file"):
+            OpenCLIPBackbone(preprocess_cfg={"mean": (0, 0, 0)})
+
+
+def test_import_is_light():
+    code = (
+        "import sys, synthcap_mm.models.backbones, synthcap_mm.models.tag_providers, synthcap_mm.models.generators; "
+        # transformers is absent from the list: mmengine.optim imports it, where it is installed
+        "print([m for m in ('open_clip', 'torchvision', 'diffusers', 'mmcv', 'mmdet') if m in sys.modules])"
+    )
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    )

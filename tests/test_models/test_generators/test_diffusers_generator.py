@@ -1,0 +1,233 @@
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from synthcap_mm.models.generators import DiffusersGenerator
+from synthcap_mm.registry import MODELS
+
+sys.path.insert(0, str(Path(__file__).parent))
+import tiny_diffusion
+
+CAPTIONS = ["a red dog", "the cat on a house", "a house", "a dog on the red cat"]
+SEEDS = [3, 2**40 + 1, 0, 7]
+#: Batched and single drawing may differ by this many of 255 levels: float32 sums depend on the batch.
+LEVELS = 1
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    pytest.importorskip("diffusers")
+    # the scheduler, with its settings, of Stable Diffusion v1.x
+    folder = tmp_path_factory.mktemp("t2i") / "tiny-sd"
+    return tiny_diffusion.write(folder, "PNDMScheduler", skip_prk_steps=True, steps_offset=1)
+
+
+def draw(generator, captions=CAPTIONS, seeds=SEEDS):
+    return np.stack([np.asarray(image) for image in generator.generate(captions, seeds)]).astype(int)
+
+
+def make(folder, **options):
+    return DiffusersGenerator(folder, **{"steps": 3, "dtype": "float32", "device": "cpu", **options})
+
+
+@pytest.mark.parametrize("scheduler", [None, "DDIMScheduler", "EulerAncestralDiscreteScheduler"])
+def test_a_batch_equals_singles(folder, scheduler):
+    """Also with a scheduler that draws noise at every step."""
+    together = draw(make(folder, batch_size=4, scheduler=scheduler))
+    generator = make(folder, batch_size=1, scheduler=scheduler)
+    alone = np.concatenate([draw(generator, [caption], [seed]) for caption, seed in zip(CAPTIONS, SEEDS)])
+    assert np.abs(together - alone).max() <= LEVELS
+    halves = draw(make(folder, batch_size=3, scheduler=scheduler))
+    assert np.abs(together - halves).max() <= LEVELS
+
+
+def test_seed_and_caption_decide(folder):
+    generator = make(folder)
+    first = draw(generator)
+    assert np.array_equal(first, draw(generator))
+    assert np.array_equal(first, draw(make(folder)))
+    torch.manual_seed(1)  # the global generator has no part in it
+    assert np.array_equal(first, draw(generator))
+    same_caption = draw(generator, ["a dog"] * 3, [1, 2, 1])
+    assert np.abs(same_caption[0] - same_caption[1]).max() > 5 and np.array_equal(same_caption[0], same_caption[2])
+    same_seed = draw(generator, ["a red dog", "the house on the cat"], [5, 5])
+    assert np.abs(same_seed[0] - same_seed[1]).max() > LEVELS
+
+
+def test_pictures_are_rgb_of_the_wanted_size(folder):
+    image = make(folder).generate(["a dog"], [0])[0]
+    assert image.mode == "RGB" and image.size == (16, 16)
+    assert make(folder, height=24, width=32).generate(["a dog"], [0])[0].size == (32, 24)
+    assert make(folder).generate([], []) == []
+
+
+def test_settings_change_the_picture(folder):
+    plain = draw(make(folder))
+    others = ({"steps": 4}, {"guidance_scale": 2.0}, {"negative_prompt": "a cat"}, {"scheduler": "DDIMScheduler"})
+    for changed in others:
+        assert np.abs(plain - draw(make(folder, **changed))).max() > LEVELS, changed
+    for same in ({"attention_slicing": True}, {"vae_slicing": True}):
+        assert np.abs(plain - draw(make(folder, **same))).max() <= LEVELS, same
+
+
+def test_scheduler_by_name_keeps_the_models_noise_schedule(folder):
+    generator = make(folder, scheduler="DPMSolverMultistepScheduler")
+    assert type(generator.pipe.scheduler).__name__ == "DPMSolverMultistepScheduler"
+    assert generator.pipe.scheduler.config.beta_end == 0.012
+    assert type(make(folder).pipe.scheduler).__name__ == "PNDMScheduler"
+
+
+def test_only_accepted_arguments_are_passed(folder, monkeypatch):
+    generator = make(folder, negative_prompt="a cat", height=24)
+    said = []
+    monkeypatch.setattr(
+        "synthcap_mm.models.generators.diffusers_generator.print_log", lambda message, **kwargs: said.append(message)
+    )
+
+    class Plain:
+        """A pipeline that has neither guidance nor a negative prompt nor a size."""
+
+        def __call__(self, prompt, num_inference_steps=5, generator=None, output_type="pil"):
+            self.got = num_inference_steps, [g.initial_seed() for g in generator]
+            return SimpleNamespace(images=[Image.new("L", (4, 4)) for _ in prompt])
+
+    generator._pipe = plain = Plain()
+    for _ in range(2):
+        images = generator.generate(CAPTIONS, SEEDS)
+    assert plain.got == (3, SEEDS) and [image.mode for image in images] == ["RGB"] * 4
+    # each is said once
+    names = ("guidance_scale", "height", "negative_prompt")
+    assert sorted(said) == [f"Plain takes no {name}; it is left out" for name in names]
+
+
+def test_float16_becomes_float32_on_a_cpu_and_is_said_once(folder, monkeypatch):
+    said = []
+    monkeypatch.setattr(
+        "synthcap_mm.models.generators.diffusers_generator.print_log", lambda message, **kwargs: said.append(message)
+    )
+    generator = make(folder, dtype="float16")
+    assert generator.pipe.unet.dtype == torch.float32
+    assert np.array_equal(draw(generator), draw(make(folder)))
+    assert generator.provenance()["dtype"] == "float32"
+    assert len(said) == 1 and "float32" in said[0]
+    assert make(folder, dtype="bfloat16").pipe.unet.dtype == torch.bfloat16
+
+
+def test_blackened_pictures_are_said(folder, monkeypatch):
+    said = []
+    monkeypatch.setattr(
+        "synthcap_mm.models.generators.diffusers_generator.print_log", lambda message, **kwargs: said.append(message)
+    )
+    generator = make(folder)
+    real = generator.pipe
+
+    class Checked:
+        def __call__(self, prompt, generator=None, num_inference_steps=1, guidance_scale=1.0, output_type="pil"):
+            drawn = real(prompt, generator=generator, num_inference_steps=2)
+            drawn.nsfw_content_detected = [True, False, True, False]
+            return drawn
+
+    generator._pipe = Checked()
+    generator.generate(CAPTIONS, SEEDS)
+    assert said == ["the safety checker blackened 2 of 4 pictures"]
+
+
+def test_provenance(folder):
+    generator = make(folder, scheduler="DDIMScheduler", negative_prompt="blurry")
+    told = generator.provenance()
+    assert generator._pipe is None  # no weights were loaded for this
+    assert json.loads(json.dumps(told)) == told and str(Path(folder).parent) not in json.dumps(told)
+    expected = {
+        "type": "DiffusersGenerator",
+        "model": "tiny-sd",
+        "pipeline": "StableDiffusionPipeline",
+        "scheduler": "DDIMScheduler",
+        "steps": 3,
+        "guidance_scale": 7.5,
+        "negative_prompt": "blurry",
+        "dtype": "float32",
+        "torch": torch.__version__,
+    }
+    assert {key: told[key] for key in expected} == expected
+    assert make(folder).provenance()["scheduler"] == "PNDMScheduler"
+
+
+def test_loads_without_progress_bars_or_warnings(folder, capfd):
+    from diffusers.utils import logging as of_diffusers
+
+    before = of_diffusers.is_progress_bar_enabled()
+    make(folder).generate(["a dog"], [0])
+    said = capfd.readouterr().err
+    assert "it/s" not in said and "accelerate" not in said and of_diffusers.is_progress_bar_enabled() == before
+
+
+def test_pipeline_that_auto_does_not_know(folder, monkeypatch):
+    from diffusers import AutoPipelineForText2Image
+
+    def unknown(*args, **kwargs):
+        raise ValueError("AutoPipeline can't find a pipeline linked to MyPipeline for text2image")
+
+    expected = draw(make(folder))
+    monkeypatch.setattr(AutoPipelineForText2Image, "from_pretrained", unknown)
+    assert np.array_equal(draw(make(folder)), expected)
+
+
+def test_from_a_config(folder):
+    pytest.importorskip("diffusers")
+    generator = MODELS.build({"type": "DiffusersGenerator", "model": folder, "steps": 1, "device": "cpu"})
+    assert not generator.retrieves and generator.to("cpu") is generator
+    assert len(generator.generate(["a dog"], [1])) == 1 and generator.to("cpu")._pipe is not None
+
+
+def test_autocast_of_the_caller_changes_nothing(folder):
+    generator = make(folder)
+    plain = draw(generator)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert np.array_equal(plain, draw(generator))
+
+
+class TestBadInput:
+    def test_missing_model(self, tmp_path):
+        pytest.importorskip("diffusers")
+        missing = DiffusersGenerator("nobody/no-such-model", device="cpu", local_files_only=True)
+        with pytest.raises(FileNotFoundError, match=r"'nobody/no-such-model'.*hf download nobody/no-such-model"):
+            missing.provenance()
+        with pytest.raises(FileNotFoundError, match="hf download"):
+            missing.generate(["a dog"], [0])
+        with pytest.raises(FileNotFoundError, match=r"from the folder .*model_index\.json"):
+            DiffusersGenerator(str(tmp_path), device="cpu").generate(["a dog"], [0])
+
+    def test_folder_without_weights(self, tmp_path):
+        pytest.importorskip("diffusers")
+        folder = Path(tiny_diffusion.write(tmp_path / "sd"))
+        for weights in (folder / "unet").glob("*.safetensors"):
+            weights.unlink()
+        with pytest.raises(FileNotFoundError, match=r"cannot load a diffusers pipeline from the folder .*unet"):
+            make(str(folder)).generate(["a dog"], [0])
+
+    def test_unknown_scheduler(self, folder):
+        with pytest.raises(ValueError, match=r"no scheduler 'DDIMSheduler'; did you mean .*DDIMScheduler"):
+            make(folder, scheduler="DDIMSheduler")
+
+    def test_numbers(self, folder):
+        for name in ("steps", "batch_size", "height", "width"):
+            with pytest.raises(ValueError, match=f"{name}=0; it must be 1 or more"):
+                make(folder, **{name: 0})
+        with pytest.raises(ValueError, match="dtype='half'; it must be one of float16"):
+            make(folder, dtype="half")
+        with pytest.raises(ValueError, match="4 captions, but 2 seeds"):
+            make(folder).generate(CAPTIONS, [1, 2])
+
+    def test_missing_package(self, monkeypatch):
+        def hidden(name, *args, **kwargs):
+            raise ImportError(f"No module named {name!r}")
+
+        monkeypatch.setattr("importlib.import_module", hidden)
+        with pytest.raises(ImportError, match=r"'diffusers'.*pip install 'synthcap_mm\[t2i\]'"):
+            DiffusersGenerator("x")

@@ -1,0 +1,148 @@
+import json
+
+import pytest
+import torch
+from PIL import Image
+
+from synthcap_mm.models.backbones import BaseBackbone
+from synthcap_mm.models.tag_providers import CLIPTagProvider
+from synthcap_mm.models.tag_providers.clip_tag_provider import fill_prompt, read_vocabulary
+from synthcap_mm.registry import MODELS
+
+COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
+
+
+@MODELS.register_module()
+class ColourEncoder(BaseBackbone):
+    """Sees the mean colour; reads the colours that a sentence names."""
+
+    def __init__(self):
+        super().__init__()
+        self.name, self.embed_dim, self.logit_scale = "colours", 3, 20.0
+        self.read = []
+
+    def preprocess(self, image):
+        return torch.tensor(list(image.convert("RGB").resize((1, 1)).getpixel((0, 0)))).float().reshape(3, 1, 1)
+
+    def encode_image(self, pixels):
+        return self.unit(pixels.flatten(1) + 1e-3)
+
+    def encode_text(self, texts):
+        self.read.extend(texts)
+        return self.unit(torch.tensor([[float(word in text) + 1e-3 for word in COLOURS] for text in texts]))
+
+
+@pytest.fixture
+def provider():
+    return CLIPTagProvider(ColourEncoder(), ["red thing", "green thing", "blue thing"], min_score=0.0)
+
+
+def test_names_what_is_there(provider):
+    images = [Image.new("RGB", (8, 6), colour) for colour in COLOURS.values()]
+    found = provider.detect(images)
+    assert [tags[0].name for tags in found] == ["red thing", "green thing", "blue thing"]
+    for tags in found:
+        assert len(tags) == 3 and sum(tag.score for tag in tags) == pytest.approx(1)
+        assert [tag.score for tag in tags] == sorted((tag.score for tag in tags), reverse=True)
+        assert all(tag.box is None and tag.area == 1.0 for tag in tags)
+
+
+def test_softmax_with_the_encoders_temperature_or_a_given_one():
+    feats = torch.nn.functional.normalize(torch.tensor([[1.0, 0.7, 0.1]]), dim=1)
+    for temperature, used in ((None, 1 / 20), (0.5, 0.5)):
+        provider = CLIPTagProvider(ColourEncoder(), ["red", "green", "blue"], temperature=temperature, min_score=0.0)
+        expected = (feats @ provider.name_features.T / used).softmax(dim=1)[0]
+        torch.testing.assert_close(torch.tensor([tag.score for tag in provider.detect_features(feats)[0]]), expected)
+
+
+def test_features_give_the_same_tags_as_pictures(provider):
+    images = [Image.new("L", (5, 5), 90), Image.new("RGB", (3, 9), (200, 90, 0))]
+    feats = provider.encoder.encode_pil(images)
+    assert provider.detect_features(feats) == provider.detect(images)
+    assert [t.name for t in provider.detect_features(feats.half())[1]] == [t.name for t in provider.detect(images)[1]]
+    assert provider.detect([]) == []
+
+
+def test_thresholds_and_cached_names():
+    encoder = ColourEncoder()
+    provider = CLIPTagProvider(encoder, ["red", "green", "blue"], prompts=("a {}.", "the {} one"), max_tags=2)
+    for _ in range(3):
+        tags = provider.detect([Image.new("RGB", (2, 2), (255, 235, 60))])[0]
+    assert [tag.name for tag in tags] == ["red", "green"]
+    assert len(provider.detect([Image.new("RGB", (2, 2), "red")])[0]) == 1  # the others are below 0.05
+    assert encoder.read == ["a red.", "a green.", "a blue.", "the red one", "the green one", "the blue one"]
+
+
+def test_prompts_are_averaged():
+    encoder = ColourEncoder()
+    first, second = (CLIPTagProvider(encoder, ["red", "blue"], prompts=p).name_features for p in ("{}", "green {}"))
+    both = CLIPTagProvider(encoder, ["red", "blue"], prompts=("{}", "green {}")).name_features
+    torch.testing.assert_close(both, torch.nn.functional.normalize(first + second, dim=1))
+
+
+@pytest.mark.parametrize(
+    "name, expected",
+    [
+        ("dog", "a photo of a dog."),
+        ("apple", "a photo of an apple."),
+        ("umbrella", "a photo of an umbrella."),
+        ("unicorn", "a photo of a unicorn."),
+        ("university", "a photo of a university."),
+        ("uninhabited island", "a photo of an uninhabited island."),
+        ("hourglass", "a photo of an hourglass."),
+        ("horse", "a photo of a horse."),
+        ("one-way sign", "a photo of a one-way sign."),
+        ("onion", "a photo of an onion."),
+        ("x-ray", "a photo of an x-ray."),
+        ("urn", "a photo of an urn."),
+        ("European robin", "a photo of a European robin."),
+        ("utensil", "a photo of a utensil."),
+        ("ukulele", "a photo of a ukulele."),
+    ],
+)
+def test_article(name, expected):
+    assert fill_prompt("a photo of a {}.", name) == expected
+    assert fill_prompt("a photo of an {}.", name) == expected
+
+
+def test_article_elsewhere():
+    assert fill_prompt("A {} on a {}", "owl") == "An owl on an owl"
+    assert fill_prompt("extra {}, a big {}", "owl") == "extra owl, a big owl"
+
+
+def test_vocabulary_file(tmp_path):
+    path = tmp_path / "names.txt"
+    path.write_text("dog\n\n  fire hydrant \ncafé\n", encoding="utf-8")
+    assert read_vocabulary(str(path)) == ["dog", "fire hydrant", "café"]
+    path.write_text("dog\ncat\n\ndog\n")
+    with pytest.raises(ValueError, match=r"names\.txt': 'dog' in line 4 repeats line 1"):
+        read_vocabulary(path)
+    path.write_bytes("dog\ncafé\n".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"names\.txt' is not UTF-8"):
+        read_vocabulary(path)
+    path.write_text("\n")
+    with pytest.raises(ValueError, match=r"names\.txt' has 0 names"):
+        read_vocabulary(path)
+    with pytest.raises(FileNotFoundError, match=r"no vocabulary 'none\.txt'.*one name a line"):
+        read_vocabulary("none.txt")
+
+
+def test_from_configs_and_provenance(tmp_path):
+    (tmp_path / "names.txt").write_text("red\ngreen\n")
+    cfg = {"type": "CLIPTagProvider", "encoder": {"type": "ColourEncoder"}, "vocabulary": str(tmp_path / "names.txt")}
+    provider = MODELS.build(cfg)
+    assert provider.to("cpu") is provider
+    told = provider.provenance()
+    assert json.loads(json.dumps(told)) == told and str(tmp_path) not in json.dumps(told)
+    assert told["encoder"] == "colours" and told["vocabulary_size"] == 2 and told["temperature"] == 0.05
+    other = CLIPTagProvider(ColourEncoder(), ["red", "blue"]).provenance()
+    assert other["vocabulary_sha256"] != told["vocabulary_sha256"]
+
+
+def test_bad_input():
+    with pytest.raises(ValueError, match=r"prompts=\['a photo'\]"):
+        CLIPTagProvider(ColourEncoder(), ["a", "b"], prompts=["a photo"])
+    with pytest.raises(ValueError, match="temperature=0"):
+        CLIPTagProvider(ColourEncoder(), ["a", "b"], temperature=0)
+    with pytest.raises(ValueError, match=r"\(2, 5\) are not the encoder's: 'colours' gives \(B, 3\)"):
+        CLIPTagProvider(ColourEncoder(), ["a", "b"]).detect_features(torch.zeros(2, 5))

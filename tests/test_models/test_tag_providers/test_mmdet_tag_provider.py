@@ -1,0 +1,331 @@
+import builtins
+import copy
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.registry import DefaultScope
+from PIL import Image
+
+from synthcap_mm.models.tag_providers import MMDetTagProvider
+from synthcap_mm.models.tag_providers.mmdet_tag_provider import find_config, mmdet_scope
+from synthcap_mm.registry import MODELS
+
+# A RetinaNet small enough for a test. Its pipeline keeps the picture's shape, so pictures of different shapes reach
+# the detector in different sizes.
+CONFIG = """
+default_scope = 'mmdet'
+model = dict(
+    type='RetinaNet',
+    data_preprocessor=dict(
+        type='DetDataPreprocessor', mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375],
+        bgr_to_rgb=True, pad_size_divisor=32),
+    backbone=dict(
+        type='ResNet', depth=18, base_channels=8, num_stages=4, out_indices=(0, 1, 2, 3), frozen_stages=-1,
+        norm_cfg=dict(type='BN', requires_grad=True), norm_eval=True, style='pytorch',
+        init_cfg=dict(type='Pretrained', checkpoint='torchvision://resnet18')),
+    neck=dict(type='FPN', in_channels=[8, 16, 32, 64], out_channels=8, start_level=1, num_outs=3),
+    bbox_head=dict(
+        type='RetinaHead', num_classes=3, in_channels=8, stacked_convs=1, feat_channels=8,
+        anchor_generator=dict(
+            type='AnchorGenerator', octave_base_scale=4, scales_per_octave=1, ratios=[1.0], strides=[8, 16, 32]),
+        bbox_coder=dict(type='DeltaXYWHBBoxCoder', target_means=[.0] * 4, target_stds=[1.0] * 4)),
+    test_cfg=dict(
+        nms_pre=200, min_bbox_size=0, score_thr=0.05, nms=dict(type='nms', iou_threshold=0.5), max_per_img=50))
+test_dataloader = dict(dataset=dict(type='CocoDataset', pipeline=[
+    dict(type='LoadImageFromFile', backend_args=None),
+    dict(type='Resize', scale=(96, 64), keep_ratio=True),
+    dict(type='LoadAnnotations', with_bbox=True),
+    dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'))]))
+"""
+CLASSES = ("cat", "dog", "bird")
+
+
+def pictures():
+    rng = np.random.default_rng(0)
+    sizes = [(48, 32), (32, 48), (48, 32), (90, 40), (30, 30), (32, 48)]
+    blocks = [rng.integers(0, 256, (6, 6, 3), dtype=np.uint8) for _ in sizes]
+    return [Image.fromarray(block).resize(size, Image.NEAREST) for block, size in zip(blocks, sizes)]
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    pytest.importorskip("mmdet")
+    from mmengine.config import Config
+    from mmengine.logging import HistoryBuffer
+
+    folder = tmp_path_factory.mktemp("detector")
+    (folder / "tiny.py").write_text(CONFIG)
+    with mmdet_scope():
+        from mmdet.registry import MODELS as DETECTORS
+        from mmdet.utils import register_all_modules
+
+        register_all_modules(init_default_scope=False)
+        cfg = Config.fromfile(folder / "tiny.py").model
+        cfg.backbone.init_cfg = None
+        torch.manual_seed(0)
+        model = DETECTORS.build(cfg)
+    for name, parameter in model.named_parameters():
+        if "retina_cls" in name:  # untrained heads see nothing anywhere
+            parameter.data.normal_(std=2.0 if "weight" in name else 0.1)
+    # what MMEngine's runner saves beside the weights
+    history = HistoryBuffer()
+    history.update(np.float64(0.5), 2)
+    checkpoint = {
+        "meta": {"dataset_meta": {"CLASSES": CLASSES, "PALETTE": [(1, 2, 3)]}, "epoch": 1, "seed": np.int64(3)},
+        "state_dict": model.state_dict(),
+        "message_hub": {"log_scalars": {"train/loss": history}},
+    }
+    torch.save(checkpoint, folder / "tiny.pth")
+    return {"config": str(folder / "tiny.py"), "checkpoint": str(folder / "tiny.pth")}
+
+
+def mmdets_own(config, checkpoint, images):
+    """Detections of mmdet's own functions, one picture at a time."""
+    from mmdet.apis import inference_detector, init_detector
+
+    with mmdet_scope():
+        model = init_detector(str(config), checkpoint, device="cpu")
+        arrays = [np.ascontiguousarray(np.asarray(image.convert("RGB"))[:, :, ::-1]) for image in images]
+        results = [inference_detector(model, array).pred_instances for array in arrays]
+    return model.dataset_meta["classes"], results
+
+
+def assert_same_detections(found, classes, instances, size, min_score=0.05, max_tags=20):
+    keep = instances.scores > min_score
+    scores, order = instances.scores[keep].sort(descending=True, stable=True)
+    labels, boxes = instances.labels[keep][order][:max_tags], instances.bboxes[keep][order][:max_tags]
+    assert len(found) == len(labels)
+    assert [tag.name for tag in found] == [classes[label] for label in labels]
+    np.testing.assert_allclose([tag.score for tag in found], scores[:max_tags], atol=1e-5)
+    for tag, box in zip(found, boxes.tolist()):
+        limits = (*size, *size)
+        clipped = [min(max(value, 0), limit) for value, limit in zip(box, limits)]
+        np.testing.assert_allclose(tag.box, clipped, atol=1e-2)
+        share = (clipped[2] - clipped[0]) * (clipped[3] - clipped[1]) / (size[0] * size[1])
+        assert tag.area == pytest.approx(share, abs=1e-3) and 0 <= tag.area <= 1
+
+
+@pytest.mark.mmdet
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_same_detections_as_mmdets_own_inference(tiny, batch_size):
+    images = pictures()
+    found = MMDetTagProvider(**tiny, batch_size=batch_size).detect(images)
+    classes, results = mmdets_own(tiny["config"], tiny["checkpoint"], images)
+    assert tuple(classes) == CLASSES
+    # the comparison is of something
+    assert sum(len(tags) for tags in found) > 20 and {tag.name for tags in found for tag in tags} == set(CLASSES)
+    assert len({tuple(image.size) for image in images}) > 1
+    for tags, instances, image in zip(found, results, images):
+        assert_same_detections(tags, classes, instances, image.size)
+
+
+@pytest.mark.mmdet
+def test_pictures_of_one_size_go_through_together(tiny, monkeypatch):
+    provider = MMDetTagProvider(**tiny, batch_size=6)
+    sizes, step = [], provider._model.test_step
+    monkeypatch.setattr(provider._model, "test_step", lambda data: sizes.append(len(data["inputs"])) or step(data))
+    provider.detect(pictures())
+    assert sorted(sizes) == [1, 1, 2, 2]
+
+
+@pytest.mark.mmdet
+def test_thresholds_modes_and_no_pictures(tiny):
+    few = MMDetTagProvider(**tiny, max_tags=2, min_score=0.3).detect(pictures())
+    many = MMDetTagProvider(**tiny).detect(pictures())
+    assert max(map(len, few)) == 2 and all(tag.score > 0.3 for tags in few for tag in tags)
+    assert any(len(tags) > 2 for tags in many)
+    for few_tags, many_tags in zip(few, many):
+        assert few_tags == [tag for tag in many_tags if tag.score > 0.3][:2]
+    provider = MMDetTagProvider(**tiny)
+    for mode in ("L", "RGBA", "P"):
+        picture = pictures()[0].convert(mode)
+        assert provider.detect([picture]) == provider.detect([picture.convert("RGB")])
+    assert provider.detect([]) == []
+    assert provider.to("cpu") is provider and provider.device == torch.device("cpu")
+
+
+@pytest.mark.mmdet
+@pytest.mark.parametrize("scope", [None, "synthcap_mm"])
+def test_default_scope_and_registries_stay(tiny, tmp_path, scope):
+    saved = DefaultScope._instance_dict.copy()
+    try:
+        DefaultScope._instance_dict.clear()
+        if scope:
+            DefaultScope.get_instance("a-run", scope_name=scope)
+        before, current = DefaultScope._instance_dict.copy(), DefaultScope.get_current_instance()
+
+        def unchanged():
+            assert DefaultScope.get_current_instance() is current and DefaultScope._instance_dict == before
+            assert MODELS.get("MMDetTagProvider") is MMDetTagProvider
+            with pytest.raises(KeyError):
+                MODELS.get("RetinaNetOfNobody")
+
+        provider = MMDetTagProvider(**tiny)
+        unchanged()
+        provider.detect(pictures()[:1])
+        unchanged()
+        with pytest.raises(AttributeError):
+            provider.detect(["not a picture"])
+        unchanged()
+        bad = tmp_path / "bad.py"
+        bad.write_text(CONFIG.replace("'RetinaNet'", "'RetinaNot'"))
+        with pytest.raises(KeyError, match="RetinaNot"):
+            MMDetTagProvider(str(bad), tiny["checkpoint"])
+        unchanged()
+        # and with our scope current, our own components are still built by name
+        assert MODELS.build(dict(type="MMDetTagProvider", **tiny)).classes == CLASSES
+    finally:
+        DefaultScope._instance_dict = saved
+
+
+@pytest.mark.mmdet
+def test_class_names_from_checkpoint_config_or_argument(tiny, tmp_path):
+    assert MMDetTagProvider(**tiny).classes == CLASSES
+    bare = tmp_path / "bare.pth"
+    torch.save(torch.load(tiny["checkpoint"], weights_only=False)["state_dict"], bare)
+    assert MMDetTagProvider(tiny["config"], str(bare)).classes[:2] == ("person", "bicycle")  # CocoDataset's own
+    named = tmp_path / "named.py"
+    named.write_text(CONFIG + "test_dataloader['dataset']['metainfo'] = dict(classes=('x', 'y', 'z'))\n")
+    assert MMDetTagProvider(str(named), str(bare)).classes == ("x", "y", "z")
+    two = MMDetTagProvider(**tiny, classes=["one", "two"])
+    with pytest.raises(ValueError, match="gives label 2, but there are only 2 class names"):
+        two.detect(pictures())
+
+
+@pytest.mark.mmdet
+def test_provenance_has_no_path(tiny, tmp_path):
+    told = MMDetTagProvider(**tiny).provenance()
+    assert json.loads(json.dumps(told)) == told
+    assert str(Path(tiny["config"]).parent) not in json.dumps(told)
+    assert told["type"] == "MMDetTagProvider" and told["config"] == "tiny.py" and told["checkpoint"] == "tiny.pth"
+    assert len(told["checkpoint_sha256"]) == 64 and (told["max_tags"], told["min_score"]) == (20, 0.05)
+    other = tmp_path / "tiny.pth"
+    checkpoint = torch.load(tiny["checkpoint"], weights_only=False)
+    checkpoint["meta"]["epoch"] = 2
+    torch.save(checkpoint, other)
+    assert MMDetTagProvider(tiny["config"], str(other)).provenance()["checkpoint_sha256"] != told["checkpoint_sha256"]
+
+
+class _Trap:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (builtins.open, (self.path, "w"))
+
+
+@pytest.mark.mmdet
+class TestBadInput:
+    def test_checkpoint_with_pickles(self, tiny, tmp_path):
+        torch.save({"state_dict": {}, "meta": _Trap(str(tmp_path / "sprung"))}, tmp_path / "bad.pth")
+        with pytest.raises(ValueError, match=r"bad\.pth' holds more than tensors.*not executed"):
+            MMDetTagProvider(tiny["config"], str(tmp_path / "bad.pth"))
+        assert not (tmp_path / "sprung").exists()
+
+    def test_checkpoint_that_is_missing_or_damaged(self, tiny, tmp_path):
+        with pytest.raises(FileNotFoundError, match=r"no detector checkpoint at 'none\.pth'"):
+            MMDetTagProvider(tiny["config"], "none.pth")
+        (tmp_path / "cut.pth").write_bytes(Path(tiny["checkpoint"]).read_bytes()[:5000])
+        with pytest.raises(ValueError, match=r"cannot read the detector checkpoint .*cut\.pth"):
+            MMDetTagProvider(tiny["config"], str(tmp_path / "cut.pth"))
+
+    def test_checkpoint_of_another_detector(self, tiny, tmp_path):
+        checkpoint = torch.load(tiny["checkpoint"], weights_only=False)
+        fewer = copy.deepcopy(checkpoint)
+        del fewer["state_dict"]["bbox_head.retina_cls.weight"]
+        torch.save(fewer, tmp_path / "fewer.pth")
+        with pytest.raises(ValueError, match=r"config 'tiny\.py': it lacks 1 weights, bbox_head\.retina"):
+            MMDetTagProvider(tiny["config"], str(tmp_path / "fewer.pth"))
+        checkpoint["state_dict"]["bbox_head.retina_cls.weight"] = torch.zeros(1)
+        torch.save(checkpoint, tmp_path / "other.pth")
+        with pytest.raises(ValueError, match=r"(?s)other\.pth' does not fit.*retina_cls"):
+            MMDetTagProvider(tiny["config"], str(tmp_path / "other.pth"))
+
+    def test_download_that_fails(self, tiny, tmp_path, monkeypatch):
+        def fail(url, path, progress):
+            raise OSError("offline")
+
+        monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+        monkeypatch.setattr(torch.hub, "download_url_to_file", fail)
+        with pytest.raises(FileNotFoundError, match=r"https://x\.org/y\.pth: offline.*file's path as checkpoint"):
+            MMDetTagProvider(tiny["config"], "https://x.org/y.pth")
+
+    def test_url_is_downloaded_once(self, tiny, tmp_path, monkeypatch):
+        fetched = []
+
+        def fetch(url, path, progress):
+            fetched.append(url)
+            Path(path).write_bytes(Path(tiny["checkpoint"]).read_bytes())
+
+        monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+        monkeypatch.setattr(torch.hub, "download_url_to_file", fetch)
+        for _ in range(2):
+            provider = MMDetTagProvider(tiny["config"], "https://x.org/y.pth?download=1")
+        assert len(fetched) == 1 and provider.provenance()["checkpoint"] == "y.pth"
+
+    def test_batch_size_and_config_without_model(self, tiny, tmp_path):
+        with pytest.raises(ValueError, match="batch_size=0"):
+            MMDetTagProvider(**tiny, batch_size=0)
+        (tmp_path / "empty.py").write_text("a = 1\n")
+        with pytest.raises(ValueError, match=r"config 'empty\.py' has no model"):
+            MMDetTagProvider(str(tmp_path / "empty.py"), tiny["checkpoint"])
+
+
+@pytest.mark.mmdet
+def test_configs_by_name():
+    pytest.importorskip("mmdet")
+    name = "yolox/yolox_nano_8xb8-300e_coco"
+    for asked in (name, f"{name}.py", f"mmdet::{name}.py", "yolox_nano_8xb8-300e_coco"):
+        path, called = find_config(asked)
+        assert path.is_file() and path.name == "yolox_nano_8xb8-300e_coco.py" and called == name
+    with pytest.raises(FileNotFoundError, match=r"did you mean .*'yolox/yolox_nano_8xb8-300e_coco'"):
+        find_config("yolox/yolox_nano_8xb8_300e_coco")
+    with pytest.raises(FileNotFoundError, match="neither a file nor a config that mmdet ships"):
+        find_config("qqqqqqqq")
+
+
+def hide(monkeypatch, error):
+    for name in [name for name in sys.modules if name.split(".")[0] == "mmdet"]:
+        monkeypatch.delitem(sys.modules, name)
+    real = builtins.__import__
+
+    def guarded(name, *args, **kwargs):
+        if name.split(".")[0] == "mmdet":
+            raise error
+        return real(name, *args, **kwargs)
+
+    def find(name, *args, **kwargs):
+        raise error
+
+    monkeypatch.setattr(builtins, "__import__", guarded)
+    monkeypatch.setattr("importlib.import_module", find)
+
+
+def test_missing_mmdet_names_the_pip_command(monkeypatch):
+    hide(monkeypatch, ImportError("No module named 'mmdet'"))
+    with pytest.raises(ImportError, match=r"mmdet.*pip install 'synthcap_mm\[mmdet\]'"):
+        MMDetTagProvider("a.py", "b.pth")
+
+
+def test_mmdet_that_refuses_its_mmcv(monkeypatch):
+    hide(monkeypatch, AssertionError("MMCV==2.3.6 is used but incompatible."))
+    with pytest.raises(ImportError, match=r"incompatible.*pip uninstall -y .*onedl-mmcv"):
+        MMDetTagProvider("a.py", "b.pth")
+
+
+@pytest.mark.mmdet
+@pytest.mark.real
+def test_real_yolox_nano_equals_mmdets_own(real_data):
+    pytest.importorskip("mmdet")
+    images = [Image.open(path) for path in sorted((real_data / "coco_mini" / "val2017").glob("*.jpg"))[:4]]
+    checkpoint = str(real_data / "yolox_nano" / "yolox_nano_mmdet.pth")
+    provider = MMDetTagProvider("yolox/yolox_nano_8xb8-300e_coco", checkpoint, batch_size=4)
+    found = provider.detect(images)
+    classes, results = mmdets_own(find_config("yolox/yolox_nano_8xb8-300e_coco")[0], checkpoint, images)
+    assert sum(map(len, found)) > 4 and provider.classes[0] == "person"
+    for tags, instances, image in zip(found, results, images):
+        assert_same_detections(tags, classes, instances, image.size)
