@@ -1,0 +1,250 @@
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from synthcap_mm.evaluation.caption_metric import CaptionMetric, score_captions
+from synthcap_mm.evaluation.tokenizer import ptb_tokenize
+from synthcap_mm.registry import METRICS
+from synthcap_mm.structures import CaptionSample
+
+REFERENCES = {
+    "a.jpg": ["A dog runs on the beach.", "A brown dog is running along the sand."],
+    "b.jpg": ["Two men ride horses.", "A couple of men riding on horses in a field."],
+    "c.jpg": ["A plate of food with broccoli.", "There is broccoli on the plate, and rice."],
+    "d.jpg": ["A red bus in the street.", "The bus drives down a city street."],
+}
+PREDICTIONS = {
+    "a.jpg": "a dog runs along the beach",
+    "b.jpg": "two men on a horse",
+    "c.jpg": "a plate of rice",
+    "d.jpg": "a red bus drives down the street",
+}
+
+
+def make_samples(predictions=PREDICTIONS, references=REFERENCES):
+    return [
+        CaptionSample(sample_id=n, key=key, pred_caption=predictions[key], references=references[key])
+        for n, key in enumerate(references)
+    ]
+
+
+def test_equals_plain_pycocoevalcap():
+    from pycocoevalcap.bleu.bleu import Bleu
+    from pycocoevalcap.cider.cider import Cider
+    from pycocoevalcap.rouge.rouge import Rouge
+
+    truth = {k: [" ".join(ptb_tokenize(r)) for r in v] for k, v in REFERENCES.items()}
+    said = {k: [" ".join(ptb_tokenize(v))] for k, v in PREDICTIONS.items()}
+    averages, per_image = score_captions(PREDICTIONS, REFERENCES)
+    bleu, bleus = Bleu(4).compute_score(truth, said, verbose=0)
+    rouge, rouges = Rouge().compute_score(truth, said)
+    cider, ciders = Cider().compute_score(truth, said)
+    assert [averages[f"BLEU-{n}"] for n in (1, 2, 3, 4)] == pytest.approx([100 * b for b in bleu])
+    assert averages["ROUGE_L"] == pytest.approx(100 * rouge)
+    assert averages["CIDEr"] == pytest.approx(100 * cider) and 0 < averages["CIDEr"] < 1000
+    for row, key in enumerate(truth):
+        assert per_image[key]["BLEU-4"] == pytest.approx(100 * bleus[3][row])
+        assert per_image[key]["ROUGE_L"] == pytest.approx(100 * rouges[row])
+        assert per_image[key]["CIDEr"] == pytest.approx(100 * ciders[row])
+    assert averages["length"] == pytest.approx((6 + 5 + 4 + 7) / 4)
+
+
+def test_known_values_by_hand():
+    # one wrong word of four: unigram precision 3/4; LCS 3 of 4 on both sides; no shared 4-gram
+    averages, _ = score_captions({"x": "a b c d", "y": "e f g h"}, {"x": ["a b c z"], "y": ["e f g z"]})
+    assert averages["BLEU-1"] == pytest.approx(75, abs=1e-4)
+    assert averages["BLEU-2"] == pytest.approx(100 * (3 / 4 * 2 / 3) ** 0.5, abs=1e-4)
+    assert averages["BLEU-4"] < 0.1
+    assert averages["ROUGE_L"] == pytest.approx(75)
+
+
+def test_perfect_predictions():
+    references = {key: [texts[0]] for key, texts in REFERENCES.items()}
+    averages, per_image = score_captions({key: texts[0] for key, texts in references.items()}, references)
+    assert averages["CIDEr"] == pytest.approx(1000)
+    assert averages["ROUGE_L"] == pytest.approx(100)
+    # the third reference has six words, so its 4-grams exist; BLEU reaches 100
+    assert averages["BLEU-4"] == pytest.approx(100, abs=1e-3)
+    assert set(per_image) == set(references)
+
+
+def test_order_of_images_does_not_change_a_bit():
+    backwards = dict(reversed(PREDICTIONS.items()))
+    assert score_captions(backwards, REFERENCES)[0] == score_captions(PREDICTIONS, REFERENCES)[0]
+
+
+def test_some_metrics_only():
+    averages, per_image = score_captions(PREDICTIONS, REFERENCES, ["CIDEr"])
+    assert set(averages) == {"CIDEr", "length"} == set(per_image["a.jpg"])
+
+
+def test_captions_without_words_score_zero():
+    averages, per_image = score_captions({**PREDICTIONS, "a.jpg": "", "b.jpg": " . "}, REFERENCES)
+    assert per_image["a.jpg"]["CIDEr"] == per_image["b.jpg"]["ROUGE_L"] == per_image["a.jpg"]["BLEU-1"] == 0
+    assert averages["CIDEr"] < score_captions(PREDICTIONS, REFERENCES)[0]["CIDEr"]
+
+
+@pytest.mark.parametrize(
+    ("predictions", "references", "said"),
+    [
+        ({}, {}, "no captions"),
+        ({"a": "x"}, {"a": ["x"], "b": ["y"]}, "1 images have references but no prediction: 'b'"),
+        ({"a": "x", "c": "z"}, {"a": ["x"]}, "1 predictions are for images without references: 'c'"),
+        ({"a": "x"}, {"a": []}, "no reference with words: 'a'"),
+        ({"a": "x"}, {"a": [" . "]}, "no reference with words: 'a'"),
+        ({"a": "x"}, {"a": "x"}, "one string"),
+    ],
+)
+def test_incomplete_input_is_named(predictions, references, said):
+    with pytest.raises(ValueError, match=said):
+        score_captions(predictions, references)
+
+
+@pytest.mark.parametrize("metrics", [["METEOR"], ["CIDEr", "Spice"], [], "CIDEr"])
+def test_unknown_metrics_list_the_known(metrics):
+    with pytest.raises(ValueError, match="BLEU, ROUGE_L, CIDEr"):
+        CaptionMetric(metrics=metrics)
+
+
+def test_batches_do_not_matter():
+    metric = METRICS.build({"type": "CaptionMetric"})
+    samples = make_samples()
+    metric.process({}, samples[:1])
+    metric.process({}, samples[1:])
+    assert metric.evaluate(4) == score_captions(PREDICTIONS, REFERENCES)[0]
+    metric.process({}, samples)  # evaluate has emptied it
+    assert metric.evaluate(4)["CIDEr"] == score_captions(PREDICTIONS, REFERENCES)[0]["CIDEr"]
+
+
+def test_padding_counts_once():
+    metric = CaptionMetric()
+    metric.process({}, [*make_samples(), *make_samples()[:2]])
+    assert metric.compute_metrics(metric.results) == score_captions(PREDICTIONS, REFERENCES)[0]
+
+
+def test_prefix():
+    metric = CaptionMetric(prefix="coco")
+    metric.process({}, make_samples())
+    assert "coco/CIDEr" in metric.evaluate(4)
+
+
+def test_a_missing_image_is_an_error():
+    metric = CaptionMetric()
+    metric.process({}, make_samples()[:3])
+    with pytest.raises(ValueError, match="3 images, but the dataset has 4"):
+        metric.evaluate(4)
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [([*REFERENCES, "e.jpg"], "no prediction: 'e.jpg'"), (list(REFERENCES)[:3], "the dataset lacks: 'd.jpg'")],
+)
+def test_with_the_datasets_keys_the_image_is_named(keys, said):
+    metric = CaptionMetric()
+    metric.dataset_meta = {"keys": keys}
+    metric.process({}, make_samples())
+    with pytest.raises(ValueError, match=said):
+        metric.evaluate(len(keys))
+
+
+def test_a_repeated_image_is_an_error():
+    metric = CaptionMetric()
+    metric.process({}, [*make_samples(), make_samples()[1]])
+    with pytest.raises(ValueError, match=r"predicted more than once: 'b.jpg'"):
+        metric.evaluate(4)
+
+
+def test_one_key_for_two_samples_is_an_error():
+    samples = make_samples()
+    samples[3].key = "a.jpg"
+    metric = CaptionMetric()
+    metric.process({}, samples)
+    with pytest.raises(ValueError, match=r"'a.jpg' belongs to two samples, 0 and 3"):
+        metric.evaluate(4)
+
+
+@pytest.mark.parametrize(("field", "said"), [("pred_caption", "no pred_caption"), ("references", "no references")])
+def test_incomplete_samples_are_named(field, said):
+    samples = make_samples()
+    setattr(samples[2], field, None)
+    with pytest.raises(ValueError, match=f"{said}: 'c.jpg'"):
+        CaptionMetric().process({}, samples)
+
+
+def test_outfile(tmp_path):
+    metric = CaptionMetric(outfile_prefix=str(tmp_path / "out" / "val"))
+    metric.process({}, make_samples())
+    metrics = metric.evaluate(4)
+    written = json.loads((tmp_path / "out" / "val.json").read_text())
+    assert written["metrics"] == metrics
+    assert written["images"]["b.jpg"]["references"] == REFERENCES["b.jpg"]
+    assert written["images"]["b.jpg"]["hypothesis"] == PREDICTIONS["b.jpg"]
+    mean = sum(image["scores"]["CIDEr"] for image in written["images"].values()) / 4
+    assert mean == pytest.approx(metrics["CIDEr"])
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["val.json"]
+
+
+RANK = """
+import json, sys
+import torch.distributed as dist
+from synthcap_mm.evaluation.caption_metric import CaptionMetric
+from synthcap_mm.structures import CaptionSample
+
+rank, port, cases, samples = json.loads(sys.argv[1])
+dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+answers = []
+for shares, size in cases:
+    metric = CaptionMetric()
+    for n in shares[rank]:
+        key, caption, references = samples[n]
+        metric.process({}, [CaptionSample(sample_id=n, key=key, pred_caption=caption, references=references)])
+    try:
+        answers.append(metric.evaluate(size))
+    except ValueError as error:
+        answers.append(str(error))
+with open(f"rank{rank}.json", "w") as file:
+    json.dump(answers, file)
+dist.destroy_process_group()
+"""
+
+
+def test_two_ranks(tmp_path):
+    """Padding counts once, and an error reaches every rank instead of leaving it waiting."""
+    cases = [
+        ([[0, 2], [1, 3]], 4),
+        ([[0, 2], [1, 0]], 3),  # three images: the sampler pads with the first
+        ([[0, 2], [1, 0]], 4),  # one is missing
+        ([[0, 1], [0, 1]], 2),  # twice is more than padding
+        ([[0, 1, 2, 3], []], 4),
+    ]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    samples = [[key, PREDICTIONS[key], REFERENCES[key]] for key in REFERENCES]
+    root = Path(__file__).resolve().parents[2]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])}
+    ranks = [
+        # MMEngine collects through files in the working folder
+        subprocess.Popen(
+            [sys.executable, "-c", RANK, json.dumps([r, port, cases, samples])], cwd=tmp_path, env=environment
+        )
+        for r in range(2)
+    ]
+    try:
+        assert [process.wait(timeout=120) for process in ranks] == [0, 0]
+    finally:
+        for process in ranks:
+            process.kill()
+    answers = [json.loads((tmp_path / f"rank{r}.json").read_text()) for r in range(2)]
+    assert answers[0] == answers[1]
+    whole, padded, missing, repeated, uneven = answers[0]
+    three = list(REFERENCES)[:3]
+    assert whole == uneven == score_captions(PREDICTIONS, REFERENCES)[0]
+    assert padded == score_captions({k: PREDICTIONS[k] for k in three}, {k: REFERENCES[k] for k in three})[0]
+    assert "3 images, but the dataset has 4" in missing
+    assert "more than once" in repeated
