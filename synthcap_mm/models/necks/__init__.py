@@ -1,0 +1,19 @@
+"""Steps from an encoder's features to the decoder's prefix."""
+
+from .base import PHASES, BaseNeck
+from .noise_injection import NoiseInjection
+from .prefix_projector import PrefixProjector
+from .pseudo_feature_optimizer import PseudoFeatureOptimizer, refine
+from .text_as_prefix import TextAsPrefix
+from .text_memory_projection import TextMemoryProjection
+
+__all__ = [
+    "PHASES",
+    "BaseNeck",
+    "NoiseInjection",
+    "PrefixProjector",
+    "PseudoFeatureOptimizer",
+    "TextAsPrefix",
+    "TextMemoryProjection",
+    "refine",
+]

@@ -1,0 +1,86 @@
+"""From a feature to the prefix that the decoder reads."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from synthcap_mm.registry import MODELS
+from synthcap_mm.structures import PrefixBatch
+
+from .base import BaseNeck
+
+_KINDS = ("mlp", "linear")
+
+
+@MODELS.register_module()
+class PrefixProjector(BaseNeck):
+    """Maps a feature to a few embeddings of the decoder's width; the last neck.
+
+    It acts in every phase and for every source.
+
+    Args:
+        in_dim (int): width of the features.
+        width (int): width of the decoder's embeddings. Defaults to 768: GPT-2's,
+            which SynTIC's decoder is assumed to share.
+        prefix_length (int): embeddings made of one feature. Defaults to 10:
+            assumed, ClipCap's choice; DeCap's public code has 1.
+        hidden_dim (int, optional): hidden width of the MLP. Defaults to ``None``:
+            half of its output, ClipCap's choice, assumed.
+        kind (str): ``'mlp'``, two layers with tanh between, ClipCap's choice and
+            assumed; or ``'linear'``, DeCap's. Defaults to ``'mlp'``.
+        dropout (float): dropout on the MLP's hidden layer, or on the feature
+            before ``'linear'``, in phase ``'train'``. Defaults to 0.0, as in both.
+
+    Shape:
+        ``feats`` (B, D) → (B, ``prefix_length``, ``width``), in the layer's dtype
+        (autocast's under autocast).
+
+    Raises:
+        ValueError: if ``kind`` is unknown, a size is not positive or ``dropout``
+            is not in [0, 1); in use, if features are not ``(B, in_dim)``.
+    """
+
+    def __init__(
+        self,
+        in_dim: int,
+        width: int = 768,
+        prefix_length: int = 10,
+        hidden_dim: int | None = None,
+        kind: str = "mlp",
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if kind not in _KINDS:
+            raise ValueError(f"PrefixProjector: unknown 'kind' {kind!r}; choose from {list(_KINDS)}.")
+        for option, size in (("in_dim", in_dim), ("width", width), ("prefix_length", prefix_length)):
+            if size < 1:
+                raise ValueError(f"PrefixProjector: '{option}' must be at least 1, got {size}.")
+        if hidden_dim is not None and (kind == "linear" or hidden_dim < 1):
+            raise ValueError(
+                f"PrefixProjector: 'hidden_dim' is for kind='mlp' and at least 1; got {hidden_dim} with kind={kind!r}."
+            )
+        if not 0 <= dropout < 1:
+            raise ValueError(f"PrefixProjector: 'dropout' must be in [0, 1), got {dropout}.")
+        self.in_dim, self.width, self.prefix_length, self.dropout = in_dim, width, prefix_length, dropout
+        out_dim = width * prefix_length
+        self.hidden: nn.Linear | None = None
+        if kind == "mlp":
+            hidden_dim = hidden_dim or max(out_dim // 2, 1)
+            self.hidden = nn.Linear(in_dim, hidden_dim)
+        self.output = nn.Linear(hidden_dim or in_dim, out_dim)
+
+    def transform(self, batch: PrefixBatch, phase: str) -> tuple[PrefixBatch, dict[str, Tensor]]:
+        """Make the prefix."""
+        feats = batch.feats
+        if feats.dim() != 2 or feats.shape[1] != self.in_dim:
+            raise ValueError(
+                f"PrefixProjector: features must be (B, {self.in_dim}), got {tuple(feats.shape)}; set 'in_dim' to the "
+                "encoder's embed_dim, and let the projector be the last neck."
+            )
+        feats = feats.to(self.output.weight.dtype)
+        if self.hidden is not None:
+            feats = self.hidden(feats).tanh()
+        # The phase decides, not self.training: see BaseNeck.
+        feats = F.dropout(feats, self.dropout, training=phase == "train")
+        return batch.replace(feats=self.output(feats).unflatten(1, (self.prefix_length, self.width))), {}

@@ -1,0 +1,386 @@
+"""Moving pseudo image features toward where real image features lie."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from synthcap_mm.registry import MODELS
+from synthcap_mm.structures import PrefixBatch
+
+from .base import BaseNeck, check_finite
+from .rank_gathering import gather_rows, world_size
+
+_MODES = ("per_sample", "amortised")
+_NEGATIVES = ("all_ranks", "rank")
+#: Above this cosine two caption features are taken for those of the same words (storing in float16 costs under 1e-6).
+_SAME_CAPTION = 1 - 1e-5
+
+
+def _check_settings(temperature: float, steps: int, lr: float, pull: float, target_cosine: float | None) -> None:
+    for option, value, right, wanted in (
+        ("temperature", temperature, temperature > 0, "positive"),
+        ("steps", steps, steps >= 0, "0 or more"),
+        ("lr", lr, lr > 0, "positive"),
+        ("pull", pull, pull >= 0, "0 or more"),
+        ("target_cosine", target_cosine, target_cosine is None or -1 < target_cosine <= 1, "None or in (-1, 1]"),
+    ):
+        if not right:
+            raise ValueError(f"pseudo feature refinement: '{option}' must be {wanted}, got {value!r}.")
+
+
+def _no_negatives(
+    text: Tensor, groups: Tensor, other_text: Tensor, other_groups: Tensor, first_own: int | None
+) -> Tensor:
+    """``(B, K)`` bool: which of the others are no negatives of a row.
+
+    Those are captions of the same known group, captions of the same words
+    (whatever their group), and, where row i is itself the other ``first_own + i``, itself.
+    """
+    blocked = (groups[:, None] == other_groups) & (groups[:, None] >= 0)
+    blocked |= F.normalize(text, dim=1) @ F.normalize(other_text, dim=1).T > _SAME_CAPTION
+    if first_own is not None:
+        blocked.diagonal(first_own).fill_(True)
+    return blocked
+
+
+def _log_sum(anchors: Tensor, others: Tensor, blocked: Tensor, temperature: float) -> Tensor:
+    """``(B,)`` log of the sum of exp(similarity / temperature) over a row's negatives; -inf without any."""
+    return (anchors @ others.T / temperature).masked_fill(blocked, float("-inf")).logsumexp(dim=1)
+
+
+def _contrast(feats: Tensor, text: Tensor, from_texts: Tensor, from_images: Tensor, temperature: float) -> Tensor:
+    """``(B,)`` symmetric InfoNCE, given the negatives' log-sums in both directions."""
+    own = (feats * text).sum(dim=1) / temperature
+    return (torch.logaddexp(own, from_texts) + torch.logaddexp(own, from_images)) / 2 - own
+
+
+def _distance(feats: Tensor, start: Tensor) -> Tensor:
+    """``(B,)`` one minus the cosine to where a feature started."""
+    return 1 - F.cosine_similarity(feats, start, dim=1)
+
+
+def _share_to_level(before: Tensor, after: Tensor, text: Tensor, level: float) -> Tensor:
+    """``(B,)`` share of the way from ``before`` to ``after`` at which the cosine with ``text`` is ``level``.
+
+    For unit vectors whose cosines lie below and at or above the level. All in
+    three inner products a row, so that bisection costs nothing.
+    """
+    text = F.normalize(text.double(), dim=1)
+    before, after = before.double(), after.double()
+    low_cos, high_cos, between = (before * text).sum(1), (after * text).sum(1), (before * after).sum(1)
+    low, high = torch.zeros_like(between), torch.ones_like(between)
+    for _ in range(40):
+        share = (low + high) / 2
+        rest = 1 - share
+        norm = (rest**2 + share**2 + 2 * rest * share * between).clamp_min(1e-12).sqrt()
+        short = (rest * low_cos + share * high_cos) / norm < level
+        low, high = torch.where(short, share, low), torch.where(short, high, share)
+    return high
+
+
+def refine(
+    feats: Tensor,
+    text_feats: Tensor,
+    group_ids: Tensor | None = None,
+    *,
+    steps: int = 10,
+    lr: float = 1e-3,
+    temperature: float = 0.01,
+    pull: float = 1.0,
+    target_cosine: float | None = None,
+    negative_text: Tensor | None = None,
+    negative_image: Tensor | None = None,
+    negative_groups: Tensor | None = None,
+    gather: bool = True,
+) -> Tensor:
+    """Move each feature by gradient steps on the unit sphere, the feature itself being the parameter.
+
+    A row v with its caption's feature t, start v0 and negatives (n_text, n_image) has the loss
+
+        1/2 [ -log softmax(v . {t, n_text} / T)[t] - log softmax(t . {v, n_image} / T)[v] ] + pull * (1 - cos(v, v0)).
+
+    The losses of rows are summed, never averaged, and the negatives stay where
+    they are: a row's steps depend on that row and the negatives only. With a fixed
+    bank (``negative_text``, ``negative_image``) the result is therefore that of
+    the row alone; without one the negatives are the other rows of the batch
+    at their start, those of all ranks in a distributed run.
+
+    No negatives of a row are captions of the same group, captions of the same
+    words (cosine above 0.99999) and, without a bank, itself.
+
+    Args:
+        feats (Tensor): pseudo image features, ``(B, D)``, L2-normalised.
+        text_feats (Tensor): their captions' features, ``(B, D)``, L2-normalised.
+        group_ids (Tensor, optional): ``(B,)`` long; -1 is unknown and never the same.
+            Defaults to ``None``: all unknown.
+        steps (int): gradient steps. Defaults to 10: assumed.
+        lr (float): step width on the tangent of the sphere; gradients are up to
+            1 / ``temperature`` long. Defaults to 1e-3: assumed.
+        temperature (float): T, the encoder's. Defaults to 0.01: CLIP's own.
+        pull (float): weight of the pull to the start. Defaults to 1.0: assumed.
+        target_cosine (float, optional): a level, not a minimum: a row stops where its
+            cosine with its caption reaches it, the last step cut to end there. A row
+            that starts there or above is returned as it is. Defaults to ``None``: no level.
+        negative_text (Tensor, optional): bank of captions' features, ``(K, D)``.
+            Defaults to ``None``.
+        negative_image (Tensor, optional): bank of images' features, ``(K, D)``,
+            row by row those of the same samples. Defaults to ``None``.
+        negative_groups (Tensor, optional): ``(K,)`` long. Defaults to ``None``: all unknown.
+        gather (bool): take the other ranks' rows as negatives too; without a bank
+            all ranks must call then. Defaults to ``True``.
+
+    Returns:
+        Tensor: ``(B, D)``, L2-normalised, of the dtype of ``feats``, without gradient.
+
+    Raises:
+        ValueError: if shapes do not fit, features are not finite, a setting is out
+            of range, or only one half of a bank is given.
+    """
+    _check_settings(temperature, steps, lr, pull, target_cosine)
+    if feats.dim() != 2 or feats.shape != text_feats.shape:
+        raise ValueError(
+            f"refine: feats and text_feats must both be (B, D), got {tuple(feats.shape)} and {tuple(text_feats.shape)}."
+        )
+    if (negative_text is None) != (negative_image is None):
+        raise ValueError("refine: a bank needs both negative_text and negative_image, or neither.")
+    if group_ids is None:
+        group_ids = torch.full((len(feats),), -1, dtype=torch.long, device=feats.device)
+    dtype = torch.float64 if feats.dtype == torch.float64 else torch.float32
+    device_type = feats.device.type
+    # Gradients are needed even where the caller has switched them off.
+    with torch.inference_mode(False), torch.enable_grad(), torch.amp.autocast(device_type, enabled=False):
+        start = feats.detach().to(dtype, copy=True)
+        text = text_feats.detach().to(dtype, copy=True)
+        check_finite("refine", start, "pseudo features")
+        check_finite("refine", text, "caption features")
+        if negative_text is None:
+            first_own: int | None = 0
+            negative_text, negative_image, negative_groups = text, start, group_ids
+            if gather:
+                negative_text, first_own = gather_rows(text)
+                negative_image, _ = gather_rows(start)
+                negative_groups, _ = gather_rows(group_ids)
+        else:
+            first_own = None
+            negative_text = negative_text.detach().to(dtype, copy=True)
+            negative_image = negative_image.detach().to(dtype, copy=True)
+            if negative_text.shape != negative_image.shape or negative_text.shape[1:] != start.shape[1:]:
+                raise ValueError(
+                    f"refine: the bank's features must both be (K, {start.shape[1]}), got "
+                    f"{tuple(negative_text.shape)} and {tuple(negative_image.shape)}."
+                )
+            check_finite("refine", negative_text, "the bank's caption features")
+            check_finite("refine", negative_image, "the bank's image features")
+            if negative_groups is None:
+                negative_groups = torch.full((len(negative_text),), -1, dtype=torch.long, device=feats.device)
+        blocked = _no_negatives(text, group_ids, negative_text, negative_groups, first_own)
+        # The text's side of the loss sees fixed vectors only, but for the row's own feature.
+        from_images = _log_sum(text, negative_image, blocked, temperature)
+
+        active = torch.ones(len(start), dtype=torch.bool, device=start.device)
+        if target_cosine is not None:
+            active = F.cosine_similarity(start, text, dim=1) < target_cosine
+        untouched = ~active
+        current = F.normalize(start, dim=1)
+        for _ in range(steps):
+            if not active.any():
+                break
+            current.requires_grad_()
+            from_texts = _log_sum(current, negative_text, blocked, temperature)
+            loss = _contrast(current, text, from_texts, from_images, temperature) + pull * _distance(current, start)
+            (gradient,) = torch.autograd.grad(loss.sum(), current)
+            current = current.detach()
+            gradient -= (gradient * current).sum(dim=1, keepdim=True) * current
+            moved = F.normalize(current - lr * gradient, dim=1)
+            arrived = torch.zeros_like(active)
+            if target_cosine is not None:
+                arrived = active & (F.cosine_similarity(moved, text, dim=1) >= target_cosine)
+                share = _share_to_level(current, moved, text, target_cosine).to(dtype)
+                stopped = F.normalize(torch.lerp(current, moved, share.unsqueeze(1)), dim=1)
+                moved = torch.where(arrived.unsqueeze(1), stopped, moved)
+            current = torch.where(active.unsqueeze(1), moved, current)
+            active = active & ~arrived
+        current = current.detach().to(feats.dtype)
+        if steps == 0:
+            untouched = torch.ones_like(untouched)
+        return torch.where(untouched.unsqueeze(1), feats.detach(), current)
+
+
+@MODELS.register_module()
+class PseudoFeatureOptimizer(BaseNeck):
+    """Moves pseudo image features toward where real image features lie.
+
+    `SynTIC <https://arxiv.org/abs/2312.08865>`_ optimises "the pseudo features of
+    generated images toward the real ones in the CLIP embedding space"; its loss and
+    settings are not known. Here the anchor is the caption, since no real images exist
+    in training: real pairs score high under CLIP's own contrastive loss, so that
+    loss is lowered, with a pull to the start. All of this is assumed (the project's
+    design, section 5), and so is every default below.
+
+    - ``'per_sample'``: :func:`refine` in the forward, a switch for what is better
+      done once over the store. No weights.
+    - ``'amortised'``: a residual adapter that sees the image's feature only, starts
+      as the identity and learns by the same loss (``loss_refine``). Its image negatives are the
+      adapter's outputs for the batch of all ranks, with their gradient, so that under
+      DDP's averaging the ranks together have the gradient of one batch.
+
+    The feature that goes on carries no gradient of the caption loss unless
+    ``backprop_caption_loss``. All ranks must see a source on which the neck acts in the same
+    iterations.
+
+    Args:
+        mode (str): ``'per_sample'`` or ``'amortised'``. Defaults to ``'per_sample'``.
+        embed_dim (int, optional): width of the features, needed by ``'amortised'``.
+            Defaults to ``None``.
+        temperature (float): of InfoNCE. Defaults to 0.01: CLIP's own.
+        steps (int): gradient steps of ``'per_sample'``. Defaults to 10: assumed.
+        lr (float): their width. Defaults to 1e-3: assumed.
+        pull (float): weight of the pull to the start, ``1 - cos(v, v0)``. Defaults to
+            1.0: assumed.
+        target_cosine (float, optional): level of the cosine with the caption at which a
+            sample stops: exactly, per sample; amortised, a sample at or above it
+            gives no InfoNCE gradient, neither as anchor nor as negative. Defaults to ``None``: assumed.
+        negatives (str): ``'all_ranks'`` or ``'rank'``: whose samples are each other's
+            negatives. Defaults to ``'all_ranks'``, as CLIP was trained.
+        hidden_dim (int, optional): hidden width of the adapter. Defaults to ``None``:
+            ``embed_dim``, assumed.
+        loss_weight (float): weight of ``loss_refine``. Defaults to 1.0: assumed.
+        backprop_caption_loss (bool): let the caption loss reach the adapter.
+            Defaults to ``False``.
+        phases (Sequence[str]): see :class:`BaseNeck`. Defaults to ``('train',)``.
+        sources (Sequence[str]): see :class:`BaseNeck`. Defaults to ``('pseudo',)``.
+
+    Shape:
+        ``feats`` (B, D) → (B, D), L2-normalised.
+
+    Raises:
+        ValueError: if an option is unknown or out of range, ``embed_dim`` is missing,
+            or ``'per_sample'`` is to act in phase ``'predict'``, where the caption is what is asked for;
+            in use, if a batch lacks ``text_feats`` or features are not finite.
+    """
+
+    def __init__(
+        self,
+        mode: str = "per_sample",
+        embed_dim: int | None = None,
+        temperature: float = 0.01,
+        steps: int = 10,
+        lr: float = 1e-3,
+        pull: float = 1.0,
+        target_cosine: float | None = None,
+        negatives: str = "all_ranks",
+        hidden_dim: int | None = None,
+        loss_weight: float = 1.0,
+        backprop_caption_loss: bool = False,
+        phases: Sequence[str] = ("train",),
+        sources: Sequence[str] = ("pseudo",),
+    ) -> None:
+        super().__init__(phases, sources)
+        if mode not in _MODES:
+            raise ValueError(f"PseudoFeatureOptimizer: unknown 'mode' {mode!r}; choose from {list(_MODES)}.")
+        if negatives not in _NEGATIVES:
+            raise ValueError(f"PseudoFeatureOptimizer: unknown 'negatives' {negatives!r}; choose {list(_NEGATIVES)}.")
+        _check_settings(temperature, steps, lr, pull, target_cosine)
+        if mode == "per_sample" and "predict" in self.phases:
+            raise ValueError(
+                "PseudoFeatureOptimizer: mode='per_sample' needs the caption and cannot act in phase 'predict'; use "
+                "mode='amortised', or phases=['train']."
+            )
+        self.mode = mode
+        self.temperature = float(temperature)
+        self.steps = steps
+        self.lr = float(lr)
+        self.pull = float(pull)
+        self.target_cosine = target_cosine
+        self.negatives = negatives
+        self.loss_weight = float(loss_weight)
+        self.backprop_caption_loss = backprop_caption_loss
+        if mode == "amortised":
+            if embed_dim is None or embed_dim < 1:
+                raise ValueError(
+                    f"PseudoFeatureOptimizer: mode='amortised' needs 'embed_dim', the width of the features; got "
+                    f"{embed_dim!r}."
+                )
+            last = nn.Linear(hidden_dim or embed_dim, embed_dim)
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+            self.adapter = nn.Sequential(nn.Linear(embed_dim, hidden_dim or embed_dim), nn.GELU(), last)
+
+    def transform(self, batch: PrefixBatch, phase: str) -> tuple[PrefixBatch, dict[str, Tensor]]:
+        """Refine the features and, when amortised and training, give ``loss_refine``."""
+        if self.mode == "per_sample":
+            refined = refine(
+                batch.feats,
+                self._need_text_feats(batch),
+                batch.group_ids,
+                steps=self.steps,
+                lr=self.lr,
+                temperature=self.temperature,
+                pull=self.pull,
+                target_cosine=self.target_cosine,
+                gather=self.negatives == "all_ranks",
+            )
+            return batch.replace(feats=refined), {}
+        with torch.amp.autocast(batch.feats.device.type, enabled=False):
+            adapted = self.adapt(batch.feats)
+            losses = {"loss_refine": self._loss(adapted, batch)} if phase == "train" else {}
+        return batch.replace(feats=adapted if self.backprop_caption_loss else adapted.detach()), losses
+
+    def adapt(self, feats: Tensor) -> Tensor:
+        """Pass features through the adapter of ``'amortised'``.
+
+        Args:
+            feats (Tensor): ``(B, D)``, L2-normalised.
+
+        Returns:
+            Tensor: ``(B, D)`` float32 (float64 for a float64 adapter), of the same length as ``feats``.
+
+        Raises:
+            ValueError: if features are not finite.
+        """
+        dtype = self.adapter[0].weight.dtype
+        feats = feats if feats.dtype == torch.float64 else feats.float()
+        check_finite("PseudoFeatureOptimizer", feats, "pseudo features")
+        moved = feats + self.adapter(feats.to(dtype)).to(feats.dtype)
+        # The ratio of norms is exactly 1 while the adapter is silent, so that it starts as the identity bit by bit.
+        norm = feats.norm(dim=1, keepdim=True)
+        return moved * (norm / moved.norm(dim=1, keepdim=True).clamp_min(1e-12))
+
+    def _loss(self, adapted: Tensor, batch: PrefixBatch) -> Tensor:
+        dtype = adapted.dtype
+        start, text = batch.feats.detach().to(dtype), self._need_text_feats(batch).detach().to(dtype)
+        check_finite("PseudoFeatureOptimizer", text, "caption features")
+        groups = batch.group_ids
+        if groups is None:
+            groups = torch.full((len(start),), -1, dtype=torch.long, device=start.device)
+        everyone, ranks = adapted, 1
+        if self.negatives == "all_ranks" and world_size() > 1:
+            ranks = world_size()
+            others, first = gather_rows(adapted)
+            # This rank's rows keep their gradient; the other ranks bring theirs.
+            everyone = torch.cat([others[:first], adapted, others[first + len(adapted) :]])
+            start, text, groups = (gather_rows(rows)[0] for rows in (start, text, groups))
+        pushed = torch.ones(len(everyone), dtype=torch.bool, device=everyone.device)
+        if self.target_cosine is not None:
+            pushed = F.cosine_similarity(everyone.detach(), text, dim=1) < self.target_cosine
+        # Without the level's samples as negatives with a gradient, nothing pushes these any more.
+        images = torch.where(pushed.unsqueeze(1), everyone, everyone.detach())
+        blocked = _no_negatives(text, groups, text, groups, first_own=0)
+        from_texts = _log_sum(images, text, blocked, self.temperature)
+        from_images = _log_sum(text, images, blocked, self.temperature)
+        contrast = _contrast(images, text, from_texts, from_images, self.temperature)
+        # A sample at the level counts in the value no more than in the gradient.
+        loss = (contrast * pushed + self.pull * _distance(everyone, start)).mean() * self.loss_weight
+        # Each rank has the gradient by its own rows of the loss of all; DDP will divide the sum by the number of ranks.
+        return loss + (ranks - 1) * (loss - loss.detach())
+
+    def extra_repr(self) -> str:
+        """The settings, for ``print(model)``."""
+        return (
+            f"mode={self.mode!r}, temperature={self.temperature}, steps={self.steps}, lr={self.lr}, pull={self.pull}, "
+            f"target_cosine={self.target_cosine}, negatives={self.negatives!r}, {super().extra_repr()}"
+        )

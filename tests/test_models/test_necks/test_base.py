@@ -1,0 +1,53 @@
+import pytest
+import torch
+
+from synthcap_mm.models.necks.base import BaseNeck
+from synthcap_mm.registry import MODELS
+from synthcap_mm.structures import PrefixBatch
+
+
+class Doubling(BaseNeck):
+    def transform(self, batch, phase):
+        return batch.replace(feats=batch.feats * 2), {}
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_config_alone_decides_where_a_neck_acts(training):
+    neck = Doubling(phases=["train"], sources=["pseudo", "text"]).train(training)
+    for phase in ("train", "predict"):
+        for source in ("pseudo", "text", "real"):
+            batch = PrefixBatch(torch.ones(2, 3), source)
+            out, losses = neck(batch, phase)
+            assert losses == {}
+            if phase == "train" and source != "real":
+                assert neck.acts(phase, source) and out.feats.eq(2).all() and batch.feats.eq(1).all()
+            else:
+                assert not neck.acts(phase, source) and out is batch
+
+
+def test_wrong_names_are_refused():
+    with pytest.raises(ValueError, match=r"Doubling: 'phases' has unknown names \['test'\].*'predict'"):
+        Doubling(phases=["train", "test"])
+    with pytest.raises(ValueError, match=r"'sources' has unknown names \['photo'\].*'real'"):
+        Doubling(sources=["photo"])
+    with pytest.raises(TypeError, match=r"write \['train'\]"):
+        Doubling(phases="train")
+    batch = PrefixBatch(torch.ones(1, 2), "real")
+    with pytest.raises(ValueError, match="unknown phase 'val'"):
+        Doubling()(batch, "val")
+    with pytest.raises(ValueError, match="unknown source 'photo'"):
+        Doubling()(batch.replace(source="photo"), "train")
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"type": "NoiseInjection"},
+        {"type": "TextAsPrefix"},
+        {"type": "TextMemoryProjection"},
+        {"type": "PseudoFeatureOptimizer", "mode": "amortised", "embed_dim": 4},
+        {"type": "PrefixProjector", "in_dim": 4},
+    ],
+)
+def test_every_neck_is_built_by_name(config):
+    assert isinstance(MODELS.build(config), BaseNeck)

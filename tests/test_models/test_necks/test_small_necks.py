@@ -1,0 +1,102 @@
+"""NoiseInjection, TextAsPrefix and PrefixProjector."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from synthcap_mm.models.necks import NoiseInjection, PrefixProjector, TextAsPrefix
+from synthcap_mm.structures import PrefixBatch
+
+
+def unit(*shape):
+    return F.normalize(torch.randn(*shape), dim=-1)
+
+
+def test_noise_has_the_variance_and_follows_the_global_generator():
+    torch.manual_seed(0)
+    batch = PrefixBatch(unit(4000, 16), "text")
+    neck = NoiseInjection(variance=0.016)
+    torch.manual_seed(3)
+    out, losses = neck(batch, "train")
+    torch.manual_seed(3)
+    again, _ = neck(batch, "train")
+    assert losses == {} and torch.equal(out.feats, again.feats)
+    torch.testing.assert_close(out.feats.norm(dim=1), torch.ones(4000))
+    # Before normalising, the noise is a sphere's worth of 16 * 0.016: the mean cosine is 1 / sqrt(1 + 0.24).
+    torch.manual_seed(3)
+    noise = torch.randn(4000, 16) * 0.016**0.5
+    torch.testing.assert_close(out.feats, F.normalize(batch.feats + noise, dim=1))
+    assert abs(noise.var().item() - 0.016) < 5e-4
+    assert neck(batch, "predict")[0] is batch
+    assert neck(batch.replace(source="real"), "train")[0].source == "real"
+
+
+def test_noise_refuses_a_negative_variance():
+    with pytest.raises(ValueError, match="'variance' must not be negative"):
+        NoiseInjection(variance=-0.1)
+
+
+def test_text_takes_the_images_place_in_training_only():
+    images, texts = unit(3, 4), unit(3, 4)
+    batch = PrefixBatch(images, "pseudo", text_feats=texts)
+    out, _ = TextAsPrefix()(batch, "train")
+    assert torch.equal(out.feats, texts) and out.source == "text" and batch.source == "pseudo"
+    assert TextAsPrefix()(batch, "predict")[0] is batch
+    with pytest.raises(ValueError, match="TextAsPrefix needs the captions' features"):
+        TextAsPrefix()(PrefixBatch(images, "pseudo"), "train")
+
+
+@pytest.mark.parametrize("phase", ["train", "predict"])
+@pytest.mark.parametrize("source", ["pseudo", "text", "real"])
+def test_projector_acts_always(phase, source):
+    neck = PrefixProjector(4, width=6, prefix_length=3)
+    out, _ = neck(PrefixBatch(unit(2, 4), source), phase)
+    assert out.feats.shape == (2, 3, 6)
+
+
+def test_projector_is_the_mlp_it_says():
+    neck = PrefixProjector(4, width=6, prefix_length=3)
+    assert neck.hidden.out_features == 9
+    feats = unit(2, 4)
+    expected = (feats @ neck.hidden.weight.T + neck.hidden.bias).tanh() @ neck.output.weight.T + neck.output.bias
+    torch.testing.assert_close(neck(PrefixBatch(feats, "real"), "predict")[0].feats.flatten(1), expected)
+
+
+def test_linear_projector_is_linear():
+    neck = PrefixProjector(4, width=6, prefix_length=2, kind="linear")
+    feats = unit(2, 4)
+    out = neck(PrefixBatch(feats, "real"), "predict")[0].feats
+    torch.testing.assert_close(out.flatten(1), feats @ neck.output.weight.T + neck.output.bias)
+
+
+def test_phase_not_training_mode_decides_on_dropout():
+    neck = PrefixProjector(8, width=6, prefix_length=2, dropout=0.5)
+    batch = PrefixBatch(unit(4, 8), "pseudo")
+    neck.train()
+    assert torch.equal(neck(batch, "predict")[0].feats, neck(batch, "predict")[0].feats)
+    neck.eval()
+    assert not torch.equal(neck(batch, "train")[0].feats, neck(batch, "train")[0].feats)
+
+
+def test_projector_in_half_precision_takes_float32_features():
+    neck = PrefixProjector(4, width=6, prefix_length=2).bfloat16()
+    assert neck(PrefixBatch(unit(2, 4), "real"), "predict")[0].feats.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"kind": "conv"}, "unknown 'kind' 'conv'"),
+        ({"prefix_length": 0}, "'prefix_length' must be at least 1"),
+        ({"kind": "linear", "hidden_dim": 5}, "'hidden_dim' is for kind='mlp'"),
+        ({"dropout": 1.0}, "'dropout' must be in"),
+    ],
+)
+def test_projector_refuses_bad_options(options, message):
+    with pytest.raises(ValueError, match=message):
+        PrefixProjector(4, **options)
+
+
+def test_projector_refuses_features_of_another_width():
+    with pytest.raises(ValueError, match=r"must be \(B, 4\), got \(2, 5\)"):
+        PrefixProjector(4)(PrefixBatch(unit(2, 5), "real"), "predict")
