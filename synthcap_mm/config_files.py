@@ -1,0 +1,79 @@
+"""Where the configs and tools are, and how a config is found by its name."""
+
+from __future__ import annotations
+
+import difflib
+from os import PathLike
+from pathlib import Path
+
+PACKAGE_DIR = Path(__file__).resolve().parent
+
+
+def shipped_dir(name: str) -> Path:
+    """The folder of the shipped configs or tools.
+
+    An installed wheel has them in ``synthcap_mm/.mim``; in a checkout (and an
+    editable installation) they lie beside the package.
+
+    Args:
+        name: ``'configs'`` or ``'tools'``.
+
+    Raises:
+        FileNotFoundError: if there is neither.
+    """
+    places = (PACKAGE_DIR / ".mim" / name, PACKAGE_DIR.parent / name)
+    for place in places:
+        if place.is_dir():
+            return place
+    raise FileNotFoundError(
+        f"synthcap_mm's {name} are neither in {places[0]} nor in {places[1]}: reinstall synthcap_mm from its wheel or "
+        "checkout."
+    )
+
+
+def list_configs() -> list[str]:
+    """Names of the shipped configs, e.g. ``'synthcap_mini.py'``, relative to their folder and sorted; no bases."""
+    root = shipped_dir("configs")
+    names = (path.relative_to(root) for path in root.rglob("*.py"))
+    return sorted(name.as_posix() for name in names if "_base_" not in name.parts)
+
+
+def resolve_config(path: str | PathLike[str]) -> Path:
+    """Find a config: a file of the user's, or else a shipped one.
+
+    A shipped config is found by its path in the configs folder, with or
+    without a leading ``configs/`` and the suffix ``.py``, or by its file name
+    alone where only one config has it.
+
+    Args:
+        path: what the user typed, e.g. ``'my/config.py'``, ``'synthcap_mini.py'``
+            or ``'configs/synthcap_mini.py'``.
+
+    Returns:
+        An existing file; ``path`` itself if that is one.
+
+    Raises:
+        FileNotFoundError: if there is no such file and no such shipped config;
+            the message lists the near matches.
+    """
+    given = Path(path)
+    if given.is_file():
+        return given
+    root = shipped_dir("configs")
+    wanted = given.as_posix().removeprefix("./").removeprefix("configs/")
+    wanted = wanted if wanted.endswith(".py") else f"{wanted}.py"
+    shipped = list_configs()
+    # A path that leads elsewhere ("/tmp/a.py", "../a.py") names no shipped config.
+    if not given.is_absolute() and ".." not in given.parts:
+        if (root / wanted).is_file():
+            return root / wanted
+        same_name = [name for name in shipped if Path(name).name == wanted]
+        if len(same_name) == 1:
+            return root / same_name[0]
+    known = {Path(name).name: name for name in shipped}
+    near = [known[name] for name in difflib.get_close_matches(Path(wanted).name, known, n=4, cutoff=0.5)]
+    hint = f"did you mean {' or '.join(near)}?" if near else f"shipped are: {', '.join(shipped)}."
+    raise FileNotFoundError(
+        f"config {str(path)!r} is neither a file (looked in {Path.cwd()}) nor one of the configs shipped in {root}; "
+        f"{hint}"
+    )
