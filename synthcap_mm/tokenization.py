@@ -43,6 +43,8 @@ class CaptionTokenizer:
             raise ValueError(f"{self.path} is not a tokenizer.json of the tokenizers library: {error}") from error
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
+        # '<eos>' written in a caption is text, not the end of it.
+        self._tokenizer.encode_special_tokens = True
         self.sha256 = hashlib.sha256(self.path.read_bytes()).hexdigest()
         for names in _SPECIAL_TOKENS:
             ids = [self._tokenizer.token_to_id(name) for name in names]
@@ -121,7 +123,12 @@ def _gpt2(name: str = "gpt2", vocab: str | None = None, merges: str | None = Non
 
 
 def _clip(bpe_path: str | None = None) -> Any:
-    """CLIP's lower-casing BPE, from the vocabulary that open_clip ships (or another merges file)."""
+    """CLIP's lower-casing BPE, from the vocabulary that open_clip ships (or another merges file).
+
+    The ids are open_clip's for ordinary text; HTML entities and ligatures, which
+    open_clip unfolds first, are taken as they stand. Decoding leaves CLIP's blanks
+    between words, punctuation and digits.
+    """
     tokenizers = require("tokenizers")
     open_clip_tokenizer = require("open_clip.tokenizer")
     source = open_clip_tokenizer.SimpleTokenizer(**({"bpe_path": bpe_path} if bpe_path else {}))
@@ -131,7 +138,14 @@ def _clip(bpe_path: str | None = None) -> Any:
     )
     normalizers, pre = tokenizers.normalizers, tokenizers.pre_tokenizers
     tokenizer.normalizer = normalizers.Sequence(
-        [normalizers.NFC(), normalizers.Replace(tokenizers.Regex(r"\s+"), " "), normalizers.Lowercase()]
+        [
+            normalizers.NFC(),
+            # open_clip's text cleaning (ftfy) straightens quotes
+            normalizers.Replace(tokenizers.Regex("[\u2018\u2019]"), "'"),
+            normalizers.Replace(tokenizers.Regex("[\u201c\u201d]"), '"'),
+            normalizers.Replace(tokenizers.Regex(r"\s+"), " "),
+            normalizers.Lowercase(),
+        ]
     )
     words = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
     tokenizer.pre_tokenizer = pre.Sequence(
@@ -143,7 +157,7 @@ def _clip(bpe_path: str | None = None) -> Any:
     tokenizer.decoder = tokenizers.decoders.Sequence(
         [tokenizers.decoders.ByteLevel(), tokenizers.decoders.Replace("</w>", " ")]
     )
-    tokenizer.add_special_tokens(list(source.all_special_ids and [source.decoder[i] for i in source.all_special_ids]))
+    tokenizer.add_special_tokens([source.decoder[i] for i in source.all_special_ids])
     return tokenizer
 
 

@@ -3,5 +3,6 @@
 from synthcap_mm.datasets import sources
 from synthcap_mm.datasets.caption_eval_dataset import CaptionEvalDataset
 from synthcap_mm.datasets.synth_pair_dataset import SynthPairDataset
+from synthcap_mm.miniscenes import sources as miniscenes_sources
 
-__all__ = ["CaptionEvalDataset", "SynthPairDataset", "sources"]
+__all__ = ["CaptionEvalDataset", "SynthPairDataset", "miniscenes_sources", "sources"]

@@ -25,11 +25,17 @@ class CaptionEvalDataset(Dataset):
 
     Raises:
         StoreMissingError: if there is no store; the message has the command.
-        StoreError: if photos are missing from it and ``allow_missing`` is not set.
+        StoreError: if it is no store of photos, photos are missing from it and
+            ``allow_missing`` is not set, or none is left.
     """
 
     def __init__(self, store: str, allow_missing: bool = False, verify: str = "size") -> None:
         self.store = Store.open(store, verify=verify)
+        if self.store.manifest.get("kind") != "photos":
+            raise StoreError(
+                f"the store {store} holds {self.store.manifest.get('kind')}, not photos; SynthPairDataset reads those "
+                "(their held-out captions with split='heldout')"
+            )
         flagged = self.store.images.is_set("flags")
         self._rows = (~flagged).nonzero()[0]
         if flagged.any():
@@ -42,6 +48,10 @@ class CaptionEvalDataset(Dataset):
                 )
             from mmengine.logging import print_log
 
+            if flagged.all():
+                raise StoreError(
+                    f"{message}. None is left to score: mend the files and run tools/encode_images.py again."
+                )
             print_log(f"{message}; the others are scored (allow_missing=True)", logger="current", level=30)
         self.metainfo: dict[str, Any] = {"store": str(store), "photos": len(self._rows), "missing": int(flagged.sum())}
         self._references: dict[str, list[str]] = {}

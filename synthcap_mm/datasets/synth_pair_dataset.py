@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 
 from synthcap_mm.datasets.features import as_feature
 from synthcap_mm.registry import DATASETS
-from synthcap_mm.stores import Store
+from synthcap_mm.stores import Store, StoreError
 from synthcap_mm.structures import CaptionSample, group_id
 
 
@@ -40,7 +40,7 @@ class SynthPairDataset(Dataset):
 
     Raises:
         StoreMissingError: if there is no store; the message has the command.
-        StoreError: if it is damaged, or has no such table.
+        StoreError: if it is damaged, has no such table, or holds photos.
         ValueError: if nothing is left to serve.
     """
 
@@ -57,6 +57,8 @@ class SynthPairDataset(Dataset):
         if image_choice not in ("first", "random", "best"):
             raise ValueError(f"image_choice is 'first', 'random' or 'best', not {image_choice!r}")
         self.store = Store.open(store, verify=verify)
+        if self.store.manifest.get("kind") == "photos":
+            raise StoreError(f"the store {store} holds photos, not captions to learn; CaptionEvalDataset reads those")
         self.split = split
         self.image_choice = image_choice
         self.seed = seed

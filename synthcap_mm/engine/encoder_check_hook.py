@@ -7,6 +7,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
+from synthcap_mm.engine.nested_datasets import nested_datasets
 from synthcap_mm.registry import HOOKS
 
 
@@ -22,10 +23,11 @@ class EncoderCheckHook(Hook):
 
     def _check(self, runner: Runner, loader: DataLoader) -> None:
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        store = getattr(loader.dataset, "store", None)
         encoder = getattr(model, "encoder", None)
-        if store is not None and encoder is not None:
-            store.check_encoder(encoder, "the captioner's")
+        for dataset in nested_datasets(loader.dataset):
+            store = getattr(dataset, "store", None)
+            if store is not None and encoder is not None:
+                store.check_encoder(encoder, "the captioner's")
 
     def before_train(self, runner: Runner) -> None:
         """Check the training pairs, and the validation set with them."""

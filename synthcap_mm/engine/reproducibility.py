@@ -11,6 +11,7 @@ from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from synthcap_mm.engine.nested_datasets import nested_datasets
 from synthcap_mm.registry import HOOKS
 
 
@@ -26,9 +27,9 @@ class IterationSeedHook(Hook):
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Tell the dataset the epoch."""
-        dataset = runner.train_dataloader.dataset
-        if hasattr(dataset, "set_epoch"):
-            dataset.set_epoch(runner.epoch)
+        for dataset in nested_datasets(runner.train_dataloader.dataset):
+            if hasattr(dataset, "set_epoch"):
+                dataset.set_epoch(runner.epoch)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: object = None) -> None:
         """Seed Python, NumPy and torch (CPU and GPUs)."""

@@ -51,8 +51,8 @@ def held_out(groups: Sequence[str], share: float, seed: int) -> np.ndarray:
     """
     distinct = sorted(set(groups), key=lambda g: hashlib.blake2b(f"{seed}/{g}".encode(), digest_size=8).digest())
     count = round(share * len(distinct))
-    if share > 0 and len(distinct) > 1:
-        count = min(max(count, 1), len(distinct) - 1)
+    if share > 0:
+        count = min(max(count, 1), len(distinct) - 1)  # something is left to train on
     chosen = set(distinct[:count])
     return np.array([g in chosen for g in groups], bool)
 
@@ -193,7 +193,12 @@ class PairFactory:
     ) -> None:
         if not 0 <= holdout < 1:
             raise ValueError(f"synthesis.holdout is a share in [0, 1), got {holdout}")
-        for name, value in (("shard_size", shard_size), ("images_per_caption", images_per_caption)):
+        for name, value in (
+            ("shard_size", shard_size),
+            ("images_per_caption", images_per_caption),
+            ("text_batch", text_batch),
+            ("image_batch", image_batch),
+        ):
             if value < 1:
                 raise ValueError(f"synthesis.{name} must be at least 1, got {value}")
         self.store = Path(store)
@@ -296,16 +301,23 @@ class PairFactory:
                 feats,
             )
             writer.write("captions", i, table, truncated=int(np.sum(encoder.is_too_long([c.text for c in part]))))
-        entry = self._tokenizer(captions, heldout)
+        entry = self._tokenizer(captions, heldout, writer.header.get("tokenizer"))
 
         # --- images and pairs
         if generator is not None and retrieves:
             tables["images"] = self._encode_pool(pool, reader, writer, stage)
-            feats = _all_features(writer, "images", tables["images"])
-            generator.set_pool(torch.from_numpy(feats).to(self.device))
+            images = _table(writer, "images", range(tables["images"]))
+            # Flagged photos would be found, and then left out of the dataset with the captions that found them.
+            usable = np.flatnonzero(~images.is_set("flags"))
+            if len(usable) < self.images_per_caption:
+                raise ValueError(
+                    f"the pool has {len(usable)} usable photos of {len(pool)}; "
+                    f"synthesis.images_per_caption is {self.images_per_caption}"
+                )
+            generator.set_pool(torch.from_numpy(images.features(usable)).to(self.device))
             tables["pairs/default"] = shards
             for i, bar in stage("pairs/default", shards, caption_sizes, "captions"):
-                self._retrieve(writer, generator, captions, spans[i], i, bar)
+                self._retrieve(writer, generator, usable, captions, spans[i], i, bar)
         elif generator is not None:
             tables["images"] = tables["pairs/default"] = shards
             sizes = [n * self.images_per_caption for n in caption_sizes]
@@ -357,11 +369,16 @@ class PairFactory:
         return result
 
     # ---- stages
-    def _tokenizer(self, captions: Sequence[Any], heldout: np.ndarray) -> dict[str, Any] | None:
+    def _tokenizer(
+        self, captions: Sequence[Any], heldout: np.ndarray, known: dict[str, Any] | None
+    ) -> dict[str, Any] | None:
         if self.tokenizer_cfg is None:
             return None
         path = self.store / "tokenizer.json"
-        if self.rank == 0 and not path.is_file():
+        # Without a record (a run that was stopped), or with another checksum, it is made again.
+        whole = known is not None and path.is_file() and file_sha256(path) == known["sha256"]
+        barrier()
+        if self.rank == 0 and not whole:
             texts = [c.text for c, out in zip(captions, heldout) if not out]
             tokenizer = make_tokenizer(captions=texts, **self.tokenizer_cfg)
             with write_atomically(path) as file:
@@ -406,7 +423,14 @@ class PairFactory:
         writer.write("pairs/default", shard, pairs_table(rows, images, seeds, scores))
 
     def _retrieve(
-        self, writer: StoreWriter, generator: Any, captions: Sequence[Any], span: tuple[int, int], shard: int, bar: _Bar
+        self,
+        writer: StoreWriter,
+        generator: Any,
+        usable: np.ndarray,
+        captions: Sequence[Any],
+        span: tuple[int, int],
+        shard: int,
+        bar: _Bar,
     ) -> None:
         text = torch.from_numpy(_unit(_shard_features(writer, "captions", shard))).to(self.device)
         part = captions[slice(*span)]
@@ -416,7 +440,7 @@ class PairFactory:
         bar.update(len(part))
         table = pairs_table(
             np.repeat(np.arange(*span), rows.shape[1]),
-            rows.cpu().numpy().reshape(-1),
+            usable[rows.cpu().numpy().reshape(-1)],
             np.repeat(seeds, rows.shape[1]),
             scores.float().cpu().numpy().reshape(-1),
         )
@@ -465,10 +489,6 @@ def _table(writer: StoreWriter, name: str, shards: Sequence[int]) -> Any:
 
 def _shard_features(writer: StoreWriter, name: str, shard: int) -> np.ndarray:
     return _table(writer, name, [shard]).features()
-
-
-def _all_features(writer: StoreWriter, name: str, shards: int) -> np.ndarray:
-    return _table(writer, name, range(shards)).features()
 
 
 class _NegativeBank:
@@ -551,6 +571,9 @@ def encode_photos(
     Raises:
         StoreError: if the folder holds a store with other settings.
     """
+    for name, value in (("shard_size", shard_size), ("image_batch", image_batch)):
+        if value < 1:
+            raise ValueError(f"photo_stores.{name} must be at least 1, got {value}")
     rank, world = get_dist_info()
     device = torch.device(device) if device else _default_device()
     source = DATASETS.build(photos)

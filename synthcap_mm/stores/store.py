@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from synthcap_mm.stores.fingerprint import describe_mismatch, same_encoder
 from synthcap_mm.stores.schema import SCHEMA_VERSION, tags_from_arrow
-from synthcap_mm.stores.shards import shard_problem
+from synthcap_mm.stores.shards import file_sha256, shard_problem
 from synthcap_mm.structures import Tag
 
 
@@ -29,6 +29,8 @@ class StoreMissingError(StoreError, FileNotFoundError):
 class ShardedTable:
     """A table in shards, each memory-mapped; rows are numbered over all of them.
 
+    Picklable by path, as the store is.
+
     Args:
         root: the store's folder.
         name: the table's name, for messages.
@@ -37,6 +39,7 @@ class ShardedTable:
 
     def __init__(self, root: Path, name: str, records: list[dict[str, Any]]) -> None:
         self.name = name
+        self._made_of = (root, name, records)
         self._batches: list[pa.RecordBatch] = []
         for record in records:
             reader = pa.ipc.open_file(pa.memory_map(str(root / record["file"])))
@@ -44,6 +47,10 @@ class ShardedTable:
                 self._batches.append(reader.get_batch(0))
         self.starts = np.cumsum([0] + [b.num_rows for b in self._batches])
         self._features: list[np.ndarray] | None = None
+
+    def __reduce__(self) -> tuple:
+        # By path: pickling the batches would copy the whole table into every spawned worker.
+        return type(self), self._made_of
 
     def __len__(self) -> int:
         return int(self.starts[-1])
@@ -138,8 +145,8 @@ class Store:
 
         Raises:
             StoreMissingError: if there is no store, or an unfinished one.
-            StoreError: if a shard is missing or damaged, or the store was
-                written by a newer version.
+            StoreError: if a shard (or the tokenizer) is missing or damaged, or the
+                store was written by a newer version.
         """
         if verify not in ("size", "full"):
             raise ValueError(f"verify is 'size' or 'full', not {verify!r}")
@@ -171,10 +178,17 @@ class Store:
                 problem = shard_problem(path, record, full=verify == "full")
                 if problem:
                     problems.append(f"shard {record['file']} {problem}")
+        tokenizer = manifest.get("tokenizer")
+        if tokenizer:  # small: its checksum is always compared
+            file = path / tokenizer["file"]
+            if not file.is_file():
+                problems.append(f"{tokenizer['file']} is missing")
+            elif file_sha256(file) != tokenizer["sha256"]:
+                problems.append(f"{tokenizer['file']} is damaged (its checksum differs)")
         if problems:
             shown = "; ".join(problems[:5]) + ("; …" if len(problems) > 5 else "")
             raise StoreError(
-                f"the store {path} has {len(problems)} bad shard(s): {shown}. "
+                f"the store {path} has {len(problems)} bad file(s): {shown}. "
                 "Running its tools/synthesize.py (or encode_images.py) command again makes just these anew."
             )
         return cls(path, manifest)

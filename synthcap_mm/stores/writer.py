@@ -76,11 +76,19 @@ class StoreWriter:
                 for record in table["shards"]:
                     self._known[record["file"]] = record
             self._created = old.get("created")
+            if old.get("tokenizer"):
+                self.header.setdefault("tokenizer", old["tokenizer"])
         else:
             self._created = None
+        self._is_new = not file.is_file()
 
     def begin(self, created: str, package_version: str) -> None:
         """Write a manifest that says 'not finished' (one rank calls it)."""
+        if self._is_new:
+            # Records without a manifest are of who knows which settings: their shards are made anew.
+            for pattern in ("captions", "images", "pairs/*", "refined/*"):
+                for beside in self.path.glob(f"{pattern}/[0-9][0-9][0-9][0-9][0-9].json"):
+                    beside.unlink()
         self._created = self._created or created
         self._package_version = package_version
         tables: dict[str, Any] = {}
@@ -144,8 +152,9 @@ class StoreWriter:
                 done.setdefault(table, {"shards": []})["shards"].append(record)
         self.header.update(extra)
         self._write(done, complete=True)
-        # The manifest is the only record from here on.
+        # The manifest is the only record from here on. Temporary files are of runs that were killed.
         for table in tables:
-            for beside in (self.path / table).glob("*.json"):
-                beside.unlink()
+            for pattern in ("*.json", ".*.tmp"):
+                for beside in (self.path / table).glob(pattern):
+                    beside.unlink()
         return done

@@ -194,8 +194,24 @@ class GPT2CaptionHead(BaseModule):
         source = (place - shift) % total
         embeds = embeds.gather(1, source[..., None].expand_as(embeds))
         mask = (place >= shift).long()
+        start: dict[str, Any] = {"inputs_embeds": embeds}
+        if options.get("use_cache", True):
+            # transformers would run prefix and prompt once a beam; here it is once an image. What is left for it is
+            # each prompt's last token; the ids before it only stand for what is in the cache.
+            ids = torch.full(mask.shape, self.pad_id, device=mask.device)
+            ids[:, -1] = input_ids.gather(1, lengths[:, None] - 1)[:, 0]
+            cache = self.decoder.transformer(
+                inputs_embeds=embeds[:, :-1],
+                attention_mask=mask[:, :-1],
+                position_ids=(mask[:, :-1].cumsum(1) - 1).clamp_min(0),
+                use_cache=True,
+            ).past_key_values
+            copies = max(options["num_beams"], options.get("num_return_sequences", 1))
+            if copies > 1:
+                cache.batch_repeat_interleave(copies)
+            start = {"input_ids": ids, "past_key_values": cache}
         result = self.decoder.generate(
-            inputs_embeds=embeds,
+            **start,
             attention_mask=mask,
             max_new_tokens=max_new_tokens,
             bos_token_id=self.bos_id,
@@ -210,9 +226,10 @@ class GPT2CaptionHead(BaseModule):
         steps = self.decoder.compute_transition_scores(
             ids, result.scores, getattr(result, "beam_indices", None), normalize_logits=options["num_beams"] == 1
         )
-        written = steps.shape[1]
+        ids = ids[:, total:] if "input_ids" in start else ids
         # Tokens after the first end token are padding.
-        ended = (ids[:, -written:] == self.eos_id).long().cumsum(1) - (ids[:, -written:] == self.eos_id).long()
+        at_end = (ids[:, : steps.shape[1]] == self.eos_id).long()
+        ended = at_end.cumsum(1) - at_end
         logprobs = steps.masked_fill((ended > 0) | ~steps.isfinite(), 0.0).sum(1)
         scores = getattr(result, "sequences_scores", None)
         scores = logprobs if scores is None else scores

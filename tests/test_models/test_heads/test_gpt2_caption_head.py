@@ -11,8 +11,8 @@ def make_head(**options):
     torch.manual_seed(0)
     fields = {"vocab_size": VOCAB, "bos_id": 1, "eos_id": 2, "pad_id": 0, "width": WIDTH, "layers": 2, "heads": 2}
     head = GPT2CaptionHead(**{**fields, "positions": 64, **options}).eval()
-    # Wide embeddings: an untrained decoder that has opinions, and ends some captions early.
-    torch.nn.init.normal_(head.decoder.transformer.wte.weight, std=0.3)
+    # An untrained decoder repeats its input, since both ends share their embeddings; this one has opinions.
+    head.decoder.lm_head.weight = torch.nn.Parameter(torch.randn(VOCAB, WIDTH))
     return head
 
 

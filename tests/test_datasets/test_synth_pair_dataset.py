@@ -1,0 +1,289 @@
+"""Pairs as training gets them."""
+
+import json
+import pickle
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from synthcap_mm.datasets import SynthPairDataset
+from synthcap_mm.pairs import PairFactory
+from synthcap_mm.stores import Store, StoreError, StoreMissingError
+from synthcap_mm.structures import group_id
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory, tiny):
+    """Three images a caption; some of them blank, one caption with none that is usable."""
+    from synthcap_mm.registry import MODELS
+
+    @MODELS.register_module(force=True)
+    class SometimesBlank(tiny.TinyPainter):
+        """Caption 4 fails always; caption 5's first image too."""
+
+        def generate(self, captions, seeds):
+            from synthcap_mm.pairs.factory import seed_of
+
+            blank = {seed_of(0, "c4", j) for j in range(3)} | {seed_of(0, "c5", 0)}
+            images = super().generate(["blank" if s in blank else c for c, s in zip(captions, seeds)], seeds)
+            return images
+
+    path = tmp_path_factory.mktemp("many") / "store"
+    PairFactory(
+        store=str(path),
+        captions={"type": "TinyCaptions", "num": 12},
+        encoder={"type": "TinyEncoder"},
+        generator={"type": "SometimesBlank"},
+        images_per_caption=3,
+        refine={"steps": 2, "lr": 0.01, "negatives": 8},
+        tokenizer=None,
+        holdout=0.0,
+        shard_size=5,
+    ).run()
+    return str(path)
+
+
+def rewrite_feature(store, table, value):
+    """Puts a value into a stored feature and mends the checksum, as a broken tool would; the feature's row."""
+    from synthcap_mm.stores.shards import file_sha256
+
+    manifest = json.loads((store / "manifest.json").read_text())
+    record = manifest["tables"][table]["shards"][0]
+    path = store / record["file"]
+    data = path.read_bytes()
+    features = Store.open(store).table(table).features()
+    # of a caption whose words are its own
+    row = next(r for r in Store.open(store).caption_rows()[1:] if data.count(features[r].tobytes()) == 1)
+    old = features[row].tobytes()
+    new = features[row].copy()
+    new[3] = value
+    path.write_bytes(data.replace(old, new.tobytes()))
+    record["sha256"] = file_sha256(path)
+    (store / "manifest.json").write_text(json.dumps(manifest))
+    return int(row)
+
+
+# ---- what an item is
+def test_a_training_sample_is_a_caption_with_its_image(tiny_stores, tiny):
+    dataset = SynthPairDataset(tiny_stores[0])
+    store, captions = Store.open(tiny_stores[0]), tiny.sentences(40)
+    rows = store.caption_rows("train")
+    assert len(dataset) == len(rows) == 36
+    for index in (0, 17, 35):
+        row, sample = int(rows[index]), dataset[index]
+        assert (sample.sample_id, sample.memory_row, sample.key) == (row, row, captions[row].id)
+        assert sample.caption == captions[row].text and sample.references is None
+        assert sample.group == group_id(captions[row].group)
+        assert sample.source == "pseudo" and sample.tags == store.tags(row)
+        for feature, stored in ((sample.feat, store.images), (sample.text_feat, store.captions)):
+            assert feature.dtype == torch.float32
+            np.testing.assert_allclose(feature.norm(), 1, atol=1e-6)
+            np.testing.assert_allclose(feature.numpy(), stored.feature(row).astype(np.float32), atol=1e-3)
+
+
+def test_refined_features_are_those_beside_the_pairs(tiny_stores):
+    plain, refined = SynthPairDataset(tiny_stores[0]), SynthPairDataset(tiny_stores[0], refined=True)
+    store = Store.open(tiny_stores[0])
+    row = refined[5].sample_id
+    np.testing.assert_allclose(refined[5].feat.numpy(), store.refined().feature(row).astype(np.float32), atol=1e-3)
+    assert not torch.equal(plain[5].feat, refined[5].feat)
+    assert torch.equal(plain[5].text_feat, refined[5].text_feat)
+
+
+def test_held_out_captions_are_validated_by_their_images_and_all_captions_of_their_group(tiny_stores):
+    store = Store.open(tiny_stores[0])
+    dataset = SynthPairDataset(tiny_stores[0], split="heldout", refined=True)
+    groups, texts = store.captions.strings("group"), store.captions.strings("text")
+    rows = store.caption_rows("heldout")
+    assert len(dataset) == len(rows) == 4
+    for sample, row in zip([dataset[i] for i in range(4)], rows):
+        assert sample.caption is None and sample.memory_row == -1
+        assert (
+            sample.references == [t for t, g in zip(texts, groups) if g == groups[row]] and len(sample.references) == 2
+        )
+        # not the refined ones: real photos are not optimised either
+        np.testing.assert_allclose(sample.feat.numpy(), store.images.feature(row).astype(np.float32), atol=1e-3)
+    train = SynthPairDataset(tiny_stores[0])
+    assert not {train[i].group for i in range(36)} & {dataset[i].group for i in range(4)}
+    assert not {train[i].memory_row for i in range(36)} & set(rows)
+
+
+def test_held_out_captions_are_absent_from_the_memory(tiny_stores):
+    store = Store.open(tiny_stores[0])
+    memory = store.caption_features(store.caption_rows())
+    heldout = store.caption_features(store.caption_rows("heldout"))
+    texts = store.captions.strings("text")
+    in_memory = {texts[r] for r in store.caption_rows()}
+    for row, feature in zip(store.caption_rows("heldout"), heldout):
+        if texts[row] not in in_memory:  # the same words may have been said of another picture
+            assert not (memory == feature).all(1).any()
+    assert len(memory) == 36
+
+
+def test_a_store_of_captions_only_serves_text(tiny_synthesis):
+    PairFactory(**{**tiny_synthesis, "generator": None}).run()
+    dataset = SynthPairDataset(tiny_synthesis["store"], pairs=None)
+    sample = dataset[3]
+    assert sample.source == "text" and sample.tags == []
+    assert torch.equal(sample.feat, sample.text_feat)
+    heldout = SynthPairDataset(tiny_synthesis["store"], pairs=None, split="heldout")
+    assert heldout[0].source == "text" and len(heldout[0].references) == 2
+    with pytest.raises(StoreError, match="no table 'pairs/default'"):
+        SynthPairDataset(tiny_synthesis["store"])
+
+
+def test_a_caption_without_a_group_is_its_own(tmp_path, tiny):
+    from synthcap_mm.registry import DATASETS
+
+    @DATASETS.register_module(force=True)
+    class Groupless(tiny.TinyCaptions):
+        def read(self):
+            return [c._replace(group=None) for c in super().read()]
+
+    PairFactory(
+        store=str(tmp_path / "s"),
+        captions={"type": "Groupless", "num": 12},
+        encoder={"type": "TinyEncoder"},
+        holdout=0.2,
+    ).run()
+    heldout = SynthPairDataset(str(tmp_path / "s"), pairs=None, split="heldout")
+    assert len(heldout) == 2 and all(len(heldout[i].references) == 1 for i in range(2))
+    assert heldout[0].group == group_id(heldout[0].key)
+
+
+# ---- several images
+def test_the_first_usable_image(many):
+    dataset = SynthPairDataset(many)
+    store = Store.open(many)
+    assert dataset.metainfo["left_out"] == 1 and len(dataset) == 11
+    by_key = {dataset[i].key: dataset[i] for i in range(11)}
+    assert "c4" not in by_key
+    np.testing.assert_allclose(by_key["c3"].feat, store.images.feature(9).astype(np.float32), atol=1e-3)
+    # the first of c5 is blank
+    np.testing.assert_allclose(by_key["c5"].feat, store.images.feature(16).astype(np.float32), atol=1e-3)
+
+
+def test_the_best_image_is_the_one_most_like_its_caption(many):
+    dataset, store = SynthPairDataset(many, image_choice="best"), Store.open(many)
+    flagged = store.images.is_set("flags")
+    picked = []
+    for i in range(len(dataset)):
+        row = dataset[i].sample_id
+        images = [j for j in range(3 * row, 3 * row + 3) if not flagged[j]]
+        best = max(images, key=lambda j: store.pairs().value("score", j))
+        np.testing.assert_allclose(dataset[i].feat, store.images.feature(best).astype(np.float32), atol=1e-3)
+        picked.append(best - 3 * row)
+    assert len(set(picked)) > 1
+
+
+def test_a_random_image_is_a_function_of_seed_epoch_and_sample(many):
+    def epoch(dataset, number):
+        dataset.set_epoch(number)
+        return torch.stack([dataset[i].feat for i in range(len(dataset))])
+
+    dataset, same = (SynthPairDataset(many, image_choice="random", seed=3) for _ in range(2))
+    first = epoch(dataset, 0)
+    torch.manual_seed(0)
+    np.random.seed(0)
+    assert torch.equal(first, epoch(same, 0))
+    assert not torch.equal(first, epoch(dataset, 1))
+    assert torch.equal(first, epoch(dataset, 0))
+    assert not torch.equal(first, epoch(SynthPairDataset(many, image_choice="random", seed=4), 0))
+    # refined features are of the image that was chosen
+    refined = SynthPairDataset(many, image_choice="random", seed=3, refined=True)
+    store = Store.open(many)
+    for i in range(len(refined)):
+        pair = refined._pair(i)
+        np.testing.assert_allclose(refined[i].feat, store.refined().feature(pair).astype(np.float32), atol=1e-3)
+        np.testing.assert_allclose(first[i], store.images.feature(pair).astype(np.float32), atol=1e-3)
+
+
+def test_all_images_of_a_caption_come_up_and_no_flagged_one(many):
+    dataset, store = SynthPairDataset(many, image_choice="random"), Store.open(many)
+    flagged, seen = store.images.is_set("flags"), set()
+    for number in range(40):
+        dataset.set_epoch(number)
+        seen |= {dataset._pair(i) for i in range(len(dataset))}
+    assert seen == set(np.flatnonzero(~flagged))
+
+
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_worker_processes_serve_the_same_and_see_the_epoch(many, start):
+    alone = SynthPairDataset(many, image_choice="random")
+    dataset = SynthPairDataset(many, image_choice="random")
+    loader = DataLoader(
+        dataset,
+        batch_size=4,
+        num_workers=2,
+        persistent_workers=True,
+        multiprocessing_context=start,
+        collate_fn=list,
+    )
+    epochs = []
+    for number in (0, 1):
+        dataset.set_epoch(number)
+        alone.set_epoch(number)
+        served = [sample for batch in loader for sample in batch]
+        assert [s.key for s in served] == [alone[i].key for i in range(len(alone))]
+        assert all(torch.equal(s.feat, alone[i].feat) for i, s in enumerate(served))
+        epochs.append(torch.stack([s.feat for s in served]))
+    assert not torch.equal(*epochs)
+
+
+def test_a_pickled_dataset_holds_no_features(tiny_stores):
+    dataset = SynthPairDataset(tiny_stores[0], refined=True)
+    dataset[0]
+    assert len(pickle.dumps(dataset.store)) + len(pickle.dumps(dataset._pairs)) + len(
+        pickle.dumps(dataset._refined)
+    ) < 3 * len(json.dumps(dataset.store.manifest))
+    again = pickle.loads(pickle.dumps(dataset))
+    assert torch.equal(again[7].feat, dataset[7].feat)
+
+
+# ---- refusals
+def test_a_missing_store_names_the_command(tmp_path):
+    with pytest.raises(StoreMissingError, match=r"tools/synthesize.py"):
+        SynthPairDataset(str(tmp_path / "none"))
+
+
+@pytest.mark.parametrize(
+    "options, error, told",
+    [
+        ({"image_choice": "last"}, ValueError, "image_choice"),
+        ({"split": "val"}, ValueError, "split"),
+        ({"pairs": "curated"}, StoreError, "pairs/curated"),
+        ({"verify": "no"}, ValueError, "verify"),
+    ],
+)
+def test_unknown_options_are_named(tiny_stores, options, error, told):
+    with pytest.raises(error, match=told):
+        SynthPairDataset(tiny_stores[0], **options)
+
+
+def test_an_empty_split_is_an_error(many):
+    with pytest.raises(ValueError, match=r"'heldout'.*holdout is 0"):
+        SynthPairDataset(many, split="heldout")
+
+
+def test_a_store_of_photos_is_refused(tiny_stores):
+    for pairs in ("default", None):
+        with pytest.raises(StoreError, match="holds photos"):
+            SynthPairDataset(tiny_stores[1], pairs=pairs)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize(
+    "table, told", [("images", "image {} of"), ("captions", "caption {} of"), ("refined/default", "refined pair {} of")]
+)
+def test_a_feature_that_is_not_finite_names_row_and_store(tiny_stores, tmp_path, table, told, value):
+    store = shutil.copytree(tiny_stores[0], tmp_path / "store")
+    broken = rewrite_feature(store, table, value)
+    dataset = SynthPairDataset(str(store), refined=table.startswith("refined"), verify="full")
+    index = next(i for i, row in enumerate(dataset._rows) if row == broken)
+    with pytest.raises(ValueError) as caught:
+        dataset[index]
+    assert told.format(broken) in str(caught.value) and str(store) in str(caught.value)
+    dataset[index + 1]  # the others are there

@@ -1,0 +1,35 @@
+"""The code of docs/extending.md is run as it stands there."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.slow
+def test_the_page_works(tmp_path):
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "extending.md").read_text(), re.S)
+    *parts, config = blocks
+    assert "_base_" in config and len(parts) == 3
+    (tmp_path / "my_parts.py").write_text("\n\n".join(parts))
+    # As a user without a clone: the config lies elsewhere, and gives the shipped one's path.
+    config = config.replace('"synthcap_mini.py"', repr(str(ROOT / "configs" / "synthcap_mini.py")))
+    (tmp_path / "mine.py").write_text(config)
+    options = [
+        "synthesis.captions.num=60", "synthesis.holdout=0.2", "photo_stores.0.photos.num=6", "train_cfg.max_epochs=1",
+        "model.head.layers=1", "gallery.num=2", "model.head.generation.num_beams=2", "train_dataloader.batch_size=20",
+    ]  # fmt: skip
+    result = subprocess.run(
+        [sys.executable, str(ROOT / "tools" / "train.py"), "mine.py", "--cfg-options", *options],
+        cwd=tmp_path,
+        env={**__import__("os").environ, "PYTHONPATH": f"{ROOT}:{tmp_path}"},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert (tmp_path / "work_dirs" / "mine" / "test_metrics.json").is_file()
+    assert "[night]" in result.stdout + result.stderr or "[daylight]" in result.stdout + result.stderr

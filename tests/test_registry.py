@@ -1,0 +1,143 @@
+"""Every component is found by name, with nothing imported but the registry."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from synthcap_mm import registry
+
+DOCUMENTED = {
+    "MODELS": [
+        "OpenCLIPBackbone",
+        "PseudoFeatureOptimizer",
+        "TextMemoryProjection",
+        "PrefixProjector",
+        "NoiseInjection",
+        "TextAsPrefix",
+        "GPT2CaptionHead",
+        "SynthCaptioner",
+        "CaptionPreprocessor",
+        "MMDetTagProvider",
+        "CLIPTagProvider",
+        "DiffusersGenerator",
+        "RetrievalGenerator",
+        "MiniScenesPainter",
+    ],
+    "DATASETS": [
+        "SynthPairDataset",
+        "CaptionEvalDataset",
+        "CaptionFile",
+        "PhotoFolder",
+        "CocoPhotos",
+        "KarpathyPhotos",
+        "CsvPhotos",
+        "MiniScenesCaptions",
+        "MiniScenesPhotos",
+    ],
+    "METRICS": ["CaptionMetric"],
+    "HOOKS": ["IterationSeedHook", "ResumeValidationHook", "SampleCaptionsHook", "EncoderCheckHook"],
+    "OPTIM_WRAPPERS": ["AutocastOptimWrapper"],
+}
+
+# One process a registry: none may depend on another's having been asked before.
+LOOK_UP = """
+import json, sys
+import synthcap_mm.registry as r
+registry = getattr(r, sys.argv[1])
+found = {}
+for name in json.loads(sys.argv[2]):
+    try:
+        found[name] = registry.get(name).__module__
+    except KeyError as error:
+        found[name] = str(error)
+# transformers is brought by mmengine.optim itself (for its Adafactor)
+heavy = [m for m in ("open_clip", "diffusers", "mmdet", "mmcv", "torchvision") if m in sys.modules]
+print(json.dumps([found, sorted(registry.module_dict), heavy]))
+"""
+
+
+@pytest.fixture(scope="module")
+def looked_up():
+    made = {}
+
+    def look_up(name):
+        if name not in made:
+            command = [sys.executable, "-c", LOOK_UP, name, json.dumps(DOCUMENTED[name])]
+            run = subprocess.run(command, capture_output=True, text=True, timeout=120)
+            assert run.returncode == 0, run.stderr[-3000:]
+            made[name] = json.loads(run.stdout.splitlines()[-1])
+        return made[name]
+
+    return look_up
+
+
+@pytest.mark.parametrize("name", DOCUMENTED)
+def test_documented_components_are_found_by_name(looked_up, name):
+    found, _, _ = looked_up(name)
+    lost = {component: why for component, why in found.items() if not why.startswith("synthcap_mm.")}
+    assert not lost
+
+
+@pytest.mark.parametrize("name", DOCUMENTED)
+def test_finding_them_imports_nothing_heavy(looked_up, name):
+    assert looked_up(name)[2] == []
+
+
+@pytest.mark.parametrize("name", DOCUMENTED)
+def test_every_registered_component_is_got_by_its_name_and_is_ours(looked_up, name):
+    ours = getattr(registry, name)
+    ours.import_from_location()
+    _, registered, _ = looked_up(name)
+    assert registered
+    for component in registered:
+        found = ours.get(component)
+        assert found is ours.module_dict[component]
+        assert found.__module__.startswith("synthcap_mm."), component
+        assert found.__doc__, component
+        assert ours.get(f"synthcap_mm.{component}") is found
+
+
+@pytest.mark.parametrize("name", DOCUMENTED)
+def test_registries_are_children_of_mmengines_roots(name):
+    import mmengine.registry
+
+    ours = getattr(registry, name)
+    assert ours.parent is getattr(mmengine.registry, name)
+    assert ours.scope == "synthcap_mm"
+    assert ours.parent.children["synthcap_mm"] is ours
+
+
+def test_mmengines_own_are_found_through_ours():
+    assert registry.HOOKS.get("CheckpointHook").__module__.startswith("mmengine.")
+    assert registry.DATASETS.get("ConcatDataset").__module__.startswith("mmengine.")
+
+
+@pytest.mark.parametrize(
+    "name, wrong, near",
+    [
+        ("MODELS", "OpenClipBackbone", "OpenCLIPBackbone"),
+        ("MODELS", "TextMemoryProjector", "TextMemoryProjection"),
+        ("DATASETS", "SyntPairDataset", "SynthPairDataset"),
+        ("HOOKS", "EncoderCheck", "EncoderCheckHook"),
+        ("HOOKS", "CheckpointHok", "CheckpointHook"),  # mmengine's
+        ("METRICS", "captionmetric", "CaptionMetric"),
+        ("MODELS", "synthcap_mm.SynthCaptionr", "SynthCaptioner"),
+    ],
+)
+def test_an_unknown_name_is_told_with_its_near_matches(name, wrong, near):
+    with pytest.raises(KeyError) as caught:
+        getattr(registry, name).build({"type": wrong})
+    assert near in str(caught.value) and wrong in str(caught.value)
+    assert "custom_imports" in str(caught.value)
+
+
+def test_a_name_like_nothing_lists_what_there_is():
+    with pytest.raises(KeyError, match=r"known here: .*EncoderCheckHook.*SampleCaptionsHook"):
+        registry.HOOKS.get("Zzzzzzzzz")
+
+
+def test_an_error_while_a_component_is_made_is_not_an_unknown_name():
+    with pytest.raises(ValueError, match="float16"):
+        registry.OPTIM_WRAPPERS.build({"type": "AutocastOptimWrapper", "dtype": "float16", "optimizer": None})

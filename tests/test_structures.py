@@ -1,0 +1,51 @@
+"""What travels between the parts."""
+
+import pickle
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from synthcap_mm.structures import SOURCES, CaptionSample, PrefixBatch, Tag, group_id
+
+
+def test_group_ids_are_fixed_for_good():
+    code = "from synthcap_mm.structures import group_id; print(group_id('Straße 1'))"
+    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(other.stdout) == group_id("Straße 1")  # not Python's hash, which differs from run to run
+
+
+def test_group_ids_fit_a_long_tensor_and_are_never_negative():
+    ids = [group_id(str(i)) for i in range(10_000)]
+    assert min(ids) >= 0 and max(ids) < 2**63 and len(set(ids)) == 10_000
+    assert torch.tensor(ids).tolist() == ids
+
+
+def test_samples_start_without_predictions_and_share_no_lists():
+    a, b = CaptionSample(0, "a"), CaptionSample(1, "b")
+    a.tags.append(Tag("dog", 0.5))
+    assert b.tags == [] and a.pred_caption is None
+    assert (a.source, a.memory_row, a.group, a.weight) == ("pseudo", -1, -1, 1.0)
+    assert a.source in SOURCES
+
+
+def test_misspelt_fields_are_errors():
+    sample = CaptionSample(0, "a")
+    with pytest.raises(AttributeError):
+        sample.captions = "a dog"
+
+
+def test_samples_travel_between_processes():
+    sample = CaptionSample(3, "k", feat=torch.ones(2), tags=[Tag("dog", 0.5, (0.0, 1.0, 2.0, 3.0), 0.25)])
+    again = pickle.loads(pickle.dumps(sample))
+    assert again.tags == sample.tags and torch.equal(again.feat, sample.feat)
+
+
+def test_replace_leaves_the_original_alone():
+    batch = PrefixBatch(torch.zeros(2, 3), "text", weights=torch.ones(2))
+    other = batch.replace(feats=torch.ones(2, 3))
+    assert batch.feats.sum() == 0 and other.feats.sum() == 6
+    assert other.source == "text" and other.weights is batch.weights
+    with pytest.raises(TypeError):
+        batch.replace(features=1)
