@@ -23,7 +23,7 @@ synthesis = dict(
         type='CLIPTagProvider', vocabulary=vocabulary,
         encoder=dict(type='OpenCLIPBackbone', model_name='ViT-B-32-quickgelu', pretrained='openai')),
     # Assumed, as in coco_karpathy.py.
-    refine=dict(steps=10, lr=1e-3, temperature=0.01, pull=1.0, target_cosine=0.32, negatives=4096),
+    refine=dict(steps=10, lr=1e-3, temperature=0.01, pull=1.0, target_cosine=0.32, bank_size=4096),
     tokenizer=dict(kind='clip'),
     holdout=0.02,
 )

@@ -10,9 +10,9 @@ model = dict(
     data_preprocessor=dict(prompt=dict(max_tags=3)),
     necks=[
         dict(type='TextMemoryProjection', temperature=0.01, exclude_self=False),
-        dict(type='PrefixProjector', in_dim=256, width=256, prefix_length=4, kind='mlp'),
+        dict(type='PrefixProjector', in_dim=256, width=128, prefix_length=4, kind='mlp'),
     ],
-    head=dict(width=256, layers=4, heads=4),
+    head=dict(width=128, layers=4, heads=4),
 )
 # A decoder of this size learns from 4,000 captions in minutes at a rate that would be too high for the large one.
 optim_wrapper = dict(dtype='float32', optimizer=dict(lr=1e-3))

@@ -18,7 +18,7 @@ from synthcap_mm.structures import CaptionSample, group_id
 class SynthPairDataset(Dataset):
     """One sample a caption of the store, with one of its images.
 
-    Nothing but three integers a caption is held in memory: features, texts and
+    Nothing but two small integers a caption is held in memory: features, texts and
     detections are read from the mapped store. Captions none of whose images is
     usable (flagged) are left out and counted in :attr:`metainfo`.
 
@@ -71,19 +71,23 @@ class SynthPairDataset(Dataset):
         if self._pairs is not None:
             captions, images = self._pairs.numbers("caption"), self._pairs.numbers("image")
             usable = ~self.store.images.is_set("flags")[images]
-            order = np.flatnonzero(usable)
+            # int32: two numbers a caption are all that grows with the store (four with 'random').
+            order = np.flatnonzero(usable).astype(np.int32)
             order = order[np.argsort(captions[order], kind="stable")]
-            first = np.searchsorted(captions[order], rows, side="left")
-            count = np.searchsorted(captions[order], rows, side="right") - first
+            sorted_captions = captions[order]
+            first = np.searchsorted(sorted_captions, rows, side="left").astype(np.int32)
+            count = np.searchsorted(sorted_captions, rows, side="right").astype(np.int32) - first
             left_out = int((count == 0).sum())
             rows, first, count = rows[count > 0], first[count > 0], count[count > 0]
-            self._candidates, self._first, self._count = order, first, count
             if image_choice == "best" and len(rows):
                 scores = self._pairs.numbers("score")
-                best = [f + int(np.argmax(scores[order[f : f + c]])) for f, c in zip(first, count)]
-                self._first, self._count = np.array(best), np.ones_like(count)
-            elif image_choice == "first":
-                self._count = np.ones_like(count)
+                first = np.array([f + np.argmax(scores[order[f : f + c]]) for f, c in zip(first, count)], np.int32)
+            self._random = image_choice == "random" and bool((count > 1).any())
+            if self._random:
+                self._candidates, self._first, self._count = order, first, count
+            else:
+                self._chosen = order[first]
+        rows = rows.astype(np.int32)
         self._rows = rows
         if not len(rows):
             raise ValueError(
@@ -108,11 +112,10 @@ class SynthPairDataset(Dataset):
         return len(self._rows)
 
     def _pair(self, index: int) -> int:
-        first, count = int(self._first[index]), int(self._count[index])
-        chosen = 0
-        if count > 1:
-            chosen = int(np.random.default_rng((self.seed, int(self._epoch), int(self._rows[index]))).integers(count))
-        return int(self._candidates[first + chosen])
+        if not self._random:
+            return int(self._chosen[index])
+        rng = np.random.default_rng((self.seed, int(self._epoch), int(self._rows[index])))
+        return int(self._candidates[self._first[index] + rng.integers(self._count[index])])
 
     def __getitem__(self, index: int) -> CaptionSample:
         """One sample; its ``sample_id`` is the caption's row.

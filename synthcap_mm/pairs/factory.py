@@ -162,7 +162,7 @@ class PairFactory:
         images_per_caption: Default 1.
         tag_provider: config of a tag provider, or ``None``. Default ``None``.
         refine: settings of :func:`~synthcap_mm.models.necks.pseudo_feature_optimizer.refine`,
-            with ``negatives`` the size of the fixed bank of negatives (default 4096,
+            with ``bank_size`` the number of fixed negatives (default 4096,
             assumed); ``None``: no refined features. Default ``None``.
         tokenizer: arguments of :func:`~synthcap_mm.tokenization.make_tokenizer`, or
             ``None``. Default ``dict(kind='train')``.
@@ -333,7 +333,7 @@ class PairFactory:
             for i, bar in stage("refined/default", shards, caption_sizes, "captions"):
                 if not bank:
                     bank.append(
-                        _NegativeBank(writer, tables, captions, refine.get("negatives", 4096), self.seed, self.device)
+                        _NegativeBank(writer, tables, captions, refine.get("bank_size", 4096), self.seed, self.device)
                     )
                 self._refine(writer, bank[0], refine, i)
                 bar.update(caption_sizes[i])
@@ -450,7 +450,7 @@ class PairFactory:
         from synthcap_mm.models.necks.pseudo_feature_optimizer import refine
 
         feats, text, groups = bank.pairs(shard)
-        options = {k: v for k, v in settings.items() if k != "negatives"}
+        options = {k: v for k, v in settings.items() if k != "bank_size"}
         done = [
             refine(
                 feats[a : a + 1024],

@@ -38,7 +38,7 @@ def many(tmp_path_factory, tiny):
         encoder={"type": "TinyEncoder"},
         generator={"type": "SometimesBlank"},
         images_per_caption=3,
-        refine={"steps": 2, "lr": 0.01, "negatives": 8},
+        refine={"steps": 2, "lr": 0.01, "bank_size": 8},
         tokenizer=None,
         holdout=0.0,
         shard_size=5,

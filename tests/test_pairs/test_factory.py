@@ -298,7 +298,7 @@ def test_the_tokenizer_has_not_seen_the_held_out(tiny_synthesis, monkeypatch):
         ({"shard_size": 8}, "shard_size"),
         ({"generator": {"type": "TinyPainter", "size": 8}}, "generator.size: the store has 16, the config asks for 8"),
         ({"tag_provider": {"type": "TinyTagger", "score": 0.5}}, "tag_provider.score"),
-        ({"refine": {"steps": 4, "lr": 0.01, "negatives": 16}}, "refine.steps: the store has 3"),
+        ({"refine": {"steps": 4, "lr": 0.01, "bank_size": 16}}, "refine.steps: the store has 3"),
         ({"refine": None}, "refine"),
         ({"tokenizer": {"kind": "train", "vocab_size": 400}}, "tokenizer_settings.vocab_size"),
         ({"captions": {"type": "TinyCaptions", "num": 39}}, "captions.count: the store has 40"),

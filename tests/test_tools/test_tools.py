@@ -80,12 +80,34 @@ def test_two_processes_train_without_a_gpu(trained):
 def test_flags(trained):
     folder, _ = trained
     options = ["--cfg-options", *SMALL, "test_best=False", "default_hooks.logger.interval=1"]
-    said = tool(folder, "train", "synthcap_mini.py", "--work-dir", "flags", "--amp", "--no-validate", "--auto-scale-lr", *options)
+    said = tool(
+        folder,
+        "train",
+        "synthcap_mini.py",
+        "--work-dir",
+        "flags",
+        "--amp",
+        "--no-validate",
+        "--auto-scale-lr",
+        *options,
+    )
     assert "caption of" not in said and "LR has been automatically scaled" in said
     assert "AutocastOptimWrapper" in said and "dtype='bfloat16'" in said
     last = (folder / "flags" / "last_checkpoint").read_text()
-    again = tool(folder, "train", "synthcap_mini.py", "--work-dir", "flags", "--resume", "--no-validate", *options, "train_cfg.max_epochs=3")
-    assert f"resumed from {last}" in again.replace("Resume checkpoint from", "resumed from") or "resumed epoch: 2" in again
+    again = tool(
+        folder,
+        "train",
+        "synthcap_mini.py",
+        "--work-dir",
+        "flags",
+        "--resume",
+        "--no-validate",
+        *options,
+        "train_cfg.max_epochs=3",
+    )
+    assert (
+        f"resumed from {last}" in again.replace("Resume checkpoint from", "resumed from") or "resumed epoch: 2" in again
+    )
     assert "Epoch(train) [1]" not in again and "Epoch(train) [3]" in again
 
 

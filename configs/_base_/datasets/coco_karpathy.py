@@ -19,7 +19,7 @@ synthesis = dict(
         type='MMDetTagProvider', config='detr/detr_r50_8xb2-150e_coco.py', checkpoint=detector_checkpoint, batch_size=8),
     # Confirmed: pseudo features are optimised toward the real ones. Assumed, and not measured with this encoder: how
     # (a caption as the anchor), and where to stop: the cosine of a photo with its caption, about 0.3 for this CLIP.
-    refine=dict(steps=10, lr=1e-3, temperature=0.01, pull=1.0, target_cosine=0.32, negatives=4096),
+    refine=dict(steps=10, lr=1e-3, temperature=0.01, pull=1.0, target_cosine=0.32, bank_size=4096),
     tokenizer=dict(kind='clip'),  # assumed: DeCap's, and it needs no download
     holdout=0.02,
     shard_size=1024, text_batch=512, image_batch=16,

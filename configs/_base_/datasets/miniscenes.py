@@ -8,7 +8,7 @@ synthesis = dict(
     encoder=dict(type='MiniCLIP'),
     generator=dict(type='MiniScenesPainter', drop=0.1, recolour=0.1, miscount=0.1),
     tag_provider=dict(type='MiniScenesTagger'),
-    refine=dict(steps=20, lr=0.02, temperature=0.01, pull=1.0, target_cosine=0.5, negatives=1024),
+    refine=dict(steps=20, lr=0.02, temperature=0.01, pull=1.0, target_cosine=0.5, bank_size=1024),
     tokenizer=dict(kind='train', vocab_size=2000),
     holdout=0.05,  # 2 % of 4,000 captions would leave 40 scenes to choose an epoch by
     image_batch=64,

@@ -7,6 +7,7 @@ from copy import deepcopy
 from pathlib import Path
 
 import pytest
+import tiny_clip
 import torch
 from mmengine.runner.checkpoint import load_state_dict
 from PIL import Image
@@ -17,8 +18,6 @@ from synthcap_mm.registry import MODELS
 from synthcap_mm.stores.fingerprint import same_encoder
 
 open_clip = pytest.importorskip("open_clip")
-sys.path.insert(0, str(Path(__file__).parent))
-import tiny_clip  # noqa: E402
 
 
 @pytest.fixture(scope="module")

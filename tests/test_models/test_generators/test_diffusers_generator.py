@@ -1,18 +1,15 @@
 import json
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import tiny_diffusion
 import torch
 from PIL import Image
 
 from synthcap_mm.models.generators import DiffusersGenerator
 from synthcap_mm.registry import MODELS
-
-sys.path.insert(0, str(Path(__file__).parent))
-import tiny_diffusion
 
 CAPTIONS = ["a red dog", "the cat on a house", "a house", "a dog on the red cat"]
 SEEDS = [3, 2**40 + 1, 0, 7]

@@ -1,0 +1,155 @@
+"""Every shipped config builds and takes a step; the flagship goes through synthesize, train and test as it is.
+
+No ``type`` of a config is changed here: only sizes, counts, paths and dtype.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_clip
+import tiny_detector
+import tiny_diffusion
+from mmengine.config import Config
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIGS = sorted(p.name for p in (ROOT / "configs").glob("*.py"))
+SENTENCES = ["a red dog on the house", "the cat on a house", "a red house", "the dog on the red cat"]
+SMALL_MODEL = [
+    "model.head.width=32", "model.head.layers=2", "model.head.heads=2", "model.head.generation.num_beams=2",
+    "model.necks.1.in_dim=16", "model.necks.1.width=32", "optim_wrapper.dtype=float32", "train_cfg.max_epochs=1",
+    "train_dataloader.batch_size=8", "train_dataloader.num_workers=0", "train_dataloader.persistent_workers=False",
+    "val_dataloader.num_workers=0", "val_dataloader.persistent_workers=False", "default_hooks.logger.interval=1",
+    "model.data_preprocessor.max_length=20", "synthesis.holdout=0.25", "synthesis.shard_size=6", "synthesis.image_batch=4",
+]  # fmt: skip
+
+
+def picture(seed):
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 255, (40, 56, 3), dtype=np.uint8))
+
+
+def karpathy(folder):
+    """Karpathy's json and its photos: 8 to train on, 2 of them 'restval', 1 val, 3 test."""
+    splits = ["train"] * 6 + ["restval"] * 2 + ["val"] + ["test"] * 3
+    images = []
+    for i, split in enumerate(splits):
+        (folder / "val2014").mkdir(parents=True, exist_ok=True)
+        picture(i).save(folder / "val2014" / f"{i}.jpg")
+        sentences = [{"raw": SENTENCES[(i + j) % 4], "sentid": 2 * i + j, "imgid": i} for j in range(2)]
+        images.append(
+            {"filepath": "val2014", "filename": f"{i}.jpg", "imgid": i, "split": split, "sentences": sentences, "cocoid": i}
+        )
+    (folder / "dataset_coco.json").write_text(json.dumps({"images": images, "dataset": "coco"}))
+    return str(folder / "dataset_coco.json")
+
+
+def tool(folder, name, *arguments, ok=True):
+    command = [sys.executable, str(ROOT / "tools" / f"{name}.py"), *map(str, arguments)]
+    env = {**__import__("os").environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=env, timeout=600)
+    said = result.stdout + result.stderr
+    assert (result.returncode == 0) == ok, said
+    return said
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_config_loads_and_names_registered_components(name):
+    from synthcap_mm.registry import DATASETS, HOOKS, METRICS, MODELS, OPTIM_WRAPPERS
+
+    cfg = Config.fromfile(ROOT / "configs" / name)
+    types = []
+
+    def walk(value):
+        if isinstance(value, dict):
+            types.extend([value["type"]] if isinstance(value.get("type"), str) else [])
+            for item in value.values():
+                walk(item)
+        elif isinstance(value, (list, tuple)):
+            for item in value:
+                walk(item)
+
+    for field in ("model", "synthesis", "photo_stores", "train_dataloader", "val_dataloader", "val_evaluator", "custom_hooks"):
+        walk(cfg.get(field, {}))
+    known = [DATASETS, HOOKS, METRICS, MODELS, OPTIM_WRAPPERS]
+    for registry in known:
+        registry.import_from_location()
+    ours = {n for r in known for n in r.module_dict}
+    assert [t for t in types if t not in ours | {"DefaultSampler"}] == []
+    walk(cfg.optim_wrapper)
+
+
+@pytest.mark.mmdet
+@pytest.mark.slow
+def test_the_flagship_config_from_captions_to_metrics(tmp_path):
+    pytest.importorskip("mmdet")
+    pytest.importorskip("diffusers")
+    annotations = karpathy(tmp_path / "coco")
+    clip = tiny_clip.write(tmp_path / "clip")
+    detector = tiny_detector.write(tmp_path / "detector")
+    pipeline = tiny_diffusion.write(tmp_path / "sd", scheduler="PNDMScheduler", skip_prk_steps=True)
+    options = [
+        *SMALL_MODEL,
+        f"synthesis.captions.path={annotations}", f"photo_stores.0.photos.ann_file={annotations}",
+        f"photo_stores.0.photos.image_root={tmp_path / 'coco'}",
+        *(f"synthesis.encoder.{k}={v}" for k, v in clip.items() if k != "model_name"),
+        *(f"synthesis.tag_provider.{k}={v}" for k, v in detector.items()),
+        f"synthesis.generator.model={pipeline}", "synthesis.generator.dtype=float32", "synthesis.generator.steps=4",
+        "synthesis.generator.height=16", "synthesis.generator.width=16", "test_dataloader.num_workers=0",
+        "test_dataloader.persistent_workers=False",
+    ]  # fmt: skip
+    options = [o for o in options if "test_dataloader.persistent" not in o]
+    said = tool(tmp_path, "synthesize", "synthcap_coco.py", "--cfg-options", *options)
+    assert "16 captions, 16 images" in said
+    assert "16 made, 0 reused" in said
+    tool(tmp_path, "encode_images", "synthcap_coco.py", "--cfg-options", *options)
+    said = tool(tmp_path, "train", "synthcap_coco.py", "--cfg-options", *options)
+    assert "Epoch(train) [1]" in said and "CIDEr" in said
+    best = next((tmp_path / "work_dirs" / "synthcap_coco").glob("best_CIDEr*.pth"))
+    said = tool(tmp_path, "test", "synthcap_coco.py", best, "--cfg-options", *options)
+    assert "test metrics" in said
+    metrics = json.loads((tmp_path / "work_dirs" / "synthcap_coco" / "test_metrics.json").read_text())["metrics"]
+    assert {"BLEU-4", "ROUGE_L", "CIDEr"} <= set(metrics)
+    # Another encoder on the finished store is refused, with both names.
+    other = tiny_clip.write(tmp_path / "other", seed=1)
+    options = [o.replace(clip["pretrained"], other["pretrained"]) for o in options]
+    said = tool(tmp_path, "synthesize", "synthcap_coco.py", "--cfg-options", *options, ok=False)
+    assert "another encoder" in said
+
+
+def test_the_flagship_lists_all_that_is_missing_at_once(tmp_path):
+    said = tool(tmp_path, "train", "synthcap_coco.py", ok=False)
+    for thing in (
+        "tools/synthesize.py",
+        "tools/encode_images.py",
+        "dataset_coco.json",
+        "detr_r50_8xb2-150e_coco",
+        "vit_base_patch32_clip_224.openai",
+        "stable-diffusion-v1-5",
+        "cocodataset.org",
+    ):
+        assert thing in said, said
+    assert "Traceback" not in said
+
+
+@pytest.mark.slow
+def test_the_custom_config_needs_two_lines_edited(tmp_path):
+    """Their text and their photos; here also a small CLIP's files in place of the download."""
+    text = (ROOT / "configs" / "synthcap_custom.py").read_text()
+    clip = tiny_clip.write(tmp_path / "clip")
+    (tmp_path / "photos").mkdir()
+    for i in range(6):
+        picture(i).save(tmp_path / "photos" / f"{i}.png")
+    (tmp_path / "my.txt").write_text("\n".join(f"{s} number {i}" for i in range(6) for s in SENTENCES))
+    assert "captions = 'my.txt'" in text and "images = 'photos/'" in text
+    options = [
+        *SMALL_MODEL,
+        *(f"synthesis.{where}.{k}={v}" for where in ("encoder", "tag_provider.encoder") for k, v in clip.items() if k != "model_name"),
+    ]  # fmt: skip
+    said = tool(tmp_path, "synthesize", "synthcap_custom.py", "--cfg-options", *options)
+    assert "24 captions, 6 images" in said
+    said = tool(tmp_path, "train", "synthcap_custom.py", "--cfg-options", *options)
+    assert "Epoch(train) [1]" in said and "CIDEr" in said
