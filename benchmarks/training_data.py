@@ -30,9 +30,29 @@ from synthcap_mm.structures import Tag
 from synthcap_mm.tokenization import make_tokenizer
 
 DIM, SHARD = 512, 10_000
-WORDS = (
-    "a man woman dog cat on the with of red blue white standing sitting street beach table next to large small".split()
-)
+WORDS = [
+    "a",
+    "man",
+    "woman",
+    "dog",
+    "cat",
+    "on",
+    "the",
+    "with",
+    "of",
+    "red",
+    "blue",
+    "white",
+    "standing",
+    "sitting",
+    "street",
+    "beach",
+    "table",
+    "next",
+    "to",
+    "large",
+    "small",
+]
 
 
 def make_store(path: Path, size: int) -> None:

@@ -5,9 +5,9 @@
 #   bash tools/dist_test.sh configs/synthcap_coco.py work_dirs/synthcap_coco/best_CIDEr_epoch_N.pth 8
 # Not run at this scale yet (README, "Status").
 _base_ = [
-    '_base_/datasets/coco_karpathy.py',
-    '_base_/models/synthcap.py',
-    '_base_/schedules/adamw_10e.py',
-    '_base_/default_runtime.py',
+    "_base_/datasets/coco_karpathy.py",
+    "_base_/models/synthcap.py",
+    "_base_/schedules/adamw_10e.py",
+    "_base_/default_runtime.py",
 ]
 model = dict(store=_base_.store)

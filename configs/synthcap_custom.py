@@ -1,57 +1,84 @@
 # A captioner from your own text. Two lines to edit:
-captions = 'my.txt'  # your sentences: one a line, or csv, json, jsonl, COCO's or Karpathy's json (docs/data.md)
-images = 'photos/'  # a folder of photos of your domain, without captions; None: Stable Diffusion draws instead
+captions = "my.txt"  # your sentences: one a line, or csv, json, jsonl, COCO's or Karpathy's json
+images = "photos/"  # a folder of photos of your domain, without captions; None: Stable Diffusion draws instead
 #
 #   python tools/synthesize.py configs/synthcap_custom.py
 #   python tools/train.py configs/synthcap_custom.py
 #
 # With photos, each sentence is paired with the photo that the encoder finds nearest to it; without, the extra
 # [t2i] and a GPU are wanted. Sentences alone choose the epoch: 2 % of them are held out.
-_base_ = ['_base_/models/synthcap.py', '_base_/schedules/adamw_10e.py', '_base_/default_runtime.py']
+_base_ = ["_base_/models/synthcap.py", "_base_/schedules/adamw_10e.py", "_base_/default_runtime.py"]
 
-store = 'data/custom/pairs'
-vocabulary = '{{ fileDirname }}/_base_/coco_classes.txt'  # names for zero-shot tags, one a line; edit for your domain
+store = "data/custom/pairs"
+vocabulary = "{{ fileDirname }}/_base_/coco_classes.txt"  # names for zero-shot tags, one a line; edit for your domain
 synthesis = dict(
     store=store,
-    captions=dict(type='CaptionFile', path=captions, format='auto'),
-    encoder=dict(type='OpenCLIPBackbone', model_name='ViT-B-32-quickgelu', pretrained='openai'),
+    captions=dict(type="CaptionFile", path=captions, format="auto"),
+    encoder=dict(type="OpenCLIPBackbone", model_name="ViT-B-32-quickgelu", pretrained="openai"),
     generator=(
-        dict(type='RetrievalGenerator', pool=dict(type='PhotoFolder', root=images)) if images else dict(
-            type='DiffusersGenerator', model='stable-diffusion-v1-5/stable-diffusion-v1-5', dtype='float16',
-            steps=20, guidance_scale=7.5)),
+        dict(type="RetrievalGenerator", pool=dict(type="PhotoFolder", root=images))
+        if images
+        else dict(
+            type="DiffusersGenerator",
+            model="stable-diffusion-v1-5/stable-diffusion-v1-5",
+            dtype="float16",
+            steps=20,
+            guidance_scale=7.5,
+        )
+    ),
     tag_provider=dict(
-        type='CLIPTagProvider', vocabulary=vocabulary,
-        encoder=dict(type='OpenCLIPBackbone', model_name='ViT-B-32-quickgelu', pretrained='openai')),
+        type="CLIPTagProvider",
+        vocabulary=vocabulary,
+        encoder=dict(type="OpenCLIPBackbone", model_name="ViT-B-32-quickgelu", pretrained="openai"),
+    ),
     # Assumed, as in coco_karpathy.py.
     refine=dict(steps=10, lr=1e-3, temperature=0.01, pull=1.0, target_cosine=0.32, bank_size=4096),
-    tokenizer=dict(kind='clip'),
+    tokenizer=dict(kind="clip"),
     holdout=0.02,
 )
 inputs = [
     dict(path=captions, how="your sentences; set 'captions' at the top of the config"),
-    dict(hub='timm/vit_base_patch32_clip_224.openai', needed_by='openai',
-         how="OpenAI's CLIP weights; downloaded by themselves where the Hugging Face hub can be reached, else give a local "
-         'file as pretrained'),
+    dict(
+        hub="timm/vit_base_patch32_clip_224.openai",
+        needed_by="openai",
+        how="OpenAI's CLIP weights; downloaded by themselves where the Hugging Face hub can be reached, else give a local "
+        "file as pretrained",
+    ),
 ]
 if images:
     inputs.append(dict(path=images, how="your photos; set 'images' at the top of the config (None: Stable Diffusion)"))
 else:
-    inputs.append(dict(
-        hub='stable-diffusion-v1-5/stable-diffusion-v1-5', needed_by='stable-diffusion-v1-5/stable-diffusion-v1-5',
-        how='Stable Diffusion v1.5; downloaded by itself where the Hugging Face hub can be reached'))
-    inputs.append(dict(
-        module='diffusers', needed_by='DiffusersGenerator', how="the generator's library: pip install 'synthcap_mm[t2i]'"))
+    inputs.append(
+        dict(
+            hub="stable-diffusion-v1-5/stable-diffusion-v1-5",
+            needed_by="stable-diffusion-v1-5/stable-diffusion-v1-5",
+            how="Stable Diffusion v1.5; downloaded by itself where the Hugging Face hub can be reached",
+        )
+    )
+    inputs.append(
+        dict(
+            module="diffusers",
+            needed_by="DiffusersGenerator",
+            how="the generator's library: pip install 'synthcap_mm[t2i]'",
+        )
+    )
 
-model = dict(
-    store=store,
-    data_preprocessor=dict(prompt=dict(max_tags=3, min_score=0.1)))
+model = dict(store=store, data_preprocessor=dict(prompt=dict(max_tags=3, min_score=0.1)))
 train_dataloader = dict(
-    batch_size=64, num_workers=2, persistent_workers=True, sampler=dict(type='DefaultSampler', shuffle=True),
-    dataset=dict(type='SynthPairDataset', store=store, split='train', refined=True))
+    batch_size=64,
+    num_workers=2,
+    persistent_workers=True,
+    sampler=dict(type="DefaultSampler", shuffle=True),
+    dataset=dict(type="SynthPairDataset", store=store, split="train", refined=True),
+)
 val_dataloader = dict(
-    batch_size=64, num_workers=2, persistent_workers=True, sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(type='SynthPairDataset', store=store, split='heldout'))
-val_evaluator = dict(type='CaptionMetric')
+    batch_size=64,
+    num_workers=2,
+    persistent_workers=True,
+    sampler=dict(type="DefaultSampler", shuffle=False),
+    dataset=dict(type="SynthPairDataset", store=store, split="heldout"),
+)
+val_evaluator = dict(type="CaptionMetric")
 test_cfg = None
 # Thousands of sentences rather than COCO's half a million: fewer steps, so a higher rate (assumed).
 optim_wrapper = dict(optimizer=dict(lr=1e-4))

@@ -1,25 +1,25 @@
 # The whole pipeline on the embedded mini-world, on a CPU, in minutes: python tools/train.py configs/synthcap_mini.py
 _base_ = [
-    '_base_/datasets/miniscenes.py',
-    '_base_/models/synthcap.py',
-    '_base_/schedules/adamw_10e.py',
-    '_base_/default_runtime.py',
+    "_base_/datasets/miniscenes.py",
+    "_base_/models/synthcap.py",
+    "_base_/schedules/adamw_10e.py",
+    "_base_/default_runtime.py",
 ]
 model = dict(
     store=_base_.store,
     data_preprocessor=dict(prompt=dict(max_tags=3)),
     necks=[
-        dict(type='TextMemoryProjection', temperature=0.01, exclude_self=False),
-        dict(type='PrefixProjector', in_dim=256, width=128, prefix_length=4, kind='mlp'),
+        dict(type="TextMemoryProjection", temperature=0.01, exclude_self=False),
+        dict(type="PrefixProjector", in_dim=256, width=128, prefix_length=4, kind="mlp"),
     ],
     head=dict(width=128, layers=4, heads=4),
 )
 # A decoder of this size learns from 4,000 captions in minutes at a rate that would be too high for the large one.
-optim_wrapper = dict(dtype='float32', optimizer=dict(lr=1e-3))
+optim_wrapper = dict(dtype="float32", optimizer=dict(lr=1e-3))
 train_cfg = dict(max_epochs=8)
 param_scheduler = [
-    dict(type='LinearLR', start_factor=1e-2, by_epoch=False, begin=0, end=50),
-    dict(type='LinearLR', start_factor=1.0, end_factor=0.0, by_epoch=True, convert_to_iter_based=True, begin=0, end=8),
+    dict(type="LinearLR", start_factor=1e-2, by_epoch=False, begin=0, end=50),
+    dict(type="LinearLR", start_factor=1.0, end_factor=0.0, by_epoch=True, convert_to_iter_based=True, begin=0, end=8),
 ]
 default_hooks = dict(logger=dict(interval=10))
 auto_synthesize = True

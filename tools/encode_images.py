@@ -8,8 +8,8 @@ from synthcap_mm.apis.launching import add_common_arguments, init_distributed, l
 def parse_args() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
-        description="Encode and tag the real photos of the config's 'photo_stores' (validation and test sets), with the "
-        "encoder and the tag provider of its 'synthesis', so that every evaluation costs decoding only.",
+        description="Encode and tag the real photos of the config's 'photo_stores' (validation and test sets), with "
+        "the encoder and the tag provider of its 'synthesis', so that every evaluation costs decoding only.",
     )
     add_common_arguments(parser)
     return parser.parse_args()

@@ -8,7 +8,7 @@ from synthcap_mm.apis.launching import add_common_arguments, init_distributed, l
 def parse_args() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
-        description="Metrics of a checkpoint on the config's test split, once; a table, test_metrics.json and a gallery."
+        description="Metrics of a checkpoint on the config's test split: a table, test_metrics.json and a gallery."
     )
     add_common_arguments(parser)
     parser.add_argument("checkpoint", help="checkpoint file of tools/train.py")

@@ -49,8 +49,15 @@ def main() -> None:
         if not result.is_file():
             environment = {**os.environ, "PYTHONPATH": f"{HERE}:{HERE.parents[1]}:{os.environ.get('PYTHONPATH', '')}"}
             subprocess.run(
-                [sys.executable, HERE.parents[1] / "tools" / "train.py", HERE / "upper_bound.py", "--work-dir", folder]
-                + ["--cfg-options", f"randomness.seed={seed}"],
+                [
+                    sys.executable,
+                    HERE.parents[1] / "tools" / "train.py",
+                    HERE / "upper_bound.py",
+                    "--work-dir",
+                    folder,
+                    "--cfg-options",
+                    f"randomness.seed={seed}",
+                ],  # fmt: skip
                 check=True,
                 env=environment,
             )

@@ -1,24 +1,31 @@
-default_scope = 'synthcap_mm'
+default_scope = "synthcap_mm"
 default_hooks = dict(
-    timer=dict(type='IterTimerHook'),
-    logger=dict(type='LoggerHook', interval=50),
-    param_scheduler=dict(type='ParamSchedulerHook'),
+    timer=dict(type="IterTimerHook"),
+    logger=dict(type="LoggerHook", interval=50),
+    param_scheduler=dict(type="ParamSchedulerHook"),
     # Selection is on the held-out captions and their pseudo images: users have no real pairs.
     checkpoint=dict(
-        type='CheckpointHook', interval=1, save_best='CIDEr', rule='greater', max_keep_ckpts=2,
-        backend_args=dict(backend='atomic')),
-    sampler_seed=dict(type='DistSamplerSeedHook'),
+        type="CheckpointHook",
+        interval=1,
+        save_best="CIDEr",
+        rule="greater",
+        max_keep_ckpts=2,
+        backend_args=dict(backend="atomic"),
+    ),
+    sampler_seed=dict(type="DistSamplerSeedHook"),
 )
 custom_hooks = [
-    dict(type='IterationSeedHook'),
-    dict(type='EncoderCheckHook'),
-    dict(type='SampleCaptionsHook', num=4),
-    dict(type='ResumeValidationHook'),
+    dict(type="IterationSeedHook"),
+    dict(type="EncoderCheckHook"),
+    dict(type="SampleCaptionsHook", num=4),
+    dict(type="ResumeValidationHook"),
 ]
-env_cfg = dict(cudnn_benchmark=False, mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0), dist_cfg=dict(backend='nccl'))
-visualizer = dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend')])
-log_processor = dict(type='LogProcessor', window_size=50, by_epoch=True)
-log_level = 'INFO'
+env_cfg = dict(
+    cudnn_benchmark=False, mp_cfg=dict(mp_start_method="fork", opencv_num_threads=0), dist_cfg=dict(backend="nccl")
+)
+visualizer = dict(type="Visualizer", vis_backends=[dict(type="LocalVisBackend")])
+log_processor = dict(type="LogProcessor", window_size=50, by_epoch=True)
+log_level = "INFO"
 randomness = dict(seed=0)
 load_from = None
 resume = False

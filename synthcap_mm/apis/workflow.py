@@ -151,7 +151,7 @@ def _best_checkpoint(runner: Runner) -> str:
     best = best or runner.message_hub.runtime_info.get("best_ckpt") or getattr(hook, "last_ckpt", None)
     if best is None:
         raise RuntimeError(
-            "test_best: no checkpoint was saved; give default_hooks.checkpoint save_best='CIDEr', or set test_best=False"
+            "test_best: no checkpoint was saved; set default_hooks.checkpoint.save_best='CIDEr', or test_best=False"
         )
     return str(best)
 

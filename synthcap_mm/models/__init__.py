@@ -1,7 +1,18 @@
 """Everything that is built from ``MODELS``."""
 
+from synthcap_mm.miniscenes import encoder, painting
 from synthcap_mm.models import backbones, generators, heads, necks, tag_providers
 from synthcap_mm.models.captioner import SynthCaptioner
 from synthcap_mm.models.preprocessor import CaptionPreprocessor
 
-__all__ = ["CaptionPreprocessor", "SynthCaptioner", "backbones", "generators", "heads", "necks", "tag_providers"]
+__all__ = [
+    "CaptionPreprocessor",
+    "SynthCaptioner",
+    "backbones",
+    "encoder",
+    "generators",
+    "heads",
+    "necks",
+    "painting",
+    "tag_providers",
+]

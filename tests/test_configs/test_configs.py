@@ -41,7 +41,14 @@ def karpathy(folder):
         picture(i).save(folder / "val2014" / f"{i}.jpg")
         sentences = [{"raw": SENTENCES[(i + j) % 4], "sentid": 2 * i + j, "imgid": i} for j in range(2)]
         images.append(
-            {"filepath": "val2014", "filename": f"{i}.jpg", "imgid": i, "split": split, "sentences": sentences, "cocoid": i}
+            {
+                "filepath": "val2014",
+                "filename": f"{i}.jpg",
+                "imgid": i,
+                "split": split,
+                "sentences": sentences,
+                "cocoid": i,
+            }
         )
     (folder / "dataset_coco.json").write_text(json.dumps({"images": images, "dataset": "coco"}))
     return str(folder / "dataset_coco.json")
@@ -72,7 +79,15 @@ def test_every_config_loads_and_names_registered_components(name):
             for item in value:
                 walk(item)
 
-    for field in ("model", "synthesis", "photo_stores", "train_dataloader", "val_dataloader", "val_evaluator", "custom_hooks"):
+    for field in (
+        "model",
+        "synthesis",
+        "photo_stores",
+        "train_dataloader",
+        "val_dataloader",
+        "val_evaluator",
+        "custom_hooks",
+    ):
         walk(cfg.get(field, {}))
     known = [DATASETS, HOOKS, METRICS, MODELS, OPTIM_WRAPPERS]
     for registry in known:
@@ -144,7 +159,7 @@ def test_the_custom_config_needs_two_lines_edited(tmp_path):
     for i in range(6):
         picture(i).save(tmp_path / "photos" / f"{i}.png")
     (tmp_path / "my.txt").write_text("\n".join(f"{s} number {i}" for i in range(6) for s in SENTENCES))
-    assert "captions = 'my.txt'" in text and "images = 'photos/'" in text
+    assert 'captions = "my.txt"' in text and 'images = "photos/"' in text
     options = [
         *SMALL_MODEL,
         *(f"synthesis.{where}.{k}={v}" for where in ("encoder", "tag_provider.encoder") for k, v in clip.items() if k != "model_name"),

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import gzip
+import itertools
 import json
 import logging
 import math
@@ -25,7 +26,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from synthcap_mm.miniscenes import MINICLIP_CONTEXT
-from synthcap_mm.miniscenes.language import describe
+from synthcap_mm.miniscenes.language import TERSE, describe
 from synthcap_mm.miniscenes.measures import (
     build_miniclip,
     image_features,
@@ -41,13 +42,18 @@ MAX_TOKENS = 2000
 
 
 def parse_args() -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", required=True, type=Path, help="folder for config.json, bpe.txt.gz, weights.safetensors")
+    parser.add_argument(
+        "--out", required=True, type=Path, help="folder for config.json, bpe.txt.gz, weights.safetensors"
+    )
     parser.add_argument("--scenes", type=int, default=16000, help="photos to train on (default: %(default)s)")
-    parser.add_argument("--epochs", type=int, default=8, help="passes over them (default: %(default)s)")
+    parser.add_argument("--epochs", type=int, default=12, help="passes over them (default: %(default)s)")
     parser.add_argument("--batch", type=int, default=128, help="pairs of a step (default: %(default)s)")
     parser.add_argument("--lr", type=float, default=1.5e-3, help="peak learning rate (default: %(default)s)")
-    parser.add_argument("--scale", type=float, default=80.0, help="least 1 / temperature at the end (default: %(default)s)")
+    parser.add_argument(
+        "--scale", type=float, default=80.0, help="least 1 / temperature at the end (default: %(default)s)"
+    )
     parser.add_argument("--weight-decay", type=float, default=0.05, help="AdamW's, of matrices (default: %(default)s)")
     parser.add_argument("--width", type=int, default=16, help="width of the ResNet (default: %(default)s)")
     parser.add_argument("--layers", type=int, nargs=4, default=(1, 2, 2, 1), help="its blocks (default: %(default)s)")
@@ -66,7 +72,7 @@ def learn_merges(texts: list[str], most: int) -> list[tuple[str, str]]:
     while len(merges) < most:
         pairs: Counter[tuple[str, str]] = Counter()
         for word, parts in split.items():
-            for pair in zip(parts, parts[1:]):
+            for pair in itertools.pairwise(parts):
                 pairs[pair] += words[word]
         if not pairs:
             break
@@ -127,6 +133,7 @@ def augment(pixels: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def train(args: argparse.Namespace, model: nn.Module, tokenizer, scenes: list[Scene]) -> None:
+    """Render the photos once and train on them, with other captions in each epoch."""
     began = time.time()
     photos = []
     for i, scene in enumerate(scenes):
@@ -152,7 +159,7 @@ def train(args: argparse.Namespace, model: nn.Module, tokenizer, scenes: list[Sc
     generator = torch.Generator().manual_seed(args.seed)
     for epoch in range(args.epochs):
         model.train()
-        texts = [describe(s, scene_rng("clip", args.seed, i, 2 + epoch)) for i, s in enumerate(scenes)]
+        texts = [describe(s, scene_rng("clip", args.seed, i, 2 + epoch), TERSE) for i, s in enumerate(scenes)]
         tokens = tokenizer(texts)
         order = torch.randperm(len(scenes), generator=generator)
         loss_sum = 0.0
@@ -191,13 +198,14 @@ def train(args: argparse.Namespace, model: nn.Module, tokenizer, scenes: list[Sc
 
 
 def main() -> None:
+    """Write tokenizer, config and weights."""
     args = parse_args()
     logging.getLogger().setLevel(logging.INFO)
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     args.out.mkdir(parents=True, exist_ok=True)
     scenes = [scene_of("clip", args.seed, i) for i in range(args.scenes)]
-    texts = [describe(s, scene_rng("clip", args.seed, i, 1)) for i, s in enumerate(scenes)]
+    texts = [describe(s, scene_rng("clip", args.seed, i, 1), TERSE) for i, s in enumerate(scenes)]
     prompts = ["a photo of", "a drawing of", "there are in the image"]
     write_tokenizer(args.out / "bpe.txt.gz", texts + prompts)
     tokenizer = miniclip_tokenizer(args.out / "bpe.txt.gz")

@@ -2,24 +2,34 @@
 # Confirmed by the paper's abstract and the tables of its successors: the parts, and a decoder of 4 layers and 4 heads.
 # All other values are assumed; each says where it comes from.
 model = dict(
-    type='SynthCaptioner',
+    type="SynthCaptioner",
     data_preprocessor=dict(
-        type='CaptionPreprocessor',
+        type="CaptionPreprocessor",
         max_length=40,  # assumed: COCO's captions have 11 words on average, and hardly any more than 30
         # Assumed: template and masking are ViECap's, number and order SaCap's.
         prompt=dict(
-            template='There are {tags} in the image.', max_tags=4, min_score=0.3, order='score_area',
-            drop=0.2, drop_all=0.1),
+            template="There are {tags} in the image.",
+            max_tags=4,
+            min_score=0.3,
+            order="score_area",
+            drop=0.2,
+            drop_all=0.1,
+        ),
     ),
     necks=[
         # Assumed: tau is DeCap's 1/100, CLIP's own temperature. Its memory is the store's captions.
-        dict(type='TextMemoryProjection', temperature=0.01, exclude_self=False),
+        dict(type="TextMemoryProjection", temperature=0.01, exclude_self=False),
         # Assumed: ClipCap's MLP, of 10 embeddings.
-        dict(type='PrefixProjector', in_dim=512, width=768, prefix_length=10, kind='mlp'),
+        dict(type="PrefixProjector", in_dim=512, width=768, prefix_length=10, kind="mlp"),
     ],
     head=dict(
-        type='GPT2CaptionHead', width=768, layers=4, heads=4, positions=128,
+        type="GPT2CaptionHead",
+        width=768,
+        layers=4,
+        heads=4,
+        positions=128,
         dropout=0.1,  # GPT-2's
         label_smoothing=0.1,  # assumed: SaCap's
-        generation=dict(num_beams=5)),  # assumed: the field's usual beam
+        generation=dict(num_beams=5),
+    ),  # assumed: the field's usual beam
 )

@@ -1,14 +1,17 @@
 # Assumed: SynTIC's schedule is not known. Learning rate, epochs and the kind of warm-up are those of DeCap's public
 # code, on which the method builds; 1,000 steps of warm-up and the weight decay are of the same group's SaCap.
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=10, val_interval=1)
-val_cfg = dict(type='ValLoop')
-test_cfg = dict(type='TestLoop')
+train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=10, val_interval=1)
+val_cfg = dict(type="ValLoop")
+test_cfg = dict(type="TestLoop")
 optim_wrapper = dict(
-    type='AutocastOptimWrapper', dtype='bfloat16', optimizer=dict(type='AdamW', lr=1e-5, weight_decay=0.01),
-    clip_grad=dict(max_norm=1.0))
+    type="AutocastOptimWrapper",
+    dtype="bfloat16",
+    optimizer=dict(type="AdamW", lr=1e-5, weight_decay=0.01),
+    clip_grad=dict(max_norm=1.0),
+)
 param_scheduler = [
-    dict(type='LinearLR', start_factor=1e-3, by_epoch=False, begin=0, end=1000),
-    dict(type='LinearLR', start_factor=1.0, end_factor=0.0, by_epoch=True, convert_to_iter_based=True, begin=0, end=10),
+    dict(type="LinearLR", start_factor=1e-3, by_epoch=False, begin=0, end=1000),
+    dict(type="LinearLR", start_factor=1.0, end_factor=0.0, by_epoch=True, convert_to_iter_based=True, begin=0, end=10),
 ]
 # --auto-scale-lr scales the rate by (batch over all ranks) / base_batch_size.
 auto_scale_lr = dict(enable=False, base_batch_size=80)

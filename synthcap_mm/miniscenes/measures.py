@@ -1,0 +1,89 @@
+"""Loads the mini-CLIP with open_clip alone, and measures what its features tell."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from synthcap_mm.miniscenes import MINICLIP_CONFIG, MINICLIP_CONTEXT, MINICLIP_TOKENIZER, MINICLIP_WEIGHTS
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+#: What open_clip's preprocess subtracts and divides by where nothing else is said.
+MEAN = (0.48145466, 0.4578275, 0.40821073)
+STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+def build_miniclip(config: str | Path = MINICLIP_CONFIG) -> nn.Module:
+    """The mini-CLIP without its weights, in training mode."""
+    import open_clip
+
+    return open_clip.CLIP(**json.loads(Path(config).read_text(encoding="utf-8")))
+
+
+def miniclip_tokenizer(path: str | Path = MINICLIP_TOKENIZER) -> Any:
+    """The tokenizer: sentences to ``(N, 28)`` token ids, padded by zeros."""
+    from open_clip.tokenizer import SimpleTokenizer
+
+    return SimpleTokenizer(bpe_path=str(path), context_length=MINICLIP_CONTEXT)
+
+
+def load_miniclip(weights: str | Path = MINICLIP_WEIGHTS) -> tuple[nn.Module, Any]:
+    """The mini-CLIP in evaluation mode, float32, and its tokenizer."""
+    import open_clip
+
+    model = build_miniclip()
+    open_clip.load_checkpoint(model, str(weights))
+    return model.eval().float(), miniclip_tokenizer()
+
+
+def to_pixels(images: Sequence[Image]) -> Tensor:
+    """Pictures of the model's own size as ``(N, 3, H, W)`` float32, normalised."""
+    pixels = torch.from_numpy(np.stack([np.asarray(i) for i in images])).permute(0, 3, 1, 2).float() / 255
+    return (pixels - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
+
+
+@torch.no_grad()
+def image_features(model: nn.Module, images: Sequence[Image], batch: int = 128) -> Tensor:
+    """``(N, D)`` normalised image features."""
+    parts = [model.encode_image(to_pixels(images[i : i + batch]), normalize=True) for i in range(0, len(images), batch)]
+    return torch.cat(parts)
+
+
+@torch.no_grad()
+def text_features(model: nn.Module, tokenizer: Any, texts: Sequence[str], batch: int = 128) -> Tensor:
+    """``(N, D)`` normalised text features."""
+    texts = list(texts)
+    parts = [model.encode_text(tokenizer(texts[i : i + batch]), normalize=True) for i in range(0, len(texts), batch)]
+    return torch.cat(parts)
+
+
+def recall_at_1(queries: Tensor, answers: Tensor) -> float:
+    """Share of rows of ``queries`` whose most similar row of ``answers`` is their own."""
+    return float(((queries @ answers.T).argmax(1) == torch.arange(len(queries))).float().mean())
+
+
+def linear_probe(
+    train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tensor, steps: int = 300, decay: float = 1e-4
+) -> float:
+    """Accuracy on ``test`` of a linear classifier trained on ``train`` (full batch, Adam, cross-entropy)."""
+    centre, spread = train.mean(0), train.std(0) + 1e-6
+    train, test = (train - centre) / spread, (test - centre) / spread
+    layer = nn.Linear(train.shape[1], int(max(train_labels.max(), test_labels.max())) + 1)
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    optimizer = torch.optim.Adam(layer.parameters(), lr=0.02, weight_decay=decay)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        F.cross_entropy(layer(train), train_labels).backward()
+        optimizer.step()
+    with torch.no_grad():
+        return float((layer(test).argmax(1) == test_labels).float().mean())

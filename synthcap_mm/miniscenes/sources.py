@@ -1,0 +1,140 @@
+"""The mini-world as a source of captions to train on and of photos to be tested on."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+from synthcap_mm.miniscenes.language import describe_distinct
+from synthcap_mm.miniscenes.painting import photograph
+from synthcap_mm.miniscenes.scenes import Scene, scene_of, scene_rng
+from synthcap_mm.registry import DATASETS
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from synthcap_mm.datasets.sources import Caption
+
+#: Captions of one training scene (assumed; COCO has five).
+CAPTIONS_PER_SCENE = 2
+
+
+def scene_key(split: str, seed: int, index: int) -> str:
+    """The name of a scene: the key of its photo and the group of its captions."""
+    return f"{split}-{seed}-{index:06d}"
+
+
+def _check(name: str, num: int, seed: int) -> None:
+    for field, value, least in (("num", num, 1), ("seed", seed, 0)):
+        if not isinstance(value, int) or value < least:
+            raise ValueError(f"{name}: {field} must be an integer of at least {least}, not {value!r}")
+
+
+@DATASETS.register_module()
+class MiniScenesCaptions:
+    """Captions of training scenes, two a scene; the scenes themselves are not kept.
+
+    Args:
+        num: number of captions. Defaults to 4000 (the project's plan).
+        seed: which scenes; other seeds have other scenes. Defaults to 0.
+
+    Raises:
+        ValueError: if ``num`` is below 1 or ``seed`` is negative.
+    """
+
+    def __init__(self, num: int = 4000, seed: int = 0) -> None:
+        _check(type(self).__name__, num, seed)
+        self.num, self.seed = num, seed
+
+    def __len__(self) -> int:
+        return self.num
+
+    def read(self) -> list[Caption]:
+        """The captions; ``group`` is the scene's key, ``id`` the same with ``-0`` or ``-1``."""
+        from synthcap_mm.datasets.sources import Caption
+
+        found = []
+        for index in range(-(-self.num // CAPTIONS_PER_SCENE)):
+            key = scene_key("train", self.seed, index)
+            texts = describe_distinct(
+                scene_of("train", self.seed, index), scene_rng("train", self.seed, index, 1), CAPTIONS_PER_SCENE
+            )
+            found += [Caption(f"{key}-{j}", text, key) for j, text in enumerate(texts)]
+        return found[: self.num]
+
+    def describe(self) -> str:
+        """What it is, in a sentence."""
+        scenes = -(-self.num // CAPTIONS_PER_SCENE)
+        return f"{self.num} captions of {scenes} scenes of the mini-world (seed {self.seed})"
+
+
+@DATASETS.register_module()
+class MiniScenesPhotos:
+    """Photos of mini-world scenes with reference captions, rendered when loaded.
+
+    The scenes of ``'train'``, ``'val'``, ``'test'`` and those that the
+    mini-CLIP was trained on come from seeds that never meet.
+
+    Args:
+        split: ``'val'``, ``'test'``, or ``'train'``: the photos of exactly the
+            scenes behind ``MiniScenesCaptions(num, seed)``, with the captions'
+            groups as keys, for the upper bound. Defaults to ``'val'``.
+        num: number of photos; for ``'train'``, of the captions behind whose
+            scenes the photos lie (two a scene). Defaults to 300 (the project's plan).
+        seed: which scenes. Defaults to 0.
+        references: captions of each photo; for ``'train'`` they are the
+            training captions, two whatever is said here. Defaults to 5.
+        size: side of a photo in pixels. Defaults to 64 (assumed).
+
+    Raises:
+        ValueError: if an argument is out of range.
+    """
+
+    def __init__(self, split: str = "val", num: int = 300, seed: int = 0, references: int = 5, size: int = 64) -> None:
+        _check(type(self).__name__, num, seed)
+        if split not in ("train", "val", "test"):
+            raise ValueError(f"MiniScenesPhotos: split must be 'train', 'val' or 'test', not {split!r}")
+        if references < 1 or size < 16:
+            raise ValueError(f"MiniScenesPhotos: needs references >= 1 and size >= 16, not {references} and {size}")
+        self.split, self.num, self.seed, self.size = split, num, seed, size
+        self._references = CAPTIONS_PER_SCENE if split == "train" else references
+        self._count = -(-num // CAPTIONS_PER_SCENE) if split == "train" else num
+
+    def __len__(self) -> int:
+        return self._count
+
+    @property
+    def keys(self) -> list[str]:
+        """One name for each photo, in order."""
+        return [scene_key(self.split, self.seed, i) for i in range(self._count)]
+
+    def _scene(self, index: int) -> Scene:
+        if not 0 <= index < self._count:
+            raise IndexError(f"MiniScenesPhotos({self.split!r}) has {self._count} photos; there is no number {index}")
+        return scene_of(self.split, self.seed, index)
+
+    def load(self, index: int) -> Image:
+        """Photo ``index``: RGB, ``size`` × ``size`` pixels.
+
+        Raises:
+            IndexError: if there is no such photo.
+        """
+        return photograph(self._scene(index), self.size)
+
+    def references(self, index: int) -> list[str]:
+        """The captions of photo ``index``, no two the same.
+
+        Raises:
+            IndexError: if there is no such photo.
+        """
+        scene = self._scene(index)
+        return describe_distinct(scene, scene_rng(self.split, self.seed, index, 1), self._references)
+
+    def describe(self) -> str:
+        """What it is, in a sentence."""
+        return f"{len(self)} photos of the mini-world's {self.split!r} scenes (seed {self.seed})"
+
+    def sha256(self) -> str:
+        """Identity of the photos and their references: a hash of what they are made from."""
+        made_from = f"miniscenes {self.split} {self.num} {self.seed} {self._references} {self.size}"
+        return hashlib.sha256(made_from.encode()).hexdigest()

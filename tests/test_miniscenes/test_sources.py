@@ -1,0 +1,62 @@
+import numpy as np
+import pytest
+
+from synthcap_mm.miniscenes.sources import MiniScenesCaptions, MiniScenesPhotos
+from synthcap_mm.registry import DATASETS
+
+
+def test_captions_are_numbered_grouped_and_repeatable():
+    captions = MiniScenesCaptions(num=201).read()
+    assert len(captions) == 201
+    assert len({c.id for c in captions}) == 201
+    groups = [c.group for c in captions]
+    assert len(set(groups)) == 101
+    assert groups[0] == groups[1] != groups[2]
+    assert captions == MiniScenesCaptions(num=201).read()
+    assert captions[:50] == MiniScenesCaptions(num=50).read()
+    assert {c.id for c in captions}.isdisjoint(c.id for c in MiniScenesCaptions(num=201, seed=1).read())
+    assert all(a.text != b.text for a, b in zip(captions[0::2], captions[1::2]))
+
+
+def test_the_training_photos_are_those_behind_the_captions():
+    captions = MiniScenesCaptions(num=40, seed=3).read()
+    photos = MiniScenesPhotos("train", num=40, seed=3)
+    assert len(photos) == 20
+    assert photos.keys == list(dict.fromkeys(c.group for c in captions))
+    for i, key in enumerate(photos.keys):
+        assert photos.references(i) == [c.text for c in captions if c.group == key]
+
+
+def test_photos_and_references():
+    photos = MiniScenesPhotos("test", num=30)
+    assert len(photos) == len(photos.keys) == len(set(photos.keys)) == 30
+    image = photos.load(7)
+    assert (image.size, image.mode) == ((64, 64), "RGB")
+    assert (np.asarray(image) == np.asarray(MiniScenesPhotos("test", num=8).load(7))).all()
+    for i in range(30):
+        assert len(set(photos.references(i))) == 5
+    assert len(MiniScenesPhotos("val", 3, references=2).references(0)) == 2
+
+
+def test_splits_share_neither_key_nor_picture():
+    sources = [MiniScenesPhotos(split, 20) for split in ("train", "val", "test")]
+    keys = [set(s.keys) for s in sources]
+    assert not (keys[0] & keys[1] or keys[0] & keys[2] or keys[1] & keys[2])
+    pictures = [s.load(i).tobytes() for s in sources for i in range(10)]
+    assert len(set(pictures)) == 30
+
+
+def test_registered():
+    assert len(DATASETS.get("MiniScenesPhotos")(split="val", num=4)) == 4
+    assert len(DATASETS.get("MiniScenesCaptions")(num=4).read()) == 4
+
+
+@pytest.mark.parametrize("bad", [{"split": "dev"}, {"num": 0}, {"seed": -1}, {"references": 0}])
+def test_bad_arguments_are_named(bad):
+    with pytest.raises(ValueError, match=next(iter(bad))):
+        MiniScenesPhotos(**bad)
+
+
+def test_a_photo_that_is_not_there():
+    with pytest.raises(IndexError, match=r"3 photos.*number 3"):
+        MiniScenesPhotos("val", 3).load(3)
