@@ -8,11 +8,7 @@ from __future__ import annotations
 
 import difflib
 
-from mmengine.registry import DATASETS as MMENGINE_DATASETS
-from mmengine.registry import HOOKS as MMENGINE_HOOKS
-from mmengine.registry import METRICS as MMENGINE_METRICS
-from mmengine.registry import MODELS as MMENGINE_MODELS
-from mmengine.registry import OPTIM_WRAPPERS as MMENGINE_OPTIM_WRAPPERS
+import mmengine.registry as mmengine_registry
 from mmengine.registry import Registry
 
 SCOPE = "synthcap_mm"
@@ -52,12 +48,35 @@ class SuggestingRegistry(Registry):
         )
 
 
+def _child(name: str, *locations: str) -> SuggestingRegistry:
+    root = getattr(mmengine_registry, name)
+    return SuggestingRegistry(root.name, parent=root, scope=SCOPE, locations=list(locations))
+
+
 #: Captioners, backbones, necks, heads, generators, tag providers, data preprocessors.
-MODELS = SuggestingRegistry("model", parent=MMENGINE_MODELS, scope=SCOPE, locations=["synthcap_mm.models"])
+MODELS = _child("MODELS", "synthcap_mm.models")
 #: Datasets, and the sources of captions and photos that the stores are made from.
-DATASETS = SuggestingRegistry("dataset", parent=MMENGINE_DATASETS, scope=SCOPE, locations=["synthcap_mm.datasets"])
-METRICS = SuggestingRegistry("metric", parent=MMENGINE_METRICS, scope=SCOPE, locations=["synthcap_mm.evaluation"])
-HOOKS = SuggestingRegistry("hook", parent=MMENGINE_HOOKS, scope=SCOPE, locations=["synthcap_mm.engine"])
-OPTIM_WRAPPERS = SuggestingRegistry(
-    "optimizer wrapper", parent=MMENGINE_OPTIM_WRAPPERS, scope=SCOPE, locations=["synthcap_mm.engine"]
-)
+DATASETS = _child("DATASETS", "synthcap_mm.datasets")
+METRICS = _child("METRICS", "synthcap_mm.evaluation")
+HOOKS = _child("HOOKS", "synthcap_mm.engine")
+OPTIM_WRAPPERS = _child("OPTIM_WRAPPERS", "synthcap_mm.engine")
+# We have no components of these kinds. Without a registry of the scope for each, MMEngine warns at every build, and a
+# plugin of a user's would have no place to register one.
+RUNNERS = _child("RUNNERS")
+RUNNER_CONSTRUCTORS = _child("RUNNER_CONSTRUCTORS")
+LOOPS = _child("LOOPS")
+STRATEGIES = _child("STRATEGIES")
+DATA_SAMPLERS = _child("DATA_SAMPLERS")
+TRANSFORMS = _child("TRANSFORMS")
+FUNCTIONS = _child("FUNCTIONS")
+MODEL_WRAPPERS = _child("MODEL_WRAPPERS")
+WEIGHT_INITIALIZERS = _child("WEIGHT_INITIALIZERS")
+OPTIMIZERS = _child("OPTIMIZERS")
+OPTIM_WRAPPER_CONSTRUCTORS = _child("OPTIM_WRAPPER_CONSTRUCTORS")
+PARAM_SCHEDULERS = _child("PARAM_SCHEDULERS")
+EVALUATOR = _child("EVALUATOR")
+TASK_UTILS = _child("TASK_UTILS")
+VISUALIZERS = _child("VISUALIZERS")
+VISBACKENDS = _child("VISBACKENDS")
+LOG_PROCESSORS = _child("LOG_PROCESSORS")
+INFERENCERS = _child("INFERENCERS")

@@ -57,7 +57,7 @@ def main() -> None:
                     folder,
                     "--cfg-options",
                     f"randomness.seed={seed}",
-                ],  # fmt: skip
+                ],
                 check=True,
                 env=environment,
             )
