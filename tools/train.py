@@ -2,6 +2,8 @@
 
 import argparse
 
+from mmengine.logging import print_log
+
 from synthcap_mm.apis.launching import add_common_arguments, init_distributed, load_config
 
 
@@ -35,10 +37,6 @@ def main() -> None:
     """Run."""
     args = parse_args()
     cfg = load_config(args)
-    if args.resume == "auto":
-        cfg.resume, cfg.load_from = True, None
-    elif args.resume is not None:
-        cfg.resume, cfg.load_from = True, args.resume
     if args.amp:
         if cfg.optim_wrapper.get("type", "OptimWrapper") not in ("OptimWrapper", "AutocastOptimWrapper"):
             raise SystemExit(f"--amp cannot change the optimizer wrapper {cfg.optim_wrapper.type}")
@@ -52,8 +50,13 @@ def main() -> None:
         cfg.auto_scale_lr.enable = True
     init_distributed(cfg)
 
-    from synthcap_mm.apis.workflow import MissingInputsError, train
+    from synthcap_mm.apis.workflow import MissingInputsError, latest_checkpoint, train
 
+    if args.resume is not None:
+        cfg.load_from = latest_checkpoint(cfg.work_dir) if args.resume == "auto" else args.resume
+        cfg.resume = cfg.load_from is not None
+        if not cfg.resume:
+            print_log(f"nothing to resume in {cfg.work_dir}; starting from the beginning", logger="current")
     try:
         train(cfg)
     except MissingInputsError as error:

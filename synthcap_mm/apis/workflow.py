@@ -136,9 +136,21 @@ def test(cfg: Config, checkpoint: str) -> dict[str, float]:
         raise MissingInputsError(f"no checkpoint at {checkpoint}; train one: python tools/train.py {cfg.config_name}")
     require_inputs(cfg, "test")
     cfg.load_from = checkpoint
-    runner = Runner.from_cfg(cfg)
-    runner.load_or_resume()
-    return _test(runner, cfg, checkpoint)
+    return _test(Runner.from_cfg(cfg), cfg, checkpoint)
+
+
+def latest_checkpoint(work_dir: str) -> str | None:
+    """The checkpoint to go on from, or ``None``.
+
+    The one that MMEngine's ``last_checkpoint`` names; where that file was lost or
+    cut short by a kill, the last epoch's.
+    """
+    pointer = Path(work_dir) / "last_checkpoint"
+    named = Path(pointer.read_text().strip() or "/nowhere") if pointer.is_file() else None
+    if named is not None and named.is_file():
+        return str(named)
+    epochs = {int(p.stem.split("_")[1]): p for p in Path(work_dir).glob("epoch_*.pth") if p.stem[6:].isdigit()}
+    return str(epochs[max(epochs)]) if epochs else None
 
 
 def _best_checkpoint(runner: Runner) -> str:

@@ -45,6 +45,7 @@ class StoreWriter:
         self.header = json.loads(json.dumps(header))  # what a reader will see: tuples are lists there
         file = self.path / "manifest.json"
         self._known: dict[str, dict[str, Any]] = {}
+        self._was_complete = False
         if file.is_file():
             try:
                 old = json.loads(file.read_text(encoding="utf-8"))
@@ -76,6 +77,7 @@ class StoreWriter:
                 for record in table["shards"]:
                     self._known[record["file"]] = record
             self._created = old.get("created")
+            self._was_complete = bool(old.get("complete"))
             if old.get("tokenizer"):
                 self.header.setdefault("tokenizer", old["tokenizer"])
         else:
@@ -83,7 +85,10 @@ class StoreWriter:
         self._is_new = not file.is_file()
 
     def begin(self, created: str, package_version: str) -> None:
-        """Write a manifest that says 'not finished' (one rank calls it)."""
+        """Write a manifest that says 'not finished' (one rank calls it).
+
+        A finished store stays one: what may have been lost of it shows by its checksums.
+        """
         if self._is_new:
             # Records without a manifest are of who knows which settings: their shards are made anew.
             for pattern in ("captions", "images", "pairs/*", "refined/*"):
@@ -91,6 +96,8 @@ class StoreWriter:
                     beside.unlink()
         self._created = self._created or created
         self._package_version = package_version
+        if self._was_complete:
+            return
         tables: dict[str, Any] = {}
         for record in self._known.values():
             tables.setdefault(record["file"].rsplit("/", 1)[0], {"shards": []})["shards"].append(record)
