@@ -15,11 +15,11 @@ model = dict(
     head=dict(width=128, layers=4, heads=4),
 )
 # A decoder of this size learns from 4,000 captions in minutes at a rate that would be too high for the large one.
-optim_wrapper = dict(dtype="float32", optimizer=dict(lr=1e-3))
-train_cfg = dict(max_epochs=8)
+optim_wrapper = dict(dtype="float32", optimizer=dict(lr=2e-3))
+train_cfg = dict(max_epochs=10)
 param_scheduler = [
     dict(type="LinearLR", start_factor=1e-2, by_epoch=False, begin=0, end=50),
-    dict(type="LinearLR", start_factor=1.0, end_factor=0.0, by_epoch=True, convert_to_iter_based=True, begin=0, end=8),
+    dict(type="LinearLR", start_factor=1.0, end_factor=0.0, by_epoch=True, convert_to_iter_based=True, begin=0, end=10),
 ]
 default_hooks = dict(logger=dict(interval=10))
 auto_synthesize = True

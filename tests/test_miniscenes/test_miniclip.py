@@ -102,18 +102,19 @@ def test_the_projections_temperature_fits(clip):
 
 
 def test_a_linear_probe_tells_drawings_from_photos(clip):
-    captions = MiniScenesCaptions(600).read()[::2]
-    drawings = MiniScenesPainter().generate([c.text for c in captions], list(range(300)))
-    source = MiniScenesPhotos("train", 600)
+    captions = MiniScenesCaptions(2400).read()[::2]
+    drawings = MiniScenesPainter().generate([c.text for c in captions], list(range(1200)))
+    source = MiniScenesPhotos("train", 2400)
     feats = [
-        measures.image_features(clip[0], [source.load(i) for i in range(300)]),
+        measures.image_features(clip[0], [source.load(i) for i in range(1200)]),
         measures.image_features(clip[0], drawings),
     ]
-    labels = torch.arange(2).repeat_interleave(150)
-    fit, check = (torch.cat([f[part] for f in feats]) for part in (slice(0, 150), slice(150, 300)))
-    assert measures.linear_probe(fit, labels, check, labels) >= 0.95
+    # Three times as many to learn from as there are numbers in a feature, and other scenes to be tested on.
+    fit, check = (torch.cat([f[part] for f in feats]) for part in (slice(0, 800), slice(800, 1200)))
+    labels = [torch.arange(2).repeat_interleave(n) for n in (800, 400)]
+    assert measures.linear_probe(fit, labels[0], check, labels[1]) >= 0.95
     gap = float((feats[0].mean(0) - feats[1].mean(0)).norm())
-    halves = float((feats[0][:150].mean(0) - feats[0][150:].mean(0)).norm())
+    halves = float((feats[0][:600].mean(0) - feats[0][600:].mean(0)).norm())
     assert gap > 2 * halves
 
 
