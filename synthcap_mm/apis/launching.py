@@ -102,3 +102,25 @@ def init_distributed(cfg: Config) -> None:
         "broadcast_buffers": False,
         **cfg.get("model_wrapper_cfg", {}),
     }
+
+
+def run_store_tool(action: str, description: str) -> None:
+    """The command line of a tool that makes stores and has no options of its own.
+
+    Args:
+        action: function of :mod:`synthcap_mm.apis.workflow` that takes the config.
+        description: for ``--help``.
+    """
+    parser = argparse.ArgumentParser(description=description)
+    add_common_arguments(parser)
+    cfg = load_config(parser.parse_args())
+    init_distributed(cfg)
+
+    from synthcap_mm.apis import workflow
+
+    try:
+        getattr(workflow, action)(cfg)
+    except workflow.MissingInputsError as error:
+        raise SystemExit(str(error)) from error
+    except KeyboardInterrupt:
+        raise SystemExit("\nstopped; finished shards are kept, the same command goes on from them") from None
