@@ -28,10 +28,15 @@ METHODS = {
 #: One thing changed at a time.
 VARIANTS = {
     "synthcap-no_refine": Method("synthcap", "SynTIC, not refined", {"model.necks.0.phases": []}),
-    "synthcap-refine0.85": Method(
+    "synthcap-refine_far": Method(
         "synthcap",
-        "SynTIC, refined to 0.85",
-        {"model.necks.0.target_cosine": 0.85, "model.necks.0.steps": 40, "model.necks.0.pull": 0.0},
+        "SynTIC, refined far (15 steps toward 0.85)",
+        {
+            "model.necks.0.target_cosine": 0.85,
+            "model.necks.0.steps": 15,
+            "model.necks.0.lr": 0.1,
+            "model.necks.0.pull": 0.0,
+        },
     ),
     "synthcap-one_of_20": Method(
         "synthcap",
