@@ -34,9 +34,10 @@ synthesis = dict(
         config="yolox/yolox_nano_8xb8-300e_coco.py",
         checkpoint=data_root + "/yolox_nano/yolox_nano_mmdet.pth",
     ),
-    # A real photo lies at a cosine of 0.39 (Flickr8k) to 0.47 (COCO) from its own caption under this encoder (the data
+    # Under this encoder a real photo lies at a cosine of 0.39 (Flickr8k) to 0.47 (COCO) from its own caption (the data
     # root's README; photos it was not trained on). The nearest of 1,375 pool images lies at 0.63, one of the nearest
-    # 20 at 0.47 on average: so one of 20 is taken at random, in training as in the held-out split.
+    # 20 at 0.47 on average: the held-out split takes one of 20 at random, to be as hard as real photos. Training takes
+    # the nearest (synthcap.py): one of 20 was tried and lost on the held-out split, see docs/real_photos.md.
     images_per_caption=20,
     tokenizer=dict(kind="train", vocab_size=4096),
     holdout=0.01,  # 119 photos' captions: the epoch is chosen by them, never by the evaluation photos
