@@ -1,8 +1,8 @@
 """Train the mini-CLIP of the mini-world: config, tokenizer and weights.
 
 Sees photos of scenes that no split uses (never a drawing) and their captions.
-CPU only, one thread by default, a quarter of an hour; the same seed, versions and number of
-threads give the same weights.
+CPU only, one thread by default, a quarter of an hour. Seeded throughout; that the same seed, versions
+and number of threads give the same weights has not been tried.
 
 Example: ``python tools/misc/train_miniclip.py --out work_dirs/miniclip``
 """
