@@ -26,6 +26,20 @@ class StoreMissingError(StoreError, FileNotFoundError):
     """There is no store here, or not a whole one."""
 
 
+def read_manifest(file: Path) -> dict[str, Any]:
+    """A manifest that names its schema's version.
+
+    Raises:
+        StoreError: if the file is none.
+    """
+    try:
+        manifest = json.loads(file.read_text(encoding="utf-8"))
+        manifest["schema_version"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoreError(f"{file} is not a store's manifest: {error!r}. Delete the folder and make it anew.") from error
+    return manifest
+
+
 class ShardedTable:
     """A table in shards, each memory-mapped; rows are numbered over all of them.
 
@@ -158,13 +172,8 @@ class Store:
         )
         if not file.is_file():
             raise StoreMissingError(f"there is no store at {path} (no manifest.json). {make}")
-        try:
-            manifest = json.loads(file.read_text(encoding="utf-8"))
-            version = manifest["schema_version"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise StoreError(
-                f"{file} is not a store's manifest: {error!r}. Delete the folder and make it anew."
-            ) from error
+        manifest = read_manifest(file)
+        version = manifest["schema_version"]
         if version > SCHEMA_VERSION:
             raise StoreError(
                 f"the store {path} has schema {version}, this synthcap_mm reads up to {SCHEMA_VERSION}: "

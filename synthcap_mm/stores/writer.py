@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from synthcap_mm.stores.schema import SCHEMA_VERSION
 from synthcap_mm.stores.shards import shard_name, shard_problem, write_json, write_shard
-from synthcap_mm.stores.store import StoreError
+from synthcap_mm.stores.store import StoreError, read_manifest
 
 #: Manifest fields that change without changing what the store holds.
 _NOT_COMPARED = ("created", "package_version", "tables", "complete", "tokenizer", "schema_version", "encoder")
@@ -47,13 +47,8 @@ class StoreWriter:
         self._known: dict[str, dict[str, Any]] = {}
         self._was_complete = False
         if file.is_file():
-            try:
-                old = json.loads(file.read_text(encoding="utf-8"))
-                version = old["schema_version"]
-            except (ValueError, KeyError, TypeError) as error:
-                raise StoreError(
-                    f"{file} is not a store's manifest: {error!r}. Delete the folder to begin anew."
-                ) from error
+            old = read_manifest(file)
+            version = old["schema_version"]
             if version != SCHEMA_VERSION:
                 raise StoreError(f"{file} has schema {version}, this synthcap_mm writes {SCHEMA_VERSION}")
             from synthcap_mm.stores.fingerprint import describe_mismatch, same_encoder
