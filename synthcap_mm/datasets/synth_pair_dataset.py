@@ -41,7 +41,7 @@ class SynthPairDataset(Dataset):
     Raises:
         StoreMissingError: if there is no store; the message has the command.
         StoreError: if it is damaged, has no such table, or holds photos.
-        ValueError: if nothing is left to serve.
+        ValueError: if nothing is left to serve, or ``refined`` is asked for without ``pairs``.
     """
 
     def __init__(
@@ -56,6 +56,8 @@ class SynthPairDataset(Dataset):
     ) -> None:
         if image_choice not in ("first", "random", "best"):
             raise ValueError(f"image_choice is 'first', 'random' or 'best', not {image_choice!r}")
+        if refined and pairs is None:
+            raise ValueError("refined=True needs pairs: captions without images (pairs=None) have no refined features")
         self.store = Store.open(store, verify=verify)
         if self.store.manifest.get("kind") == "photos":
             raise StoreError(f"the store {store} holds photos, not captions to learn; CaptionEvalDataset reads those")
@@ -63,7 +65,7 @@ class SynthPairDataset(Dataset):
         self.image_choice = image_choice
         self.seed = seed
         self._pairs = None if pairs is None else self.store.pairs(pairs)
-        self._refined = self.store.refined(pairs) if refined and pairs is not None and split == "train" else None
+        self._refined = self.store.refined(pairs) if refined and split == "train" else None
         # Shared memory: worker processes that outlive an epoch see the new one.
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
         rows = self.store.caption_rows(split)

@@ -65,14 +65,15 @@ def image_flags(image: Image) -> list[str]:
     return ["black"] if pixels.mean() < 8 else ["uniform"]
 
 
-def _no_paths(value: Any) -> Any:
-    """Settings as a manifest may hold them: files by name, so that a store can be moved."""
+def _by_content(value: Any) -> Any:
+    """Settings as a manifest may hold them: files by name and checksum, so that a store can be moved."""
     if isinstance(value, dict):
-        return {k: _no_paths(v) for k, v in value.items()}
+        return {k: v if k == "kind" else _by_content(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_no_paths(v) for v in value]
-    if isinstance(value, Path) or (isinstance(value, str) and ("/" in value or "\\" in value) and Path(value).exists()):
-        return Path(value).name
+        return [_by_content(v) for v in value]
+    if isinstance(value, Path) or (isinstance(value, str) and Path(value).exists()):
+        path = Path(value)
+        return {"file": path.name, "sha256": file_sha256(path)} if path.is_file() else path.name
     return value
 
 
@@ -252,7 +253,7 @@ class PairFactory:
             "pool": None if pool is None else {"count": len(pool), "sha256": pool.sha256()},
             "tag_provider": None if tagger is None else tagger.provenance(),
             "refine": refine,
-            "tokenizer_settings": _no_paths(self.tokenizer_cfg),
+            "tokenizer_settings": _by_content(self.tokenizer_cfg),
         }
         writer = StoreWriter(self.store, header)
         if self.rank == 0:

@@ -129,6 +129,8 @@ def test_a_store_of_captions_only_serves_text(tiny_synthesis):
     sample = dataset[3]
     assert sample.source == "text" and sample.tags == []
     assert torch.equal(sample.feat, sample.text_feat)
+    with pytest.raises(ValueError, match="refined=True needs pairs"):
+        SynthPairDataset(tiny_synthesis["store"], pairs=None, refined=True)
     heldout = SynthPairDataset(tiny_synthesis["store"], pairs=None, split="heldout")
     assert heldout[0].source == "text" and len(heldout[0].references) == 2
     with pytest.raises(StoreError, match="no table 'pairs/default'"):

@@ -16,6 +16,7 @@ from synthcap_mm.pairs import PairFactory, encode_photos, has_store
 from synthcap_mm.pairs.factory import held_out, image_flags, seed_of
 from synthcap_mm.registry import DATASETS, MODELS
 from synthcap_mm.stores import Store, StoreError
+from synthcap_mm.stores.shards import file_sha256
 
 
 @DATASETS.register_module(force=True)
@@ -581,5 +582,17 @@ def test_a_store_knows_no_path_of_this_machine(tiny_synthesis, tiny_stores, tmp_
     PairFactory(**{**tiny_synthesis, "tokenizer": {"kind": "file", "path": file}}).run()
     manifest = Path(tiny_synthesis["store"], "manifest.json").read_text()
     assert str(tmp_path) not in manifest and str(Path(file).parent) not in manifest
-    assert json.loads(manifest)["tokenizer_settings"] == {"kind": "file", "path": "tokenizer.json"}
+    known = {"file": "tokenizer.json", "sha256": file_sha256(file)}
+    assert json.loads(manifest)["tokenizer_settings"] == {"kind": "file", "path": known}
     assert Path(tiny_synthesis["store"], "tokenizer.json").read_bytes() == Path(file).read_bytes()
+
+
+def test_a_tokenizer_file_with_other_content_makes_another_store(tiny_synthesis, tiny_stores, tmp_path):
+    file = tmp_path / "words.json"
+    file.write_bytes(Store.open(tiny_stores[0]).tokenizer_path.read_bytes())
+    settings = {**tiny_synthesis, "tokenizer": {"kind": "file", "path": str(file)}}
+    PairFactory(**settings).run()
+    PairFactory(**settings).run()
+    file.write_bytes(file.read_bytes() + b"\n")
+    with pytest.raises(StoreError, match=r"tokenizer_settings\.path\.sha256"):
+        PairFactory(**settings).run()
