@@ -7,6 +7,22 @@ synthesis = dict(
     generator=dict(_delete_=True, type="PairedPhotos", pool=dict(type="MiniScenesPhotos", split="train", num=4000)),
     refine=None,
 )
-model = dict(store=store, necks=[dict(type="PrefixProjector", in_dim=256, width=128, prefix_length=4, kind="mlp")])
+projector = dict(type="PrefixProjector", in_dim=256, width=128, prefix_length=4, kind="mlp", input_scale=16.0)
+model = dict(store=store, necks=[projector])
 train_dataloader = dict(dataset=dict(store=store, refined=False))
 val_dataloader = dict(dataset=dict(store=store))
+# As long as it helps: what bounds others is not to be bounded by time.
+epochs = 30
+train_cfg = dict(max_epochs=epochs, val_interval=3)
+param_scheduler = [
+    dict(type="LinearLR", start_factor=1e-2, by_epoch=False, begin=0, end=50),
+    dict(
+        type="LinearLR",
+        start_factor=1.0,
+        end_factor=0.0,
+        by_epoch=True,
+        convert_to_iter_based=True,
+        begin=0,
+        end=epochs,
+    ),
+]

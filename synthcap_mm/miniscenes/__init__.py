@@ -17,7 +17,7 @@ MINICLIP_CONFIG = str(_HERE / "miniclip" / "config.json")
 MINICLIP_WEIGHTS = str(_HERE / "miniclip" / "weights.safetensors")
 #: Merges of the mini-CLIP's tokenizer, for ``open_clip.SimpleTokenizer(bpe_path=...)``.
 MINICLIP_TOKENIZER = str(_HERE / "miniclip" / "bpe.txt.gz")
-#: One object name a line, for zero-shot tags.
+#: One name a line, for zero-shot tags: each kind of object in each of its colours.
 VOCABULARY_FILE = str(_HERE / "vocabulary.txt")
 #: Tokens of a caption, start and end included.
 MINICLIP_CONTEXT = 28

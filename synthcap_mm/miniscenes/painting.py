@@ -1,7 +1,7 @@
 """The two looks of the mini-world: photos, which stand for real images, and the painter's drawings.
 
 A photo has texture, light, shadows, clutter, noise and a tilted horizon; a
-drawing is flat, clean and outlined. The painter stands for a text-to-image
+drawing is flat, clean, outlined and washed out. The painter stands for a text-to-image
 model: it reads the caption's text and nothing else.
 """
 
@@ -35,8 +35,8 @@ _BACKDROP = {
     "bedroom": ((200, 180, 210), (150, 110, 90)),
     "bathroom": ((190, 225, 225), (205, 210, 215)),
 }
-_LIGHTING = {"day": (1.0, 1.0, 1.0), "sunset": (1.12, 0.76, 0.58), "night": (0.45, 0.5, 0.72)}
-_INK = (25, 25, 30)
+_LIGHTING = {"day": (1.0, 1.0, 1.0), "sunset": (1.12, 0.76, 0.58), "night": (0.6, 0.65, 0.85)}
+_INK = (70, 70, 75)
 
 
 def _tone(colour: Sequence[float], factor: float) -> tuple[int, int, int]:
@@ -75,7 +75,7 @@ def _background(scene: Scene, rng: np.random.Generator, size: int, photo: bool) 
     vary = (
         (lambda c: _tone(c, 0.85 + 0.3 * rng.random()))
         if photo
-        else (lambda c: _tone([0.6 * v + 0.4 * 255 for v in c], 1.0))
+        else (lambda c: _tone([0.2 * v + 0.8 * 255 for v in c], 1.0))
     )
     sky, ground = (vary(c) for c in _BACKDROP[place])
     horizon = 0.5 + (rng.random() - 0.5) * 0.16
@@ -184,17 +184,17 @@ def _tile(item: Placed, size: int, rng: np.random.Generator, photo: bool) -> Ima
     from PIL import Image, ImageDraw
 
     w, h = max(3, round(item.width * size)), max(3, round(item.height * size))
-    base = RGB[item.colour]
+    base = RGB[item.colour] if photo else tuple(0.8 * c + 0.2 * 255 for c in RGB[item.colour])
     if photo:
         base = tuple(c * (0.86 + 0.24 * rng.random()) + 14 * (rng.random() - 0.5) for c in base)
     tile = Image.new("RGBA", (w, h), (*_tone(base, 1.0), 0))
     draw = ImageDraw.Draw(tile)
-    outline = None if photo else _INK
     for form, name, tone, numbers in SHAPES[item.kind]:
         own = base if not name else RGB[name]
         if item.colour == "black" and not name:
             tone = 1 + (1 - tone) * 1.6 if tone < 1 else 1 + (tone - 1) * 4
         colour = (*_tone(own, tone), 255)
+        outline = None if photo else (*_tone(own, 0.45 * tone), 255)
         width = 0
         if form in "lo":
             *numbers, width = numbers

@@ -56,13 +56,13 @@ class Kind:
 _KINDS = (
     Kind("man", _CLOTH, "any", 0.52, 0.42, light=True),
     Kind("woman", _CLOTH, "any", 0.50, 0.46, light=True),
-    Kind("dog", _FUR, "any", 0.34, 1.25, light=True),
-    Kind("cat", (*_FUR, "orange"), "any", 0.32, 0.9, light=True),
+    Kind("dog", _FUR, "any", 0.37, 1.25, light=True),
+    Kind("cat", (*_FUR, "orange"), "any", 0.38, 0.9, light=True),
     Kind("horse", _FUR, "out", 0.46, 1.15, bears=True),
     Kind(
-        "bird", ("red", "yellow", "blue", "black", "white", "green", "brown"), "out", 0.24, 1.3, flies=True, light=True
+        "bird", ("red", "yellow", "blue", "black", "white", "green", "brown"), "out", 0.30, 1.3, flies=True, light=True
     ),
-    Kind("car", _PAINT, "out", 0.34, 1.9, bears=True),
+    Kind("car", _PAINT, "out", 0.36, 1.9, bears=True),
     Kind("bus", ("red", "yellow", "green", "blue", "white", "orange"), "out", 0.44, 1.6, bears=True),
     Kind("truck", _PAINT, "out", 0.40, 1.7, bears=True),
     Kind("bicycle", (*_PAINT, "pink", "purple"), "out", 0.36, 1.5),
@@ -70,18 +70,18 @@ _KINDS = (
     Kind("airplane", ("red", "yellow", "blue", "white", "gray", "green"), "out", 0.30, 1.9, flies=True),
     Kind("kite", _CLOTH, "out", 0.32, 0.9, flies=True),
     Kind("umbrella", _CLOTH, "out", 0.40, 1.05),
-    Kind("ball", _CLOTH, "any", 0.24, 1.0, light=True),
+    Kind("ball", _CLOTH, "any", 0.30, 1.0, light=True),
     Kind("balloon", _CLOTH, "any", 0.34, 0.62, flies=True),
     Kind("chair", _HOME, "any", 0.42, 0.75, bears=True),
     Kind("table", _HOME, "any", 0.34, 1.7, bears=True),
     Kind("lamp", _HOME, "in", 0.44, 0.62, light=True),
-    Kind("cup", _HOME, "any", 0.25, 1.15, light=True),
-    Kind("bottle", ("red", "green", "blue", "brown", "white", "black", "purple"), "any", 0.38, 0.38, light=True),
-    Kind("book", _HOME, "any", 0.24, 1.4, light=True),
-    Kind("clock", _HOME, "in", 0.30, 1.0, light=True),
-    Kind("hat", _CLOTH, "any", 0.24, 1.6, light=True),
+    Kind("cup", _HOME, "any", 0.32, 1.15, light=True),
+    Kind("bottle", ("red", "green", "blue", "brown", "white", "black", "purple"), "any", 0.46, 0.38, light=True),
+    Kind("book", _HOME, "any", 0.30, 1.4, light=True),
+    Kind("clock", _HOME, "in", 0.34, 1.0, light=True),
+    Kind("hat", _CLOTH, "any", 0.29, 1.6, light=True),
     Kind("vase", _HOME, "in", 0.42, 0.6, light=True),
-    Kind("cake", ("pink", "white", "brown", "yellow", "blue", "purple"), "in", 0.30, 1.2, light=True),
+    Kind("cake", ("pink", "white", "brown", "yellow", "blue", "purple"), "in", 0.33, 1.2, light=True),
     Kind("teddy", ("brown", "white", "pink", "blue", "yellow", "purple"), "any", 0.36, 0.8, light=True),
     Kind("suitcase", _HOME, "any", 0.34, 1.2, bears=True),
 )
@@ -189,7 +189,7 @@ def sample_group(rng: np.random.Generator, kind: str, most: int = 4) -> Group:
     size = pick(rng, SIZES, (0.2, 0.6, 0.2))
     if kind in ("man", "woman"):
         size = "normal"
-    count = pick(rng, range(1, most + 1), (0.64, 0.18, 0.11, 0.07)[:most])
+    count = pick(rng, range(1, most + 1), (0.76, 0.13, 0.07, 0.04)[:most])
     return Group(kind, colour, size, count)
 
 
@@ -199,7 +199,7 @@ def _draft(rng: np.random.Generator) -> Scene:
     kinds = kinds_of(place)
     main = pick(rng, kinds)
     other = relation = None
-    if rng.random() < 0.62:
+    if rng.random() < 0.8:
         others = [k for k in kinds if k != main and not KINDS[k].flies]
         other_kind = pick(rng, others)
         relation = pick(rng, relations_of(main, other_kind))

@@ -277,7 +277,7 @@ _TOP = {
     "table": 0.1,
     "suitcase": 0.2,
 }
-_FACTOR = {"small": 0.8, "normal": 1.12, "large": 1.45}
+_FACTOR = {"small": 1.0, "normal": 1.4, "large": 1.8}
 
 
 @dataclass(slots=True)
@@ -330,7 +330,7 @@ def layout(scene: Scene, rng: np.random.Generator) -> list[Placed]:
         middle = 0.5 + jitter(0.1)
         first, second = (middle - 0.25, middle + 0.25) if relation == "left" else (middle + 0.25, middle - 0.25)
         foot = 0.84 + jitter(0.1)
-        return _members(a, first, foot + jitter(0.06), 0.5, rng) + _members(b, second, foot + jitter(0.06), 0.5, rng)
+        return _members(a, first, foot + jitter(0.06), 0.54, rng) + _members(b, second, foot + jitter(0.06), 0.54, rng)
     if relation == "above":
         lower = _members(b, 0.5 + jitter(0.3), 0.92 + jitter(0.06), 0.7, rng)
         top = min(p.foot - p.height for p in lower)

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from synthcap_mm.datasets.sources import Caption
 
-#: Captions of one training scene (assumed; COCO has five).
-CAPTIONS_PER_SCENE = 2
+#: Captions of one training scene (assumed; COCO has five): as many scenes as captions teach most.
+CAPTIONS_PER_SCENE = 1
 
 
 def scene_key(split: str, seed: int, index: int) -> str:
@@ -32,7 +32,7 @@ def _check(name: str, num: int, seed: int) -> None:
 
 @DATASETS.register_module()
 class MiniScenesCaptions:
-    """Captions of training scenes, two a scene; the scenes themselves are not kept.
+    """Captions of training scenes, one a scene; the scenes themselves are not kept.
 
     Args:
         num: number of captions. Defaults to 4000 (the project's plan).
@@ -50,7 +50,7 @@ class MiniScenesCaptions:
         return self.num
 
     def read(self) -> list[Caption]:
-        """The captions; ``group`` is the scene's key, ``id`` the same with ``-0`` or ``-1``."""
+        """The captions; ``group`` is the scene's key, ``id`` the same with ``-0``."""
         from synthcap_mm.datasets.sources import Caption
 
         found = []
@@ -80,10 +80,10 @@ class MiniScenesPhotos:
             scenes behind ``MiniScenesCaptions(num, seed)``, with the captions'
             groups as keys, for the upper bound. Defaults to ``'val'``.
         num: number of photos; for ``'train'``, of the captions behind whose
-            scenes the photos lie (two a scene). Defaults to 300 (the project's plan).
+            scenes the photos lie. Defaults to 300 (the project's plan).
         seed: which scenes. Defaults to 0.
         references: captions of each photo; for ``'train'`` they are the
-            training captions, two whatever is said here. Defaults to 5.
+            training captions, whatever is said here. Defaults to 5.
         size: side of a photo in pixels. Defaults to 64 (assumed).
 
     Raises:

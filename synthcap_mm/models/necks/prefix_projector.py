@@ -29,6 +29,9 @@ class PrefixProjector(BaseNeck):
             half of its output, ClipCap's choice, assumed.
         kind (str): ``'mlp'``, two layers with tanh between, ClipCap's choice and
             assumed; or ``'linear'``, DeCap's. Defaults to ``'mlp'``.
+        input_scale (float): what features are multiplied by first. Defaults to 1.0. The entries of an L2-normalised
+            feature are about 1/√D, while layers are initialised for entries of about 1: a decoder trained from
+            scratch on few captions learns far faster with √D (assumed; measured on the mini-world).
         dropout (float): dropout on the MLP's hidden layer, or on the feature
             before ``'linear'``, in phase ``'train'``. Defaults to 0.0, as in both.
 
@@ -37,8 +40,8 @@ class PrefixProjector(BaseNeck):
         (autocast's under autocast).
 
     Raises:
-        ValueError: if ``kind`` is unknown, a size is not positive or ``dropout``
-            is not in [0, 1); in use, if features are not ``(B, in_dim)``.
+        ValueError: if ``kind`` is unknown, a size or ``input_scale`` is not positive or
+            ``dropout`` is not in [0, 1); in use, if features are not ``(B, in_dim)``.
     """
 
     def __init__(
@@ -48,6 +51,7 @@ class PrefixProjector(BaseNeck):
         prefix_length: int = 10,
         hidden_dim: int | None = None,
         kind: str = "mlp",
+        input_scale: float = 1.0,
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
@@ -60,9 +64,12 @@ class PrefixProjector(BaseNeck):
             raise ValueError(
                 f"PrefixProjector: 'hidden_dim' is for kind='mlp' and at least 1; got {hidden_dim} with kind={kind!r}."
             )
+        if not input_scale > 0:
+            raise ValueError(f"PrefixProjector: 'input_scale' must be positive, got {input_scale}.")
         if not 0 <= dropout < 1:
             raise ValueError(f"PrefixProjector: 'dropout' must be in [0, 1), got {dropout}.")
         self.in_dim, self.width, self.prefix_length, self.dropout = in_dim, width, prefix_length, dropout
+        self.input_scale = input_scale
         out_dim = width * prefix_length
         self.hidden: nn.Linear | None = None
         if kind == "mlp":
@@ -78,7 +85,7 @@ class PrefixProjector(BaseNeck):
                 f"PrefixProjector: features must be (B, {self.in_dim}), got {tuple(feats.shape)}; set 'in_dim' to the "
                 "encoder's embed_dim, and let the projector be the last neck."
             )
-        feats = feats.to(self.output.weight.dtype)
+        feats = (feats * self.input_scale).to(self.output.weight.dtype)
         if self.hidden is not None:
             feats = self.hidden(feats).tanh()
         # The phase decides, not self.training: see BaseNeck.

@@ -69,6 +69,16 @@ def test_linear_projector_is_linear():
     torch.testing.assert_close(out.flatten(1), feats @ neck.output.weight.T + neck.output.bias)
 
 
+def test_projector_scales_its_input():
+    torch.manual_seed(0)
+    plain = PrefixProjector(4, width=6, prefix_length=2)
+    scaled = PrefixProjector(4, width=6, prefix_length=2, input_scale=2.0)
+    scaled.load_state_dict(plain.state_dict())
+    feats = unit(2, 4)
+    expected = plain(PrefixBatch(2 * feats, "real"), "predict")[0].feats
+    torch.testing.assert_close(scaled(PrefixBatch(feats, "real"), "predict")[0].feats, expected)
+
+
 def test_phase_not_training_mode_decides_on_dropout():
     neck = PrefixProjector(8, width=6, prefix_length=2, dropout=0.5)
     batch = PrefixBatch(unit(4, 8), "pseudo")
@@ -89,6 +99,7 @@ def test_projector_in_half_precision_takes_float32_features():
         ({"kind": "conv"}, "unknown 'kind' 'conv'"),
         ({"prefix_length": 0}, "'prefix_length' must be at least 1"),
         ({"kind": "linear", "hidden_dim": 5}, "'hidden_dim' is for kind='mlp'"),
+        ({"input_scale": 0.0}, "'input_scale' must be positive"),
         ({"dropout": 1.0}, "'dropout' must be in"),
     ],
 )
