@@ -37,6 +37,7 @@ class SynthCaptioner(BaseModel):
 
     Raises:
         StoreMissingError: if there is no store at ``store``.
+        StoreError: if a neck's memory was made with another encoder than ``store``.
     """
 
     def __init__(
@@ -73,8 +74,26 @@ class SynthCaptioner(BaseModel):
             for neck in self.necks:
                 if getattr(neck, "memory_path", "") is None:
                     neck.memory_path = str(store)
+                if hasattr(neck, "expect_rows_of"):
+                    # Compared at the first training batch: a captioner that only predicts may have another memory.
+                    neck.expect_rows_of(pair_store, check=False)
+            self.check_memories(self.encoder)
         # A hook, since MMEngine walks the modules by itself when it saves, and honours these only.
         self.register_state_dict_post_hook(self._add_identities)
+
+    def check_memories(self, encoder: dict[str, Any], what: str = "the captioner") -> None:
+        """Refuse necks whose memory was made with another encoder.
+
+        Args:
+            encoder: fingerprint of the encoder whose features come in.
+            what: whose it is, for the message. Default ``'the captioner'``.
+
+        Raises:
+            StoreError: naming the memory, and both encoders.
+        """
+        for neck in self.necks:
+            if hasattr(neck, "expect_encoder"):
+                neck.expect_encoder(encoder, what)
 
     # ---- what a checkpoint says of the parts that are not in it
     @staticmethod
@@ -117,6 +136,7 @@ class SynthCaptioner(BaseModel):
                     + describe_mismatch(encoder, self.encoder)
                 )
             self.encoder = encoder
+            self.check_memories(encoder, "the checkpoint")
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
@@ -142,6 +162,8 @@ class SynthCaptioner(BaseModel):
                     "model.backbone is not the encoder that the captioner was trained with: "
                     + describe_mismatch(self.encoder, backbone.fingerprint())
                 )
+            if self.encoder is None:
+                self.check_memories(backbone.fingerprint(), "model.backbone")
             self._backbone.append(backbone)
         return self._backbone[0]
 
