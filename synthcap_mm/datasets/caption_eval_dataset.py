@@ -53,7 +53,12 @@ class CaptionEvalDataset(Dataset):
                     f"{message}. None is left to score: mend the files and run tools/encode_images.py again."
                 )
             print_log(f"{message}; the others are scored (allow_missing=True)", logger="current", level=30)
-        self.metainfo: dict[str, Any] = {"store": str(store), "photos": len(self._rows), "missing": int(flagged.sum())}
+        self.metainfo: dict[str, Any] = {
+            "store": str(store),
+            "photos": len(self._rows),
+            "missing": int(flagged.sum()),
+            "keys": [self.store.images.value("key", int(row)) for row in self._rows],
+        }
         self._references: dict[str, list[str]] = {}
         if self.store.has("captions"):
             table = self.store.captions

@@ -159,7 +159,7 @@ class TextMemoryProjection(BaseNeck):
         if own is not None and not same_encoder(own, encoder):
             raise StoreError(
                 f"TextMemoryProjection: {where} was made with another encoder than {what}: "
-                f"{describe_mismatch(own, encoder)}. Name a memory of the same encoder, or make that store anew with it."
+                f"{describe_mismatch(own, encoder)}. Name a memory of the same encoder, or make the store anew."
             )
 
     def _compare_rows(self) -> None:
