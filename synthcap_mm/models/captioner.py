@@ -37,6 +37,7 @@ class SynthCaptioner(BaseModel):
 
     Raises:
         StoreMissingError: if there is no store at ``store``.
+        ValueError: if prefix, prompt and caption may be longer than the head's ``positions``.
         StoreError: if a neck's memory was made with another encoder than ``store``.
     """
 
@@ -66,6 +67,7 @@ class SynthCaptioner(BaseModel):
         }
         self.head = MODELS.build({**special, **head})
         self.necks = nn.ModuleList(MODELS.build(neck) for neck in necks)
+        self._check_positions()
         self._backbone_cfg = backbone
         self._backbone: list[nn.Module] = []  # in a list: frozen, and no part of the state_dict
         self.encoder: dict[str, Any] | None = None
@@ -80,6 +82,21 @@ class SynthCaptioner(BaseModel):
             self.check_memories(self.encoder)
         # A hook, since MMEngine walks the modules by itself when it saves, and honours these only.
         self.register_state_dict_post_hook(self._add_identities)
+
+    def _check_positions(self) -> None:
+        positions = getattr(self.head, "positions", None)
+        prefix = getattr(self.necks[-1], "prefix_length", None) if len(self.necks) else None
+        if positions is None or prefix is None:  # parts of the user's own that do not say
+            return
+        data = self.data_preprocessor
+        prompt = 0 if data.prompt is None else data.max_prompt_length
+        longest = prefix + prompt + 1 + data.max_length
+        if longest > positions:
+            raise ValueError(
+                f"head.positions is {positions}, but a sequence may have {longest}: necks[-1].prefix_length {prefix} + "
+                f"data_preprocessor.max_prompt_length {prompt} + 1 (begin token) + data_preprocessor.max_length "
+                f"{data.max_length}. Raise head.positions (fixed in a pretrained decoder) or lower one of the others."
+            )
 
     def check_memories(self, encoder: dict[str, Any], what: str = "the captioner") -> None:
         """Refuse necks whose memory was made with another encoder.

@@ -116,6 +116,17 @@ def test_memory_and_tokenizer_come_from_the_store(tiny_model, tiny_stores):
     assert str(model.data_preprocessor.tokenizer.path).startswith(tiny_stores[0])
 
 
+def test_too_few_positions_are_refused_when_the_captioner_is_built(tiny_model):
+    tiny_model["head"]["positions"] = 2 + 32 + 1 + 16
+    MODELS.build(tiny_model)
+    tiny_model["head"]["positions"] -= 1
+    with pytest.raises(
+        ValueError, match=r"head\.positions is 50.* 51: .*prefix_length 2 .*max_prompt_length 32 .*"
+    ) as e:
+        MODELS.build(tiny_model)
+    assert "max_length 16" in str(e.value)
+
+
 # ---- the memory's encoder
 @pytest.fixture()
 def other_store(tiny_synthesis):
