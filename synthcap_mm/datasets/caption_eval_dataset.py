@@ -1,9 +1,11 @@
-"""Photos with references, encoded beforehand."""
+"""Photos with references, encoded beforehand or as images."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+from mmengine.logging import print_log
 from torch.utils.data import Dataset
 
 from synthcap_mm.datasets.features import as_feature
@@ -14,22 +16,74 @@ from synthcap_mm.structures import CaptionSample
 
 @DATASETS.register_module()
 class CaptionEvalDataset(Dataset):
-    """Real photos from a store made by ``tools/encode_images.py``, so that an evaluation costs decoding only.
+    """Real photos to be captioned: from a store, or as they are.
+
+    From a ``store`` made by ``tools/encode_images.py`` they come encoded and tagged,
+    so that an evaluation costs decoding only. From a photo source (``photos``) they
+    come as images, which the captioner encodes by its ``model.backbone``. The tags
+    are left out then: for a captioner with a prompt of tags, which would see
+    none, make a store with a ``tag_provider``.
 
     Args:
-        store: the store's folder.
+        store: the store's folder. Default ``None``: there are ``photos``.
         allow_missing: serve the rest when some photos could not be decoded, and say
             how many are missing. Default ``False``: refuse, since a score over fewer
-            photos is another score.
+            photos is another score. Of ``photos``, a damaged one is refused when it is
+            met; to count them beforehand, ``True`` decodes all of them once more.
         verify: see :meth:`Store.open`. Default ``'size'``.
+        photos: config of a photo source, e.g. ``dict(type='CocoPhotos', ann_file=...,
+            image_root=...)`` (a captions json, read with pycocotools), ``PhotoFolder`` or any
+            other with ``keys``, ``load`` and ``references``. Default ``None``: there is a ``store``.
 
     Raises:
         StoreMissingError: if there is no store; the message has the command.
         StoreError: if it is no store of photos, photos are missing from it and
             ``allow_missing`` is not set, or none is left.
+        ValueError: if both or none of ``store`` and ``photos`` are given; if no photo decodes.
     """
 
-    def __init__(self, store: str, allow_missing: bool = False, verify: str = "size") -> None:
+    def __init__(
+        self,
+        store: str | None = None,
+        allow_missing: bool = False,
+        verify: str = "size",
+        photos: dict[str, Any] | None = None,
+    ) -> None:
+        if (store is None) == (photos is None):
+            raise ValueError(
+                "CaptionEvalDataset takes either store=, the folder of a store of photos, or photos=, the config of a "
+                f"photo source such as dict(type='CocoPhotos', ...); {'none' if store is None else 'both'} given"
+            )
+        self.store: Store | None = None
+        self._photos: Any = None
+        if store is not None:
+            self._open_store(store, allow_missing, verify)
+        else:
+            self._open_photos(photos, allow_missing)
+
+    def _open_photos(self, photos: dict[str, Any], allow_missing: bool) -> None:
+        self._photos = DATASETS.build(photos)
+        rows, bad = list(range(len(self._photos))), []
+        if allow_missing:
+            for row in rows:
+                try:
+                    self._photos.load(row)
+                except ValueError as error:
+                    bad.append((row, error))
+            damaged = {row for row, _ in bad}
+            rows = [row for row in rows if row not in damaged]
+        where = self._photos.describe()
+        if bad:
+            names = ", ".join(str(self._photos.keys[row]) for row, _ in bad[:5])
+            message = f"{len(bad)} of {len(self._photos)} photos of {where} could not be used: {names}"
+            if not rows:
+                raise ValueError(f"{message}. None is left to score; the first: {bad[0][1]}")
+            print_log(f"{message}; the others are scored (allow_missing=True)", logger="current", level=30)
+        self._rows = np.array(rows)
+        keys = [str(self._photos.keys[row]) for row in rows]
+        self.metainfo: dict[str, Any] = {"store": where, "photos": len(rows), "missing": len(bad), "keys": keys}
+
+    def _open_store(self, store: str, allow_missing: bool, verify: str) -> None:
         self.store = Store.open(store, verify=verify)
         if self.store.manifest.get("kind") != "photos":
             raise StoreError(
@@ -46,14 +100,17 @@ class CaptionEvalDataset(Dataset):
                     f"{message}. Mend the files and run tools/encode_images.py again, or set allow_missing=True to "
                     "score the rest (a score over fewer photos is another score)."
                 )
-            from mmengine.logging import print_log
-
             if flagged.all():
                 raise StoreError(
                     f"{message}. None is left to score: mend the files and run tools/encode_images.py again."
                 )
             print_log(f"{message}; the others are scored (allow_missing=True)", logger="current", level=30)
-        self.metainfo: dict[str, Any] = {"store": str(store), "photos": len(self._rows), "missing": int(flagged.sum())}
+        self.metainfo = {
+            "store": str(store),
+            "photos": len(self._rows),
+            "missing": int(flagged.sum()),
+            "keys": [self.store.images.value("key", int(row)) for row in self._rows],
+        }
         self._references: dict[str, list[str]] = {}
         if self.store.has("captions"):
             table = self.store.captions
@@ -64,8 +121,24 @@ class CaptionEvalDataset(Dataset):
         return len(self._rows)
 
     def __getitem__(self, index: int) -> CaptionSample:
-        """One photo; its ``references`` are empty when there are none."""
+        """One photo, as feature and tags (store) or as image; its ``references`` are empty when there are none.
+
+        Raises:
+            ValueError: if the feature is not finite, or the photo does not decode; it is named.
+        """
         row = int(self._rows[index])
+        if self._photos is not None:
+            key = str(self._photos.keys[row])
+            try:
+                image = self._photos.load(row)
+            except ValueError as error:
+                raise ValueError(
+                    f"photo {key!r} cannot be used: {error}. Mend the file, or set allow_missing=True to score the "
+                    "rest (a score over fewer photos is another score)."
+                ) from error
+            return CaptionSample(
+                sample_id=row, key=key, source="real", image=image, references=self._photos.references(row)
+            )
         images = self.store.images
         key = images.value("key", row)
         return CaptionSample(

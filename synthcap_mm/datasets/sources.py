@@ -99,6 +99,17 @@ def _read_text(path: Path) -> str:
     return text
 
 
+def _check_characters(where: str, *texts: str | None) -> None:
+    """Refuse half a character, which JSON's escapes can write but no file can hold."""
+    for text in texts:
+        half = re.search("[\ud800-\udfff]", text or "")
+        if half:
+            raise ValueError(
+                f"{where}: half of a surrogate pair, \\u{ord(half[0]):04x}, is no character; write the whole pair, or "
+                "remove it"
+            )
+
+
 def _lines(text: str) -> list[str]:
     # not str.splitlines, which also cuts at U+2028 and the like
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
@@ -194,8 +205,10 @@ def _read_token(path: Path, text: str) -> list[_Raw]:
 
 
 def _read_csv(path: Path, text: str) -> list[_Raw]:
-    delimiter = _delimiter(_lines(text.lstrip())[0])
-    reader = csv.reader(io.StringIO(text.lstrip(), newline=""), delimiter=delimiter)
+    body = text.lstrip()
+    skipped = len(_lines(text[: len(text) - len(body)] + "x")) - 1  # blank lines in front of the header
+    delimiter = _delimiter(_lines(body)[0])
+    reader = csv.reader(io.StringIO(body, newline=""), delimiter=delimiter)
     columns = [name.strip().lower() for name in next(reader)]
 
     def column(names: Sequence[str]) -> int | None:
@@ -204,15 +217,15 @@ def _read_csv(path: Path, text: str) -> list[_Raw]:
     caption, id_, group = column(_CAPTION_COLUMNS), column(_ID_COLUMNS), column(_GROUP_COLUMNS)
     if caption is None:
         raise ValueError(
-            f"{path}, line 1: no caption column among {', '.join(columns)}; name one of them 'caption' "
+            f"{path}, line {1 + skipped}: no caption column among {', '.join(columns)}; name one of them 'caption' "
             "in the header (for a file of one caption a line, set format='text')"
         )
     raws: list[_Raw] = []
     seen: Counter[str] = Counter()
-    line = 2
+    line = 2 + skipped
     try:
         for row in reader:
-            where, line = f"line {line}", reader.line_num + 1
+            where, line = f"line {line}", reader.line_num + skipped + 1
             if not row:
                 continue
             if len(row) != len(columns):
@@ -231,7 +244,7 @@ def _read_csv(path: Path, text: str) -> list[_Raw]:
                 key = where.removeprefix("line ")
             raws.append(_Raw(where, key, row[caption], name))
     except csv.Error as error:
-        raise ValueError(f"{path}, line {reader.line_num}: not valid csv: {error}") from None
+        raise ValueError(f"{path}, line {reader.line_num + skipped}: not valid csv: {error}") from None
     return raws
 
 
@@ -296,6 +309,18 @@ def _read_coco(path: Path, text: str) -> list[_Raw]:
 def _karpathy_images(path: Path, data: Any, split: str | None) -> list[tuple[int, dict[str, Any]]]:
     """The images of a split with their index; 'train' takes 'restval' too, as the field does."""
     images = list(enumerate(_entries(path, data, "images", ("sentences", "split"))))
+    for n, image in images:
+        if not isinstance(image["sentences"], list):
+            raise ValueError(
+                f"{path}, images[{n}].sentences: expected a list of objects with 'raw', found "
+                f"{type(image['sentences']).__name__}; mend or remove that image"
+            )
+        for m, sentence in enumerate(image["sentences"]):
+            if not isinstance(sentence, dict):
+                raise ValueError(
+                    f"{path}, images[{n}].sentences[{m}]: expected an object with 'raw', found "
+                    f'{type(sentence).__name__}; write it as {{"raw": "..."}}'
+                )
     if split is None:
         return images
     splits = (split, "restval") if split == "train" else (split,)
@@ -310,8 +335,6 @@ def _read_karpathy(path: Path, text: str, split: str | None) -> list[_Raw]:
     raws = []
     for n, image in _karpathy_images(path, json.loads(text), split):
         for m, sentence in enumerate(image["sentences"]):
-            if not isinstance(sentence, dict):
-                raise ValueError(f"{path}, images[{n}].sentences[{m}]: expected an object with 'raw'")
             where = f"images[{n}].sentences[{m}].raw"
             group = str(image.get("imgid", n))
             raws.append(_Raw(where, str(sentence.get("sentid", f"{group}#{m}")), sentence.get("raw"), group))
@@ -462,6 +485,7 @@ class CaptionFile:
         for raw in raws:
             if raw.text is not None and not isinstance(raw.text, str):
                 raise ValueError(f"{self.path}, {raw.where}: expected text, found {type(raw.text).__name__}")
+            _check_characters(f"{self.path}, {raw.where}", raw.text, raw.id, raw.group)
             if not raw.id:
                 raise ValueError(f"{self.path}, {raw.where}: the id is empty")
             if raw.id in seen:
@@ -599,6 +623,7 @@ def _clean_references(origin: str, key: str, captions: Iterable[Any]) -> list[st
     for caption in captions:
         if not isinstance(caption, str) or not caption.strip():
             raise ValueError(f"{origin}: a reference caption of {key} is empty or no text: {caption!r}")
+        _check_characters(f"{origin}: a reference caption of {key!a}", caption)
         cleaned.append(" ".join(caption.split()))
     return cleaned
 
@@ -674,6 +699,10 @@ class PhotoFolder(PhotoSource):
         for key, captions in references.items():
             if isinstance(captions, str):
                 raise ValueError(f"{where}: the references of {key} are one string; a list of strings is expected")
+            if not isinstance(captions, (list, tuple)):
+                raise ValueError(
+                    f"{where}: the references of {key} are of type {type(captions).__name__}; give a list of strings"
+                )
             cleaned[key] = _clean_references(where, key, captions)
         super().__init__({key: paths[key] for key in sorted(paths)}, cleaned, str(root))
 
@@ -705,6 +734,12 @@ class CocoPhotos(PhotoSource):
         ann_file, image_root = Path(ann_file), Path(image_root)
         data = _read_json(ann_file)
         images = _entries(ann_file, data, "images", ("id", "file_name"))
+        for n, image in enumerate(images):
+            if not isinstance(image["file_name"], str):
+                raise ValueError(
+                    f"{ann_file}, images[{n}].file_name: expected text, found {image['file_name']!r}; quote it"
+                )
+            _check_characters(f"{ann_file}, images[{n}].file_name", image["file_name"])
         annotations = _entries(ann_file, data, "annotations", ("id", "image_id", "caption"))
         for field, values in (
             ("images[].id", [image["id"] for image in images]),

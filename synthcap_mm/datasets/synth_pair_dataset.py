@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import numpy as np
 import torch
+from mmengine.logging import print_log
 from torch.utils.data import Dataset
 
 from synthcap_mm.datasets.features import as_feature
 from synthcap_mm.registry import DATASETS
 from synthcap_mm.stores import Store, StoreError
 from synthcap_mm.structures import CaptionSample, group_id
+
+#: With fewer held-out groups than this, CIDEr says nothing; chosen by hand.
+FEW_GROUPS = 20
 
 
 @DATASETS.register_module()
@@ -20,7 +25,10 @@ class SynthPairDataset(Dataset):
 
     Nothing but two small integers a caption is held in memory: features, texts and
     detections are read from the mapped store. Captions none of whose images is
-    usable (flagged) are left out and counted in :attr:`metainfo`.
+    usable (flagged) are left out and counted in :attr:`metainfo`; that of held-out
+    captions has their ``keys`` too, by which metrics know who is missing.
+    A warning says so when the held-out captions are of fewer than 20 groups, too
+    few to choose a checkpoint by CIDEr.
 
     Args:
         store: the store's folder.
@@ -34,14 +42,15 @@ class SynthPairDataset(Dataset):
             use them, since real photos are not optimised either.
         image_choice: which image of a caption with several: ``'first'``,
             ``'random'`` (a function of seed, epoch and sample) or ``'best'`` (highest
-            cosine with the caption). Default ``'first'``.
+            cosine with the caption). Default ``'first'``; with ``pairs=None`` nothing else.
         seed: for ``'random'``. Default 0.
         verify: see :meth:`Store.open`. Default ``'size'``.
 
     Raises:
         StoreMissingError: if there is no store; the message has the command.
         StoreError: if it is damaged, has no such table, or holds photos.
-        ValueError: if nothing is left to serve, or ``refined`` is asked for without ``pairs``.
+        ValueError: if nothing is left to serve, or ``refined`` or a choice among images
+            is asked for without ``pairs``.
     """
 
     def __init__(
@@ -58,6 +67,11 @@ class SynthPairDataset(Dataset):
             raise ValueError(f"image_choice is 'first', 'random' or 'best', not {image_choice!r}")
         if refined and pairs is None:
             raise ValueError("refined=True needs pairs: captions without images (pairs=None) have no refined features")
+        if image_choice != "first" and pairs is None:
+            raise ValueError(
+                f"image_choice={image_choice!r} needs pairs: captions without images (pairs=None) have none to choose "
+                "among; leave image_choice out, or name the pairs table (pairs='default')"
+            )
         self.store = Store.open(store, verify=verify)
         if self.store.manifest.get("kind") == "photos":
             raise StoreError(f"the store {store} holds photos, not captions to learn; CaptionEvalDataset reads those")
@@ -102,6 +116,17 @@ class SynthPairDataset(Dataset):
             for row in self.store.caption_rows("heldout"):
                 group, text = self._group(int(row)), self.store.captions.value("text", int(row))
                 self._references.setdefault(group, []).append(text)
+            self.metainfo["keys"] = [str(self.store.captions.value("id", int(row))) for row in rows]
+            groups = len({self._group(int(row)) for row in rows})
+            if groups < FEW_GROUPS:
+                # CIDEr weighs words by how few of the images have them: that of one image is always 0.
+                print_log(
+                    f"the held-out split of {store} is of {groups} group(s) only, fewer than {FEW_GROUPS}: CIDEr on it "
+                    "says little (of one image it is always 0), and so does a checkpoint chosen by it. Raise "
+                    "synthesis.holdout.",
+                    logger="current",
+                    level=logging.WARNING,
+                )
 
     def _group(self, row: int) -> str:
         return self.store.captions.value("group", row) or self.store.captions.value("id", row)

@@ -123,8 +123,10 @@ class CaptionMetric(BaseMetric):
     """BLEU-1 to BLEU-4, ROUGE-L and CIDEr (all ×100), and the mean length in words.
 
     Gathered over ranks by the images' keys. The samples that a distributed
-    sampler adds to make the ranks' shares equal count once; a missing, repeated
-    or unknown image is an error, never an average over fewer.
+    sampler adds to make the ranks' shares equal (``-size % ranks`` of them) count
+    once; a missing, repeated or unknown image is an error, never an average over
+    fewer. They are named where the dataset's ``metainfo['keys']`` tells which
+    images there are, as this project's datasets do.
 
     Args:
         metrics (Sequence[str]): of 'BLEU', 'ROUGE_L', 'CIDEr'. Defaults to all three.
@@ -208,18 +210,12 @@ class CaptionMetric(BaseMetric):
         return outcome[0]["metrics"]
 
     def _check_complete(self, results: Sequence[_Result], size: int, ranks: int) -> None:
-        """Every image of the dataset once, but for a sampler's padding (less than one a rank)."""
+        """Every image of the dataset once, but for the padding of a distributed sampler."""
         counts = Counter((result.sample_id, result.key) for result in results)
-        repeated = [key for (_, key), count in counts.items() if count > 1]
-        # a dataset of fewer images than ranks is repeated as often as it takes
-        padding = ranks - 1 if size >= ranks else ranks
-        if len(results) - len(counts) > padding:
-            raise ValueError(f"{len(repeated)} images were predicted more than once: {_few(repeated)}")
         known = (self.dataset_meta or {}).get("keys")
         if known is not None:
-            seen = {key for _, key in counts}
-            missing = [key for key in known if key not in seen]
-            unknown = sorted(seen - set(known))
+            seen, known = {key for _, key in counts}, set(known)
+            missing, unknown = sorted(known - seen), sorted(seen - known)
             if missing:
                 raise ValueError(f"{len(missing)} of {len(known)} images have no prediction: {_few(missing)}")
             if unknown:
@@ -228,6 +224,14 @@ class CaptionMetric(BaseMetric):
             raise ValueError(
                 f"there are predictions for {len(counts)} images, but the dataset has {size}: "
                 "an average over some of them would be another score"
+            )
+        repeated = [key for (_, key), count in counts.items() if count > 1]
+        # what the sampler adds to make the ranks' shares equal, and nothing else
+        padding = -size % ranks
+        if len(results) - len(counts) > padding:
+            raise ValueError(
+                f"{len(repeated)} images were predicted more than once: {_few(repeated)} "
+                f"(on {ranks} rank(s), {padding} repeats would be the sampler's padding of {size} images)"
             )
 
     def compute_metrics(self, results: Sequence[_Result]) -> dict[str, float]:

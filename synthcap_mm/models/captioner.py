@@ -37,6 +37,8 @@ class SynthCaptioner(BaseModel):
 
     Raises:
         StoreMissingError: if there is no store at ``store``.
+        ValueError: if prefix, prompt and caption may be longer than the head's ``positions``.
+        StoreError: if a neck's memory was made with another encoder than ``store``.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class SynthCaptioner(BaseModel):
         }
         self.head = MODELS.build({**special, **head})
         self.necks = nn.ModuleList(MODELS.build(neck) for neck in necks)
+        self._check_positions()
         self._backbone_cfg = backbone
         self._backbone: list[nn.Module] = []  # in a list: frozen, and no part of the state_dict
         self.encoder: dict[str, Any] | None = None
@@ -73,8 +76,41 @@ class SynthCaptioner(BaseModel):
             for neck in self.necks:
                 if getattr(neck, "memory_path", "") is None:
                     neck.memory_path = str(store)
+                if hasattr(neck, "expect_rows_of"):
+                    # Compared at the first training batch: a captioner that only predicts may have another memory.
+                    neck.expect_rows_of(pair_store, check=False)
+            self.check_memories(self.encoder)
         # A hook, since MMEngine walks the modules by itself when it saves, and honours these only.
         self.register_state_dict_post_hook(self._add_identities)
+
+    def _check_positions(self) -> None:
+        positions = getattr(self.head, "positions", None)
+        prefix = getattr(self.necks[-1], "prefix_length", None) if len(self.necks) else None
+        if positions is None or prefix is None:  # parts of the user's own that do not say
+            return
+        data = self.data_preprocessor
+        prompt = 0 if data.prompt is None else data.max_prompt_length
+        longest = prefix + prompt + 1 + data.max_length
+        if longest > positions:
+            raise ValueError(
+                f"head.positions is {positions}, but a sequence may have {longest}: necks[-1].prefix_length {prefix} + "
+                f"data_preprocessor.max_prompt_length {prompt} + 1 (begin token) + data_preprocessor.max_length "
+                f"{data.max_length}. Raise head.positions (fixed in a pretrained decoder) or lower one of the others."
+            )
+
+    def check_memories(self, encoder: dict[str, Any], what: str = "the captioner") -> None:
+        """Refuse necks whose memory was made with another encoder.
+
+        Args:
+            encoder: fingerprint of the encoder whose features come in.
+            what: whose it is, for the message. Default ``'the captioner'``.
+
+        Raises:
+            StoreError: naming the memory, and both encoders.
+        """
+        for neck in self.necks:
+            if hasattr(neck, "expect_encoder"):
+                neck.expect_encoder(encoder, what)
 
     # ---- what a checkpoint says of the parts that are not in it
     @staticmethod
@@ -117,6 +153,7 @@ class SynthCaptioner(BaseModel):
                     + describe_mismatch(encoder, self.encoder)
                 )
             self.encoder = encoder
+            self.check_memories(encoder, "the checkpoint")
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
@@ -142,6 +179,8 @@ class SynthCaptioner(BaseModel):
                     "model.backbone is not the encoder that the captioner was trained with: "
                     + describe_mismatch(self.encoder, backbone.fingerprint())
                 )
+            if self.encoder is None:
+                self.check_memories(backbone.fingerprint(), "model.backbone")
             self._backbone.append(backbone)
         return self._backbone[0]
 

@@ -1,10 +1,12 @@
 """Real photos as an evaluation gets them."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 
-from synthcap_mm.datasets import CaptionEvalDataset
+from synthcap_mm.datasets import CaptionEvalDataset, caption_eval_dataset
 from synthcap_mm.pairs import encode_photos
 from synthcap_mm.stores import Store, StoreError, StoreMissingError
 
@@ -44,10 +46,8 @@ def test_photos_that_do_not_decode_are_refused_by_name(broken):
 
 
 def test_allowed_to_be_missing_they_are_counted_and_said(broken, monkeypatch):
-    import mmengine.logging
-
     said = []
-    monkeypatch.setattr(mmengine.logging, "print_log", lambda message, **kwargs: said.append(message))
+    monkeypatch.setattr(caption_eval_dataset, "print_log", lambda message, **kwargs: said.append(message))
     dataset = CaptionEvalDataset(broken, allow_missing=True)
     assert len(dataset) == 10 and dataset.metainfo["missing"] == 2
     assert [dataset[i].key for i in (1, 2, 6)] == ["photo 1.jpg", "photo 3.jpg", "photo 8.jpg"]
@@ -77,3 +77,53 @@ def test_a_store_of_pairs_is_no_set_of_photos(tiny_stores):
 def test_a_missing_store_names_the_command(tmp_path):
     with pytest.raises(StoreMissingError, match=r"tools/encode_images.py"):
         CaptionEvalDataset(str(tmp_path / "none"))
+
+
+# ---- photos as they are
+@pytest.fixture()
+def coco(tmp_path, tiny):
+    """Config of 12 photos with two references each, in COCO's format."""
+    source, folder = tiny.TinyPhotos(), tmp_path / "jpg"
+    folder.mkdir()
+    images, annotations = [], []
+    for i in range(len(source)):
+        name = f"photo {i}.png"
+        source.load(i).save(folder / name)
+        images.append({"id": i, "file_name": name})
+        for text in source.references(i):
+            annotations.append({"id": len(annotations), "image_id": i, "caption": text})
+    file = tmp_path / "captions.json"
+    file.write_text(json.dumps({"images": images, "annotations": annotations}))
+    return {"type": "CocoPhotos", "ann_file": str(file), "image_root": str(folder)}
+
+
+def test_photos_of_a_coco_json_come_as_images(coco, tiny):
+    dataset, source = CaptionEvalDataset(photos=coco), tiny.TinyPhotos()
+    assert len(dataset) == 12 and dataset.store is None
+    assert dataset.metainfo["keys"] == [f"photo {i}.png" for i in range(12)]
+    sample = dataset[5]
+    assert np.array_equal(np.asarray(sample.image), np.asarray(source.load(5)))
+    assert (sample.key, sample.source, sample.feat) == ("photo 5.png", "real", None)
+    assert sample.references == source.references(5) and sample.tags == []
+
+
+def test_a_photo_that_does_not_decode_is_refused_by_name_or_counted(coco, tmp_path, monkeypatch):
+    (tmp_path / "jpg" / "photo 7.png").write_bytes(b"no picture")
+    with pytest.raises(ValueError, match=r"photo 7\.png.*allow_missing=True"):
+        CaptionEvalDataset(photos=coco)[7]
+    said = []
+    monkeypatch.setattr(caption_eval_dataset, "print_log", lambda message, **kwargs: said.append(message))
+    dataset = CaptionEvalDataset(photos=coco, allow_missing=True)
+    assert len(dataset) == 11 and dataset.metainfo["missing"] == 1 and dataset[7].key == "photo 8.png"
+    assert "photo 7.png" not in dataset.metainfo["keys"]
+    assert len(said) == 1 and "1 of 12 photos" in said[0] and "photo 7.png" in said[0]
+    for i in range(12):
+        (tmp_path / "jpg" / f"photo {i}.png").write_bytes(b"no picture")
+    with pytest.raises(ValueError, match="None is left"):
+        CaptionEvalDataset(photos=coco, allow_missing=True)
+
+
+@pytest.mark.parametrize("given", [{}, {"store": "s", "photos": {"type": "TinyPhotos"}}])
+def test_a_store_or_photos_and_not_both(given):
+    with pytest.raises(ValueError, match=r"either store=.*or photos="):
+        CaptionEvalDataset(**given)

@@ -382,3 +382,57 @@ def test_real_photos(real_data):
     assert coco.load(0).mode == flickr.load(99).mode == "RGB"
     with pytest.raises(FileNotFoundError, match="4921 of 5000 photos"):
         CocoPhotos(real_data / "captions" / "coco_captions_val2017.json", real_data / "coco_mini" / "val2017")
+
+
+# ---- bad input says file, place and what is expected
+@pytest.mark.parametrize(
+    ("sentences", "said"),
+    [(None, r"images\[0\]\.sentences: .*found NoneType"), (["a dog"], r"images\[0\]\.sentences\[0\]: .*found str")],
+)
+def test_sentences_of_another_kind_are_refused(tmp_path, sentences, said):
+    from synthcap_mm.datasets.sources import CaptionFile, KarpathyPhotos
+
+    file = tmp_path / "dataset.json"
+    entry = {"filename": "a.png", "split": "test", "sentences": sentences}
+    file.write_text(json.dumps({"images": [entry]}))
+    with pytest.raises(ValueError, match=said):
+        CaptionFile(file, split="test").read()
+    with pytest.raises(ValueError, match=said):
+        KarpathyPhotos(file, tmp_path, "test")
+
+
+def test_a_file_name_that_is_a_number_is_refused(tmp_path):
+    from synthcap_mm.datasets.sources import CocoPhotos
+
+    file = tmp_path / "captions.json"
+    file.write_text(json.dumps({"images": [{"id": 1, "file_name": 5}], "annotations": []}))
+    with pytest.raises(ValueError, match=r"captions\.json, images\[0\]\.file_name: expected text, found 5"):
+        CocoPhotos(file, tmp_path)
+
+
+def test_references_that_are_no_list_are_refused(tmp_path):
+    from synthcap_mm.datasets.sources import PhotoFolder
+
+    (tmp_path / "a.png").write_bytes(b"x")
+    (tmp_path / "references.json").write_text(json.dumps({"a.png": 5}))
+    with pytest.raises(ValueError, match=r"references\.json: the references of a\.png are of type int"):
+        PhotoFolder(tmp_path, references=tmp_path / "references.json")
+
+
+def test_half_a_character_is_refused_where_it_stands(tmp_path):
+    from synthcap_mm.datasets.sources import CaptionFile
+
+    file = tmp_path / "captions.json"
+    file.write_text('[{"caption": "a dog"}, {"caption": "a \\ud83d cat"}]')
+    with pytest.raises(ValueError, match=r"\[1\]\.caption: half of a surrogate pair, \\ud83d") as caught:
+        CaptionFile(file).read()
+    str(caught.value).encode()  # and the message can be printed
+
+
+def test_blank_lines_before_the_header_count(tmp_path):
+    from synthcap_mm.datasets.sources import CaptionFile
+
+    file = tmp_path / "captions.csv"
+    file.write_text("\n\nimage,caption\na.png,a dog\nb.png,a cat,too much\n")
+    with pytest.raises(ValueError, match="line 5: 3 fields"):
+        CaptionFile(file).read()

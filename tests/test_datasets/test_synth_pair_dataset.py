@@ -131,6 +131,9 @@ def test_a_store_of_captions_only_serves_text(tiny_synthesis):
     assert torch.equal(sample.feat, sample.text_feat)
     with pytest.raises(ValueError, match="refined=True needs pairs"):
         SynthPairDataset(tiny_synthesis["store"], pairs=None, refined=True)
+    for choice in ("random", "best"):
+        with pytest.raises(ValueError, match=f"image_choice='{choice}' needs pairs"):
+            SynthPairDataset(tiny_synthesis["store"], pairs=None, image_choice=choice)
     heldout = SynthPairDataset(tiny_synthesis["store"], pairs=None, split="heldout")
     assert heldout[0].source == "text" and len(heldout[0].references) == 2
     with pytest.raises(StoreError, match="no table 'pairs/default'"):
@@ -154,6 +157,21 @@ def test_a_caption_without_a_group_is_its_own(tmp_path, tiny):
     heldout = SynthPairDataset(str(tmp_path / "s"), pairs=None, split="heldout")
     assert len(heldout) == 2 and all(len(heldout[i].references) == 1 for i in range(2))
     assert heldout[0].group == group_id(heldout[0].key)
+
+
+def test_few_held_out_groups_are_warned_of(tiny_stores, tiny_synthesis, monkeypatch):
+    from synthcap_mm.datasets import synth_pair_dataset
+
+    said = []
+    monkeypatch.setattr(synth_pair_dataset, "print_log", lambda message, **kwargs: said.append(message))
+    dataset = SynthPairDataset(tiny_stores[0], split="heldout")
+    assert len(said) == 1 and "2 group(s) only" in said[0] and "Raise synthesis.holdout" in said[0]
+    assert dataset.metainfo["keys"] == [dataset[i].key for i in range(len(dataset))]
+    SynthPairDataset(tiny_stores[0])
+    tiny_synthesis.update(captions={"type": "TinyCaptions", "num": 80}, holdout=0.5, refine=None)
+    PairFactory(**tiny_synthesis).run()
+    SynthPairDataset(tiny_synthesis["store"], split="heldout")
+    assert len(said) == 1
 
 
 # ---- several images

@@ -69,3 +69,21 @@ def test_stores_within_other_datasets_are_looked_at(tiny_stores, others):
     # a captioner that knows no encoder, and a dataset without a store, have nothing to compare
     check(bad, None)
     check([1, 2, 3])
+
+
+def test_a_memory_of_another_encoder_is_refused_before_a_run(tiny_model, tiny_stores, others, tmp_path):
+    runner, diary = make_runner(tiny_model, tiny_stores, tmp_path / "work")
+    runner.model.necks[0].memory_path = others[0]  # swapped after the captioner was built
+    refused(runner.test)
+    refused(runner.train)
+    assert diary.losses == {}
+
+
+def test_exclude_self_needs_the_memory_of_the_store_trained_on(tiny_model, tiny_stores, tiny_synthesis, tmp_path):
+    PairFactory(**{**tiny_synthesis, "captions": {"type": "TinyCaptions", "num": 40, "seed": 9}}).run()
+    tiny_model["necks"][0].update(exclude_self=True, memory=tiny_synthesis["store"])
+    runner, diary = make_runner(tiny_model, tiny_stores, tmp_path / "work")
+    with pytest.raises(ValueError, match="exclude_self") as caught:
+        runner.train()
+    assert tiny_stores[0] in str(caught.value) and tiny_synthesis["store"] in str(caught.value)
+    assert diary.losses == {}

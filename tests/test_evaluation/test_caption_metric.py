@@ -221,6 +221,7 @@ def test_two_ranks(tmp_path):
         ([[0, 2], [1, 0]], 4),  # one is missing
         ([[0, 1], [0, 1]], 2),  # twice is more than padding
         ([[0, 1, 2, 3], []], 4),
+        ([[0, 2, 1], [1, 3]], 4),  # four on two ranks need no padding
     ]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -242,9 +243,35 @@ def test_two_ranks(tmp_path):
             process.kill()
     answers = [json.loads((tmp_path / f"rank{r}.json").read_text()) for r in range(2)]
     assert answers[0] == answers[1]
-    whole, padded, missing, repeated, uneven = answers[0]
+    whole, padded, missing, repeated, uneven, once_more = answers[0]
     three = list(REFERENCES)[:3]
     assert whole == uneven == score_captions(PREDICTIONS, REFERENCES)[0]
     assert padded == score_captions({k: PREDICTIONS[k] for k in three}, {k: REFERENCES[k] for k in three})[0]
     assert "3 images, but the dataset has 4" in missing
     assert "more than once" in repeated
+    assert "more than once: 'b.jpg'" in once_more
+
+
+@pytest.mark.parametrize("kind", ["photos", "heldout"])
+def test_the_datasets_tell_the_evaluator_who_is_missing(tiny_stores, kind):
+    """By the same road as in a run: the evaluator hands the dataset's metainfo on."""
+    from mmengine.evaluator import Evaluator
+
+    from synthcap_mm.datasets import CaptionEvalDataset, SynthPairDataset
+
+    pairs, photos = tiny_stores
+    dataset = CaptionEvalDataset(photos) if kind == "photos" else SynthPairDataset(pairs, split="heldout")
+    samples = [dataset[i] for i in range(len(dataset))]
+    for sample in samples:
+        sample.pred_caption = "a red dog on the beach"
+    evaluator = Evaluator([CaptionMetric()])
+    evaluator.dataset_meta = dataset.metainfo
+    evaluator.process(data_samples=samples, data_batch=None)
+    assert evaluator.evaluate(len(dataset))["CIDEr"] >= 0
+    evaluator.process(data_samples=samples[1:], data_batch=None)
+    with pytest.raises(ValueError, match=f"no prediction: {samples[0].key!r}"):
+        evaluator.evaluate(len(dataset))
+    samples[0].key = "stranger"
+    evaluator.process(data_samples=samples, data_batch=None)
+    with pytest.raises(ValueError, match="no prediction"):
+        evaluator.evaluate(len(dataset))

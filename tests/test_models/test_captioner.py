@@ -4,7 +4,7 @@ from mmengine.runner.checkpoint import get_state_dict, load_state_dict
 
 from synthcap_mm.datasets import CaptionEvalDataset, SynthPairDataset
 from synthcap_mm.registry import MODELS
-from synthcap_mm.stores import StoreMissingError
+from synthcap_mm.stores import Store, StoreError, StoreMissingError
 
 
 @pytest.fixture()
@@ -114,3 +114,79 @@ def test_memory_and_tokenizer_come_from_the_store(tiny_model, tiny_stores):
     model.necks[0].load_memory()
     assert len(model.necks[0].memory) == 36  # 40 captions, 2 groups of 2 held out
     assert str(model.data_preprocessor.tokenizer.path).startswith(tiny_stores[0])
+
+
+def test_too_few_positions_are_refused_when_the_captioner_is_built(tiny_model):
+    tiny_model["head"]["positions"] = 2 + 32 + 1 + 16
+    MODELS.build(tiny_model)
+    tiny_model["head"]["positions"] -= 1
+    with pytest.raises(
+        ValueError, match=r"head\.positions is 50.* 51: .*prefix_length 2 .*max_prompt_length 32 .*"
+    ) as e:
+        MODELS.build(tiny_model)
+    assert "max_length 16" in str(e.value)
+
+
+# ---- the memory's encoder
+@pytest.fixture()
+def other_store(tiny_synthesis):
+    """A store of another encoder with the same width."""
+    from synthcap_mm.pairs import PairFactory
+
+    encoder = {"type": "TinyEncoder", "seed": 1, "name": "other"}
+    PairFactory(**{**tiny_synthesis, "encoder": encoder, "refine": None}).run()
+    return tiny_synthesis["store"]
+
+
+def test_a_memory_of_another_encoder_is_refused_when_the_captioner_is_built(tiny_model, other_store):
+    tiny_model["necks"][0]["memory"] = other_store
+    with pytest.raises(StoreError, match=r"'other'.*'tiny'") as caught:
+        MODELS.build(tiny_model)
+    assert other_store in str(caught.value)
+
+
+def test_a_swapped_memory_of_another_encoder_is_refused(tiny_model, tiny_stores, other_store):
+    neck = MODELS.build(tiny_model).necks[0]
+    neck.load_memory()
+    before = neck.memory
+    store = Store.open(other_store)
+    feats = torch.tensor(store.caption_features(store.caption_rows()))
+    with pytest.raises(StoreError, match=r"'other'.*'tiny'"):
+        neck.set_memory(feats, encoder=store.manifest["encoder"])
+    with pytest.raises(ValueError, match=r"8 numbers a caption.*'tiny' makes 32"):
+        neck.set_memory(torch.randn(5, 8))
+    assert neck.memory is before
+    neck.memory, neck.memory_path = None, other_store
+    with pytest.raises(StoreError, match=r"'other'.*'tiny'"):
+        neck.load_memory()
+    own = Store.open(tiny_stores[0])
+    neck.set_memory(torch.tensor(own.caption_features(own.caption_rows())), encoder=own.manifest["encoder"])
+
+
+def test_without_a_store_the_memory_is_compared_with_the_checkpoint_and_the_backbone(
+    tiny_model, tiny_stores, other_store
+):
+    state = get_state_dict(MODELS.build(tiny_model))
+    tiny_model["data_preprocessor"]["tokenizer"] = str(Store.open(tiny_stores[0]).tokenizer_path)
+    tiny_model["necks"][0]["memory"] = other_store
+    tiny_model.update(store=None, backbone={"type": "TinyEncoder"})
+    with pytest.raises(StoreError, match=r"the checkpoint.*'other'.*'tiny'"):
+        MODELS.build(tiny_model).load_state_dict(dict(state))
+    with pytest.raises(StoreError, match=r"model\.backbone.*'other'.*'tiny'"):
+        MODELS.build(tiny_model).backbone  # noqa: B018 - builds it
+
+
+def test_exclude_self_with_another_stores_memory_is_refused_in_training_only(
+    tiny_model, train_batch, tiny_stores, tiny_synthesis
+):
+    from synthcap_mm.pairs import PairFactory
+
+    PairFactory(**{**tiny_synthesis, "captions": {"type": "TinyCaptions", "num": 40, "seed": 9}}).run()
+    tiny_model["necks"][0].update(exclude_self=True, memory=tiny_synthesis["store"])
+    model = MODELS.build(tiny_model)
+    with pytest.raises(ValueError, match=r"exclude_self.*another caption"):
+        model(**model.data_preprocessor(train_batch, True), mode="loss")
+    model.eval().val_step([CaptionEvalDataset(tiny_stores[1])[0]])  # a target domain's memory
+    tiny_model["necks"][0]["memory"] = tiny_stores[0]
+    model = MODELS.build(tiny_model)
+    assert model(**model.data_preprocessor(train_batch, True), mode="loss")["loss_caption"] > 0

@@ -33,7 +33,7 @@ class GPT2CaptionHead(BaseModule):
         dropout: in embeddings, attention and residuals. Default 0.1.
         pretrained: name or local folder of a GPT-2 to start from; then ``width``,
             ``layers``, ``heads`` and ``positions`` are its own and those given are not
-            used. Default ``None``: from scratch.
+            used; ``dropout`` is. Default ``None``: from scratch.
         label_smoothing: Default 0.1.
         generation: defaults of :meth:`generate`. Default ``num_beams=5``.
         init_cfg: passed on to MMEngine. Default ``None``.
@@ -80,7 +80,9 @@ class GPT2CaptionHead(BaseModule):
             self.decoder = transformers.GPT2LMHeadModel(config)
         else:
             try:
-                self.decoder = transformers.GPT2LMHeadModel.from_pretrained(pretrained)
+                self.decoder = transformers.GPT2LMHeadModel.from_pretrained(
+                    pretrained, embd_pdrop=dropout, attn_pdrop=dropout, resid_pdrop=dropout
+                )
             except OSError as error:
                 raise FileNotFoundError(
                     f"cannot load the pretrained GPT-2 {pretrained!r}: {error}. Give a name on the hub that can be "
@@ -174,7 +176,8 @@ class GPT2CaptionHead(BaseModule):
             prefix: ``(B, L, W)``.
             input_ids: ``(B, T)`` prompts, padded on the right.
             lengths: ``(B,)``.
-            max_new_tokens: most tokens of a caption. Default 40.
+            max_new_tokens: most tokens of a caption. Default 40. One in the config's
+                ``generation`` counts if it is smaller.
             **options: of transformers' ``generate`` (``num_beams``, ``num_return_sequences``,
                 ``do_sample``, ``length_penalty``, ``no_repeat_ngram_size``, ``use_cache``, …), over
                 the config's ``generation``.
@@ -187,7 +190,7 @@ class GPT2CaptionHead(BaseModule):
         options = {**self.generation, **options}
         embeds = self._embed(prefix, input_ids)
         total = embeds.shape[1]
-        max_new_tokens = min(max_new_tokens, self.positions - total)
+        max_new_tokens = min(max_new_tokens, options.pop("max_new_tokens", max_new_tokens), self.positions - total)
         # Padding goes to the left, in front of the soft prefix, so that all rows end together.
         shift = (input_ids.shape[1] - lengths)[:, None]
         place = torch.arange(total, device=embeds.device)[None]
@@ -197,9 +200,7 @@ class GPT2CaptionHead(BaseModule):
         start: dict[str, Any] = {"inputs_embeds": embeds}
         if options.get("use_cache", True):
             # transformers would run prefix and prompt once a beam; here it is once an image. What is left for it is
-            # each prompt's last token; the ids before it only stand for what is in the cache.
-            ids = torch.full(mask.shape, self.pad_id, device=mask.device)
-            ids[:, -1] = input_ids.gather(1, lengths[:, None] - 1)[:, 0]
+            # each prompt's last embedding. No ids of the prompt are given: rules on repeated tokens would see them.
             cache = self.decoder.transformer(
                 inputs_embeds=embeds[:, :-1],
                 attention_mask=mask[:, :-1],
@@ -209,7 +210,7 @@ class GPT2CaptionHead(BaseModule):
             copies = max(options["num_beams"], options.get("num_return_sequences", 1))
             if copies > 1:
                 cache.batch_repeat_interleave(copies)
-            start = {"input_ids": ids, "past_key_values": cache}
+            start["past_key_values"] = cache
         result = self.decoder.generate(
             **start,
             attention_mask=mask,
@@ -226,7 +227,6 @@ class GPT2CaptionHead(BaseModule):
         steps = self.decoder.compute_transition_scores(
             ids, result.scores, getattr(result, "beam_indices", None), normalize_logits=options["num_beams"] == 1
         )
-        ids = ids[:, total:] if "input_ids" in start else ids
         # Tokens after the first end token are padding.
         at_end = (ids[:, : steps.shape[1]] == self.eos_id).long()
         ended = at_end.cumsum(1) - at_end

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -14,10 +14,14 @@ from mmengine.logging import print_log
 from torch import Tensor
 
 from synthcap_mm.registry import MODELS
+from synthcap_mm.stores.fingerprint import describe_mismatch, same_encoder
 from synthcap_mm.structures import SOURCES, PrefixBatch
 
 from .base import PHASES, BaseNeck, check_finite
 from .memory_attention import memory_attention, top_memory
+
+if TYPE_CHECKING:
+    from synthcap_mm.stores import Store
 
 #: Captions read from the store at a time, to keep float16 copies small.
 _READ_ROWS = 65_536
@@ -36,7 +40,8 @@ class TextMemoryProjection(BaseNeck):
     on the module's device once, in float32 whatever the model's precision, and
     is in no ``state_dict``; its SHA-256 is. A checkpoint trained with another
     memory than the one in use gives a warning, not an error: that is how a target
-    domain's captions are swapped in.
+    domain's captions are swapped in. A memory of another *encoder* is refused, as
+    soon as the captioner is built (or the memory swapped): see :meth:`expect_encoder`.
 
     Args:
         memory (str, optional): path of a store. ``None`` waits for
@@ -44,8 +49,10 @@ class TextMemoryProjection(BaseNeck):
         temperature (float): :math:`\tau`, of the encoder. Defaults to 0.01: DeCap's
             public code and CLIP's own temperature; for SynTIC assumed.
         exclude_self (bool): in phase ``'train'``, hide from each query the row of
-            its own caption (another caption of the same words stays). Defaults to
-            ``False``: assumed, as DeCap's public code trains without; a switch to ablate.
+            its own caption (another caption of the same words stays). The memory must
+            then be of the store that is trained on: rows of another one mean other
+            captions. Defaults to ``False``: assumed, as DeCap's public code trains
+            without; a switch to ablate.
         split (str, optional): split of the store's captions that makes the memory;
             ``None`` takes all. Defaults to ``'train'``.
         phases (Sequence[str]): see :class:`BaseNeck`. Defaults to both.
@@ -59,8 +66,10 @@ class TextMemoryProjection(BaseNeck):
     Raises:
         ValueError: if ``temperature`` or ``block_size`` is not positive; in use, if features are
             not finite, their width is not the memory's, or ``exclude_self`` meets
-            a batch without ``memory_rows`` or leaves no memory.
+            a batch without ``memory_rows``, a memory of another store than the one trained on,
+            or leaves no memory.
         RuntimeError: in use, if there is no memory.
+        StoreError: in use, if the memory was made with another encoder than is expected.
     """
 
     memory: Tensor | None
@@ -91,6 +100,80 @@ class TextMemoryProjection(BaseNeck):
         #: SHA-256 of the memory in use, or of the checkpoint's until one is in use; zeros: neither.
         self.register_buffer("memory_sha256", torch.zeros(32, dtype=torch.uint8))
         self._checkpoint_sha256: bytes | None = None
+        self._expected: tuple[Mapping[str, Any], str] | None = None  # an encoder's fingerprint, and whose it is
+        self._trained_on: Store | None = None
+        self._rows_of: Store | None = None  # the one that the memory has been compared with
+        self._set_encoder: Mapping[str, Any] | None = None  # of a memory that was set
+        self._was_set = False
+
+    # --------------------------------------------- whose features, whose rows
+    def expect_encoder(self, encoder: Mapping[str, Any], what: str = "the captioner") -> None:
+        """Say which encoder's features will come in, and refuse a memory of another one.
+
+        The captioner calls it when it is built or takes an encoder from a checkpoint,
+        the engine's ``EncoderCheckHook`` before each run. A memory that comes later is
+        compared when it comes.
+
+        Args:
+            encoder (dict): fingerprint, ``{'name': str, 'image': list[float], 'text': list[float]}``.
+            what (str): whose it is, for the message. Defaults to ``'the captioner'``.
+
+        Raises:
+            StoreError: if the memory was made with another encoder; both are named.
+        """
+        self._compare_encoders(encoder, what)
+        self._expected = (encoder, what)
+
+    def expect_rows_of(self, store: Store, check: bool = True) -> None:
+        """Say which store the batches' ``memory_rows`` count in; it matters with ``exclude_self`` only.
+
+        Args:
+            store (Store): the store that is trained on.
+            check (bool): compare now, not at the first training batch only. Defaults to ``True``.
+
+        Raises:
+            ValueError: with ``exclude_self``, if the memory is another store's captions.
+        """
+        self._trained_on = store
+        if check:
+            self._compare_rows()
+
+    def _store(self) -> Store | None:
+        """The memory's store; ``None`` if the memory was set, or there is no store (told when it is needed)."""
+        from synthcap_mm.stores import Store, StoreMissingError
+
+        if self._was_set or self.memory_path is None:
+            return None
+        try:
+            return Store.open(self.memory_path)
+        except StoreMissingError:
+            return None
+
+    def _compare_encoders(self, encoder: Mapping[str, Any], what: str) -> None:
+        from synthcap_mm.stores import StoreError
+
+        own, where = self._set_encoder, "the memory that was set"
+        if not self._was_set:
+            store = self._store()
+            own, where = (None, "") if store is None else (store.manifest["encoder"], f"the memory {store.path}")
+        if own is not None and not same_encoder(own, encoder):
+            raise StoreError(
+                f"TextMemoryProjection: {where} was made with another encoder than {what}: "
+                f"{describe_mismatch(own, encoder)}. Name a memory of the same encoder, or make the store anew."
+            )
+
+    def _compare_rows(self) -> None:
+        if not self.exclude_self or self._trained_on is None:
+            return
+        store = self._store()
+        if store is None or not (store.has("captions") and self._trained_on.has("captions")):
+            return
+        if store.captions_sha256(None) != self._trained_on.captions_sha256(None):
+            raise ValueError(
+                f"TextMemoryProjection: exclude_self hides a caption by its row in the store trained on, "
+                f"{self._trained_on.path}, but the memory is of another one, {store.path}, where that row is another "
+                "caption. Train with the memory of the same store, or turn exclude_self off."
+            )
 
     # ---------------------------------------------------------------- memory
     def load_memory(self) -> None:
@@ -99,6 +182,7 @@ class TextMemoryProjection(BaseNeck):
         Raises:
             RuntimeError: if no store was named.
             ValueError: if the store's captions hold features that are not finite, or none.
+            StoreError: if it was made with another encoder than :meth:`expect_encoder` said.
         """
         if self.memory is not None:
             return
@@ -110,6 +194,9 @@ class TextMemoryProjection(BaseNeck):
         from synthcap_mm.stores import Store
 
         store = Store.open(self.memory_path)
+        self._was_set = False
+        if self._expected is not None:
+            self._compare_encoders(*self._expected)
         rows = store.caption_rows(self.split)
         where = f"the memory of {self.memory_path!r} (split {self.split!r})"
         if len(rows) == 0:
@@ -124,7 +211,13 @@ class TextMemoryProjection(BaseNeck):
                 feats[start : start + len(chunk)] = chunk.to(feats.device)
             self._install(feats, torch.as_tensor(rows), store.captions_sha256(self.split), where)
 
-    def set_memory(self, feats: Tensor, rows: Tensor | None = None, sha256: str | None = None) -> None:
+    def set_memory(
+        self,
+        feats: Tensor,
+        rows: Tensor | None = None,
+        sha256: str | None = None,
+        encoder: Mapping[str, Any] | None = None,
+    ) -> None:
         """Use another memory from now on, e.g. a target domain's captions.
 
         Args:
@@ -134,19 +227,38 @@ class TextMemoryProjection(BaseNeck):
                 Defaults to ``None``.
             sha256 (str, optional): their hash, 64 hexadecimal digits; made of the features when
                 ``None``. Defaults to ``None``.
+            encoder (dict, optional): fingerprint of the encoder that made them
+                (``Store.manifest['encoder']``, ``BaseBackbone.fingerprint()``), to be compared with
+                the captioner's; without it only the width can be. Defaults to ``None``.
 
         Raises:
-            ValueError: if the features are not ``(M, D)`` with M > 0 and finite, the rows do not
-                fit them or repeat, or the hash is malformed.
+            ValueError: if the features are not ``(M, D)`` with M > 0 and finite, not of the captioner's
+                encoder's width, the rows do not fit them or repeat, or the hash is malformed.
+            StoreError: if ``encoder`` is another one than the captioner's.
         """
         if feats.dim() != 2 or len(feats) == 0:
             raise ValueError(f"TextMemoryProjection: a memory must be (M, D) with M > 0, got {tuple(feats.shape)}.")
+        if self._expected is not None:
+            expected, what = self._expected
+            if feats.shape[1] != len(expected["text"]):
+                raise ValueError(
+                    f"TextMemoryProjection: a memory of {feats.shape[1]} numbers a caption is of another encoder than "
+                    f"{what}: {expected['name']!r} makes {len(expected['text'])}."
+                )
+            if encoder is not None and not same_encoder(encoder, expected):
+                from synthcap_mm.stores import StoreError
+
+                raise StoreError(
+                    f"TextMemoryProjection: the memory to set was made with another encoder than {what}: "
+                    f"{describe_mismatch(encoder, expected)}. Encode its captions with the captioner's encoder."
+                )
         with torch.inference_mode(False), torch.no_grad():
             # A copy: the caller's tensor may change, or be an inference tensor.
             feats = feats.detach().to(self.memory_sha256.device, torch.float32, copy=True).contiguous()
             if sha256 is None:
                 sha256 = hashlib.sha256(feats.half().cpu().numpy().tobytes()).hexdigest()
             self._install(feats, rows, sha256, "the memory that was set")
+        self._was_set, self._set_encoder = True, encoder
 
     def _install(self, feats: Tensor, rows: Tensor | None, sha256: str, where: str) -> None:
         name = type(self).__name__
@@ -276,6 +388,9 @@ class TextMemoryProjection(BaseNeck):
             )
         if self.memory_rows is None:
             return None
+        if self._rows_of is not self._trained_on:  # once a store, since it opens two
+            self._compare_rows()
+            self._rows_of = self._trained_on
         wanted = batch.memory_rows.to(self.memory_rows.device)
         place = torch.searchsorted(self.memory_rows, wanted).clamp_(max=len(self.memory_rows) - 1)
         return torch.where(self.memory_rows[place] == wanted, place, -1)

@@ -84,13 +84,40 @@ def test_cache_changes_nothing(batch):
     assert torch.equal(with_cache["ids"], without["ids"])
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"repetition_penalty": 1.8, "num_beams": 1},
+        {"repetition_penalty": 1.8, "num_beams": 3},
+        {"no_repeat_ngram_size": 1, "num_beams": 3},
+    ],
+)
+def test_rules_on_repetition_see_the_same_with_and_without_cache(batch, options):
+    """Tokenizers of GPT-2 and CLIP pad with the end token: what stands for the prompt must not count as said."""
+    head, (prefix, ids, lengths) = make_head(pad_id=2), batch
+    ids = ids.masked_fill(ids == 0, 2)
+    with_cache = head.generate(prefix, ids, lengths, max_new_tokens=8, **options)
+    without = head.generate(prefix, ids, lengths, max_new_tokens=8, use_cache=False, **options)
+    assert torch.equal(with_cache["ids"], without["ids"])
+    torch.testing.assert_close(with_cache["scores"], without["scores"], atol=1e-5, rtol=1e-4)
+    plain = head.generate(prefix, ids, lengths, max_new_tokens=8, num_beams=options["num_beams"])
+    assert not torch.equal(with_cache["ids"], plain["ids"])
+
+
+def test_the_config_may_shorten_captions(batch):
+    head, (prefix, ids, lengths) = make_head(generation={"max_new_tokens": 3, "num_beams": 1}), batch
+    assert head.generate(prefix, ids, lengths, max_new_tokens=8)["ids"].shape[2] <= 3
+    assert head.generate(prefix, ids, lengths, max_new_tokens=2)["ids"].shape[2] <= 2
+
+
 def test_pretrained_from_a_folder(tmp_path):
     import transformers
 
     config = transformers.GPT2Config(vocab_size=VOCAB, n_embd=16, n_layer=1, n_head=2, n_positions=32)
     model = transformers.GPT2LMHeadModel(config)
     model.save_pretrained(tmp_path / "gpt2")
-    head = GPT2CaptionHead(VOCAB, 1, 2, 0, pretrained=str(tmp_path / "gpt2"))
+    head = GPT2CaptionHead(VOCAB, 1, 2, 0, dropout=0.35, pretrained=str(tmp_path / "gpt2"))
+    assert {m.p for m in head.modules() if isinstance(m, torch.nn.Dropout)} == {0.35}
     assert (head.width, head.positions) == (16, 32)
     assert torch.equal(head.decoder.transformer.wte.weight, model.transformer.wte.weight)
     with pytest.raises(ValueError, match="has 50 tokens, the tokenizer has 60"):
