@@ -64,6 +64,12 @@ MMDET = [
     "ninja>=1.11,<2",
 ]
 
+# Curves of a training: --cfg-options tensorboard=True.
+TENSORBOARD = [
+    # 2.18 is the first for numpy 2; 2.x has kept its files' format, a 3 may not.
+    "tensorboard>=2.18,<3",
+]
+
 TEST = [
     # Runs the tests; a major release a year changes what plugins and fixtures may do.
     "pytest>=8,<10",
@@ -77,6 +83,8 @@ TEST = [
     "wheel>=0.45,<1",
     # DiffusersGenerator is tested on a small pipeline of the real classes.
     *T2I,
+    # The switch tensorboard=True is tried.
+    *TENSORBOARD,
 ]
 
 
@@ -123,7 +131,7 @@ setup(
     # Every file that MANIFEST.in takes from the package: mini-CLIP's weights, vocabularies, ...
     include_package_data=True,
     install_requires=CORE,
-    extras_require={"t2i": T2I, "mmdet": MMDET, "test": TEST},
+    extras_require={"t2i": T2I, "mmdet": MMDET, "tensorboard": TENSORBOARD, "test": TEST},
     entry_points={"console_scripts": ["synthcap-mm = synthcap_mm.cli:main"]},
     cmdclass={"build_py": BuildWithMim},
     zip_safe=False,

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from synthcap_mm.config_files import list_configs, shipped_dir
+from synthcap_mm.installation import check_installation
 from synthcap_mm.version import __version__
 
 
@@ -59,6 +60,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             they are. Defaults to ``sys.argv[1:]``.
 
     Raises:
+        RuntimeError: if open-mmlab's and onedl's distributions are installed over each other.
         SystemExit: after ``--help`` and ``--version``, with status 2 for an
             unknown command, and with whatever a tool exits with.
     """
@@ -74,6 +76,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("command", choices=[*tools, "list"], metavar="COMMAND", help="one of those below")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="...", help="arguments of the command")
     args = parser.parse_args(argv)
+    check_installation()  # before anything imports MMEngine: a broken one would hide why
     if args.command == "list":
         if args.arguments:
             parser.error(f"list takes no arguments, not {' '.join(args.arguments)}")

@@ -1,5 +1,9 @@
 """Make the store of pairs: python tools/synthesize.py CONFIG."""
 
+from synthcap_mm.installation import check_installation
+
+check_installation()  # before MMEngine is imported: a broken one would hide why
+
 from synthcap_mm.apis.launching import run_store_tool
 
 if __name__ == "__main__":

@@ -2,6 +2,10 @@
 
 import argparse
 
+from synthcap_mm.installation import check_installation
+
+check_installation()  # before MMEngine is imported: a broken one would hide why
+
 from synthcap_mm.apis.launching import add_common_arguments, init_distributed, load_config
 
 

@@ -21,8 +21,15 @@ custom_hooks = [
     dict(type="ResumeValidationHook"),
 ]
 env_cfg = dict(
-    cudnn_benchmark=False, mp_cfg=dict(mp_start_method="fork", opencv_num_threads=0), dist_cfg=dict(backend="nccl")
+    cudnn_benchmark=False,
+    mp_cfg=dict(mp_start_method="fork", opencv_num_threads=0),
+    # Seconds that a rank waits for the others. Rank 0 alone scores a validation; torch's 600 on NCCL can be too few.
+    # Tools that make stores wait for at least 24 hours, and so does train.py where auto_synthesize has it make them.
+    dist_cfg=dict(backend="nccl", timeout=3600),
 )
+# --cfg-options tensorboard=True: curves for TensorBoard besides the log files, under the run's vis_data (needs the
+# extra [tensorboard]); then: tensorboard --logdir work_dirs
+tensorboard = False
 visualizer = dict(type="Visualizer", vis_backends=[dict(type="LocalVisBackend")])
 log_processor = dict(type="LogProcessor", window_size=50, by_epoch=True)
 log_level = "INFO"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import datetime
 import os
 import os.path as osp
 import subprocess
+import sys
 from pathlib import Path
 
 import torch
@@ -42,12 +44,25 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
 def load_config(args: argparse.Namespace) -> Config:
     """The config that the arguments name, with their overrides; its custom modules are imported.
 
+    Modules of ``custom_imports`` are found in the current folder and in the
+    config's, besides wherever Python looks anyway.
+
+    Args:
+        args: what :func:`add_common_arguments` parsed; ``args.work_dir``, where
+            there is one, overrides the config's (default ``work_dirs/CONFIG's name``).
+
     Raises:
         FileNotFoundError: with the near matches, if there is no such config.
+        ImportError: if a module of ``custom_imports`` is found nowhere.
     """
     check_installation()
     os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
     path = resolve_config(args.config)
+    # `python tools/train.py` has the script's folder on the path and the console command its own; neither has the
+    # user's. Last, so that a file there cannot hide an installed package.
+    for folder in (os.getcwd(), str(Path(path).resolve().parent)):
+        if folder not in sys.path:
+            sys.path.append(folder)
     cfg = Config.fromfile(path, import_custom_modules=False)
     if args.cfg_options:
         cfg.merge_from_dict(args.cfg_options)
@@ -64,19 +79,32 @@ def load_config(args: argparse.Namespace) -> Config:
     return cfg
 
 
-def init_distributed(cfg: Config) -> None:
+#: Ranks of a store tool wait for the one with the longest share of the shards, and drawing a shard takes hours.
+STORE_TIMEOUT = 24 * 3600
+
+
+def init_distributed(cfg: Config, timeout: int | None = None) -> None:
     """Start the process group, on GPUs with NCCL, without any with gloo.
 
     MMEngine's own launchers call CUDA even for gloo; a group that exists already
     is taken as it is, and the model's wrapper must not name a device then.
+
+    Args:
+        cfg: the config; ``cfg.launcher`` says how the processes were started.
+            ``cfg.env_cfg.dist_cfg.timeout`` is how many seconds a rank waits for the others.
+        timeout: at least so many seconds, whatever the config says. Default ``None``:
+            the config's, or torch's own where it has none.
     """
     launcher = cfg.launcher
     if launcher == "none" or is_distributed():
         return
+    dist_cfg = dict(cfg.get("env_cfg", {}).get("dist_cfg", {"backend": "nccl"}))
+    if timeout is not None:
+        dist_cfg["timeout"] = max(timeout, dist_cfg.get("timeout") or 0)
     if torch.cuda.is_available():
         from mmengine.dist import init_dist
 
-        init_dist(launcher, **cfg.get("env_cfg", {}).get("dist_cfg", {"backend": "nccl"}))
+        init_dist(launcher, **dist_cfg)
         return
     if launcher == "slurm":
         os.environ.setdefault("RANK", os.environ["SLURM_PROCID"])
@@ -95,7 +123,10 @@ def init_distributed(cfg: Config) -> None:
         os.environ.setdefault("RANK", os.environ["OMPI_COMM_WORLD_RANK"])
         os.environ.setdefault("WORLD_SIZE", os.environ["OMPI_COMM_WORLD_SIZE"])
         os.environ.setdefault("LOCAL_RANK", os.environ["OMPI_COMM_WORLD_LOCAL_RANK"])
-    torch.distributed.init_process_group("gloo")
+    seconds = dist_cfg.get("timeout")
+    torch.distributed.init_process_group(
+        "gloo", timeout=None if seconds is None else datetime.timedelta(seconds=seconds)
+    )
     cfg.model_wrapper_cfg = {
         "type": "MMDistributedDataParallel",
         "device_ids": None,
@@ -114,7 +145,7 @@ def run_store_tool(action: str, description: str) -> None:
     parser = argparse.ArgumentParser(description=description)
     add_common_arguments(parser)
     cfg = load_config(parser.parse_args())
-    init_distributed(cfg)
+    init_distributed(cfg, timeout=STORE_TIMEOUT)
 
     from synthcap_mm.apis import workflow
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,16 @@ def metrics_table(metrics: dict[str, float]) -> str:
 def save_test_gallery(cfg: Config, samples: Sequence[CaptionSample], path: Path) -> Path | None:
     """A picture of test photos with what was written for them, or ``None`` where the photos are not at hand.
 
-    The photos come from the entry of ``cfg.photo_stores`` whose store the test set reads.
+    The photos come from the entry of ``cfg.photo_stores`` whose store the test set reads. A test reads features from
+    its store; that the photos themselves are gone by then costs the picture only, never the figures.
+
+    Args:
+        cfg: the config.
+        samples: what was written.
+        path: file to write.
+
+    Returns:
+        ``path``, or ``None`` after logging why there is no picture.
     """
     from synthcap_mm.evaluation.gallery import save_gallery
 
@@ -51,7 +61,11 @@ def save_test_gallery(cfg: Config, samples: Sequence[CaptionSample], path: Path)
     if entry is None:
         print_log(f"no gallery: no entry of photo_stores says where the photos of {store} are", logger="current")
         return None
-    photos = DATASETS.build(entry["photos"])
-    place = {key: i for i, key in enumerate(photos.keys)}
-    save_gallery(samples, lambda key: photos.load(place[key]), path, title=cfg.config_name)
+    try:
+        photos = DATASETS.build(entry["photos"])
+        place = {key: i for i, key in enumerate(photos.keys)}
+        save_gallery(samples, lambda key: photos.load(place[key]), path, title=cfg.config_name)
+    except (OSError, ValueError, LookupError) as error:  # gone, damaged, or other photos than the store was made from
+        print_log(f"no gallery: {type(error).__name__}: {error}", logger="current", level=logging.WARNING)
+        return None
     return path

@@ -13,7 +13,11 @@ from mmengine.runner import Runner
 
 from synthcap_mm.apis.missing_inputs import missing_inputs
 from synthcap_mm.pairs import PairFactory, encode_photos, has_store
+from synthcap_mm.pairs.factory import _captions_sha256
+from synthcap_mm.registry import DATASETS
+from synthcap_mm.stores import StoreError
 from synthcap_mm.stores.shards import write_json
+from synthcap_mm.stores.store import read_manifest
 
 
 class MissingInputsError(FileNotFoundError):
@@ -48,21 +52,75 @@ def _on_all_ranks(value: bool) -> bool:
     return box[0]
 
 
+def _stale(cfg: Config) -> list[str]:
+    """What a finished store of pairs was made with and ``cfg.synthesis`` does not say, one line each.
+
+    Only what costs no model is looked at: building the encoder for its fingerprint takes what the store saves.
+    """
+    asked = cfg.synthesis
+    manifest = read_manifest(Path(asked.store) / "manifest.json")
+    generator = asked.get("generator")
+    made_by = manifest.get("generator")
+    pairs = [
+        ("seed", manifest.get("seed"), asked.get("seed", 0)),
+        ("holdout", manifest.get("holdout"), asked.get("holdout", 0.02)),
+        ("images_per_caption", manifest.get("images_per_caption"), asked.get("images_per_caption", 1)),
+        ("refine", manifest.get("refine"), asked.get("refine")),
+        ("generator.type", (made_by or {}).get("type"), generator and generator["type"].rsplit(".", 1)[-1]),
+    ]
+    if generator is None:
+        # The factory records neither images nor their refinement where none were drawn.
+        pairs = [p for p in pairs if p[0] not in ("images_per_caption", "refine")]
+    for key in sorted({*(generator or {})} & {*(made_by or {})} - {"type", "model"}):
+        pairs.append((f"generator.{key}", made_by[key], generator[key]))
+    tagger, tagged_by = asked.get("tag_provider"), manifest.get("tag_provider")
+    if generator is not None:
+        pairs.append(("tag_provider.type", (tagged_by or {}).get("type"), tagger and tagger["type"].rsplit(".", 1)[-1]))
+    encoder, name = asked.encoder, manifest["encoder"]["name"]
+    if encoder["type"].endswith("OpenCLIPBackbone") and "model_name" in encoder:
+        model = encoder["model_name"].rsplit("/", 1)[-1]
+        pairs.append(("encoder", name, name if model in name else model))
+    try:
+        captions = DATASETS.build(asked.captions).read()
+    except OSError:  # the sentences are not needed any more
+        pass
+    else:
+        same = manifest["captions"]["sha256"] == _captions_sha256(captions)
+        pairs.append(("captions", manifest["captions"]["count"], len(captions)))
+        if not same and manifest["captions"]["count"] == len(captions):
+            pairs.append(("captions", "other sentences", "those of synthesis.captions"))
+    as_read = [(key, old, json.loads(json.dumps(new))) for key, old, new in pairs]
+    return [f"{key}: the store has {old!r}, the config asks for {new!r}" for key, old, new in as_read if old != new]
+
+
 def synthesize(cfg: Config, missing_only: bool = False) -> dict[str, Any]:
     """Make the store of pairs that ``cfg.synthesis`` describes.
 
     Args:
         cfg: the config.
-        missing_only: do nothing when a whole store is there. Default ``False``:
-            check it against the config, and make what is missing.
+        missing_only: make nothing when a whole store is there, but refuse it
+            where its manifest shows other settings than the config's. Default
+            ``False``: check it against the config, and make what is missing.
 
     Returns:
         Counts; see :meth:`PairFactory.run`.
+
+    Raises:
+        KeyError: if the config describes no store.
+        MissingInputsError: if files are missing that it is made from.
+        StoreError: if the store there was made with other settings.
     """
     _logger(cfg)
     if "synthesis" not in cfg:
         raise KeyError(f"the config {cfg.config_name} has no field 'synthesis', so there is nothing to make")
     if missing_only and _on_all_ranks(has_store(cfg.synthesis.store)):
+        stale = _stale(cfg)
+        if stale:
+            raise StoreError(
+                f"the store {cfg.synthesis.store} was made with other settings, and is not trained on silently:\n  "
+                + "\n  ".join(stale)
+                + "\nGive synthesis.store (and whatever reads it) another folder, or delete this one to make it anew."
+            )
         return {}
     require_inputs(cfg, "synthesis")
     factory = PairFactory(**cfg.synthesis)
@@ -103,23 +161,50 @@ def encode_images(cfg: Config, missing_only: bool = False) -> dict[str, dict[str
     return results
 
 
+def _switch_tensorboard_on(cfg: Config) -> None:
+    """Add TensorBoard to the log files, where ``cfg.tensorboard`` says so.
+
+    Raises:
+        MissingInputsError: if TensorBoard is not installed, with the command that installs it.
+    """
+    if not cfg.get("tensorboard"):
+        return
+    try:
+        import torch.utils.tensorboard  # noqa: F401
+    except ImportError as error:
+        raise MissingInputsError(
+            f"tensorboard=True needs TensorBoard ({error}): pip install 'synthcap_mm[tensorboard]'"
+        ) from error
+    backends = cfg.visualizer.vis_backends
+    if not any(b["type"] == "TensorboardVisBackend" for b in backends):
+        backends.append({"type": "TensorboardVisBackend"})
+
+
 def train(cfg: Config) -> dict[str, float]:
     """Train and validate; where the config says so, make the stores first and test the best checkpoint last.
+
+    Args:
+        cfg: the config; ``auto_synthesize``, ``test_best`` and ``tensorboard`` are its switches (default ``False``).
 
     Returns:
         The test metrics, if ``cfg.test_best``, else nothing.
 
     Raises:
-        MissingInputsError: if a store is missing, with the command that makes it.
+        MissingInputsError: if a store is missing, with the command that makes it,
+            or if TensorBoard is asked for and not installed.
+        StoreError: if ``auto_synthesize`` finds a store that was made with other settings.
     """
     if cfg.get("auto_synthesize"):
         synthesize(cfg, missing_only=True)
         encode_images(cfg, missing_only=True)
     require_inputs(cfg, "train")
+    _switch_tensorboard_on(cfg)
     runner = Runner.from_cfg(cfg)
     runner.train()
     if not cfg.get("test_best"):
         return {}
+    # Rank 0 alone writes checkpoints, and the last epoch's may be the best: it must be there before any rank reads it.
+    barrier()
     best = _best_checkpoint(runner)
     print_log(f"testing {best} on the test split, once", logger="current")
     runner.load_checkpoint(best)

@@ -13,6 +13,7 @@ import pytest
 import tiny_clip
 import tiny_detector
 import tiny_diffusion
+import torch
 from mmengine.config import Config
 from PIL import Image
 
@@ -148,6 +149,37 @@ def test_the_flagship_lists_all_that_is_missing_at_once(tmp_path):
     ):
         assert thing in said, said
     assert "Traceback" not in said
+
+
+@pytest.mark.slow
+def test_photos_are_missing_even_where_the_annotations_made_their_folder(tmp_path):
+    annotations = tmp_path / "data" / "coco" / "annotations" / "dataset_coco.json"
+    annotations.parent.mkdir(parents=True)
+    annotations.write_text("{}")
+    said = tool(tmp_path, "encode_images", "synthcap_coco.py", ok=False)
+    assert "data/coco/val2014: " in said and "cocodataset.org" in said and "caption_datasets.zip" not in said
+
+
+@pytest.mark.parametrize("captions", [500, 5000])
+def test_the_custom_config_is_warm_after_its_first_epoch(captions):
+    from mmengine.optim import LinearLR
+
+    cfg = Config.fromfile(ROOT / "configs" / "synthcap_custom.py")
+    length = -(-captions * 98 // 100 // cfg.train_dataloader.batch_size)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=cfg.optim_wrapper.optimizer.lr)
+    schedulers = []
+    for settings in map(dict, cfg.param_scheduler):
+        assert settings.pop("type") == "LinearLR" and settings.pop("convert_to_iter_based")
+        schedulers.append(LinearLR.build_iter_from_epoch(optimizer, epoch_length=length, **settings))
+    rates = []
+    for _ in range(length * cfg.train_cfg.max_epochs):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        for scheduler in schedulers:
+            scheduler.step()
+    full = cfg.optim_wrapper.optimizer.lr
+    assert rates[0] <= 0.2 * full and max(rates[: length + 1]) > 0.9 * full
+    assert rates[-1] < 0.02 * full
 
 
 @pytest.mark.slow

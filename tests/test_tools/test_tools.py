@@ -17,8 +17,9 @@ SMALL = [
 ]  # fmt: skip
 
 
-def run(folder, *command, ok=True):
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "-1"}
+def run(folder, *command, ok=True, path=None):
+    where = f"{path}{os.pathsep}{ROOT}" if path else str(ROOT)
+    env = {**os.environ, "PYTHONPATH": where, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "-1"}
     env["PATH"] = f"{Path(sys.executable).parent}:{env['PATH']}"
     command = [str(c) for c in command]
     result = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=600)
@@ -27,8 +28,8 @@ def run(folder, *command, ok=True):
     return text
 
 
-def tool(folder, name, *arguments, ok=True):
-    return run(folder, sys.executable, ROOT / "tools" / f"{name}.py", *arguments, ok=ok)
+def tool(folder, name, *arguments, ok=True, path=None):
+    return run(folder, sys.executable, ROOT / "tools" / f"{name}.py", *arguments, ok=ok, path=path)
 
 
 @pytest.fixture(scope="module")
@@ -67,14 +68,132 @@ def test_two_processes_test_as_one(trained):
     assert metrics(folder / "two") == pytest.approx(metrics(folder / "work"))
 
 
+RANKS = """
+import hashlib, time
+import torch
+from mmengine.dist import get_rank
+from mmengine.hooks import Hook
+from synthcap_mm.engine.atomic_backend import AtomicLocalBackend
+from synthcap_mm.registry import HOOKS
+
+put = AtomicLocalBackend.put
+
+def slowly(self, obj, filepath):
+    if "best_" in str(filepath):
+        time.sleep(3)
+    put(self, obj, filepath)
+
+AtomicLocalBackend.put = slowly
+
+@HOOKS.register_module()
+class SayWeights(Hook):
+    def after_train(self, runner):
+        digest = hashlib.sha256()
+        for parameter in runner.model.parameters():
+            digest.update(parameter.detach().numpy().tobytes())
+        with open(f"rank{get_rank()}.txt", "w") as file:
+            file.write(f"{runner.iter} {digest.hexdigest()}")
+"""
+
+
 def test_two_processes_train_without_a_gpu(trained):
+    """One epoch, so that the last is the best; it is written slowly, and no rank reads it too early."""
     folder, _ = trained
-    said = run(folder, "bash", ROOT / "tools" / "dist_train.sh", ROOT / "configs" / "synthcap_mini.py", 2,
-               "--work-dir", "dist", "--cfg-options", *SMALL)  # fmt: skip
-    assert "GPU number: 2" in said or "MMDistributedDataParallel" in said
+    # In the current folder, which is not on Python's path.
+    (folder / "ranks.py").write_text(RANKS)
+    (folder / "mine").mkdir()
+    base = repr(str(ROOT / "configs" / "synthcap_mini.py"))
+    hooks = "dict(type='IterationSeedHook'), dict(type='SayWeights')"
+    (folder / "mine" / "config.py").write_text(
+        f"_base_ = {base}\ncustom_imports = dict(imports=['ranks'])\ncustom_hooks = [{hooks}]\n"
+    )
+    run(folder, "bash", ROOT / "tools" / "dist_train.sh", "mine/config.py", 2,
+        "--work-dir", "dist", "--cfg-options", *SMALL, "train_cfg.max_epochs=1")  # fmt: skip
     assert "CIDEr" in metrics(folder / "dist")
-    # 64 training captions in 2 processes of 16: half the steps of the single run.
-    assert re.search(r"\[2\]\[2/2\]", said) or "Epoch(train) [2]" in said
+    # 64 training captions in 2 processes of 16: half the steps of a single run.
+    first, second = ((folder / f"rank{i}.txt").read_text().split() for i in range(2))
+    assert first == second and first[0] == "2"
+
+
+def test_modules_beside_the_config_are_found(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "beside.py").write_text("print('beside was imported')")
+    (tmp_path / "here.py").write_text("print('here was imported')")
+    (tmp_path / "mine" / "config.py").write_text("custom_imports = dict(imports=['beside', 'here'])")
+    for command in ([ROOT / "tools" / "test.py"], ["-m", "synthcap_mm.cli", "test"]):
+        # -P where there is one: -m would put the current folder on the path, as the installed command does not.
+        safe = ["-P"] if sys.version_info >= (3, 11) and command[0] == "-m" else []
+        said = run(tmp_path, sys.executable, *safe, *command, "mine/config.py", "nothing.pth", ok=False)
+        assert "beside was imported" in said and "here was imported" in said and "no checkpoint" in said
+
+
+def test_a_test_without_the_photos_has_its_figures(trained):
+    folder, _ = trained
+    best = next((folder / "work").glob("best_CIDEr_epoch_*.pth"))
+    gone = [
+        "photo_stores.0.photos._delete_=True", "photo_stores.0.photos.type=PhotoFolder", "photo_stores.0.photos.root=gone",
+    ]  # fmt: skip
+    said = tool(
+        folder, "test", "synthcap_mini.py", best, "--work-dir", "gone", "--cfg-options", *SMALL[:4], *SMALL[6:], *gone
+    )
+    assert "no gallery: " in said and not (folder / "gone" / "gallery.png").exists()
+    assert metrics(folder / "gone") == metrics(folder / "work")
+
+
+@pytest.mark.parametrize(
+    "change, said_of_it",
+    [
+        ("synthesis.seed=7", "seed: the store has 0, the config asks for 7"),
+        ("synthesis.generator.drop=0.5", "generator.drop: the store has 0.1, the config asks for 0.5"),
+        ("synthesis.refine.steps=3", "refine: "),
+        ("synthesis.captions.num=90", "captions: the store has 80, the config asks for 90"),
+    ],
+)
+def test_a_stale_store_is_not_trained_on(trained, change, said_of_it):
+    folder, _ = trained
+    said = tool(folder, "train", "synthcap_mini.py", "--work-dir", "stale", "--cfg-options", *SMALL, change, ok=False)
+    assert said_of_it in said and "not trained on silently" in said
+    assert "Epoch(train)" not in said
+
+
+def test_tensorboard_is_a_switch(trained):
+    folder, _ = trained
+    options = ["--work-dir", "board", "--no-validate", "--cfg-options", *SMALL, "test_best=False", "tensorboard=True"]
+    (folder / "without").mkdir()
+    (folder / "without" / "sitecustomize.py").write_text("import sys\nsys.modules['tensorboard'] = None\n")
+    said = tool(folder, "train", "synthcap_mini.py", *options, ok=False, path=folder / "without")
+    assert "pip install 'synthcap_mm[tensorboard]'" in said and "Traceback" not in said
+    pytest.importorskip("tensorboard")
+    tool(folder, "train", "synthcap_mini.py", *options)
+    assert list((folder / "board").rglob("events.out.tfevents.*")) and list((folder / "board").rglob("scalars.json"))
+
+
+FLAGS = ["--cfg-options", "--launcher", "--work-dir", "--resume", "--amp", "--no-validate", "--auto-scale-lr"]
+
+
+def test_the_readme_says_which_tool_takes_which_flag(tmp_path):
+    rows = re.findall(r"^\| `(--[^`]*)` \| (.*) \| (.*) \| (.*) \|$", (ROOT / "README.md").read_text(), re.M)
+    assert sorted(f for row in rows for f in row[0].split()) == sorted(FLAGS)
+    for column, names in enumerate((["train"], ["test"], ["synthesize", "encode_images"]), 1):
+        for name in names:
+            said = tool(tmp_path, name, "--help")
+            for row in rows:
+                for flag in row[0].split():
+                    assert (f"{flag} " in said or f"{flag}]" in said) == row[column].startswith("yes"), (name, flag)
+
+
+@pytest.mark.parametrize("command", ["train", "test", "synthesize", "encode_images", "list"])
+def test_a_clash_is_named_before_a_broken_mmengine_is_imported(tmp_path, command):
+    for name, version in (("onedl_mmengine", "0.10.12"), ("mmengine", "0.10.7")):
+        (tmp_path / f"{name}-{version}.dist-info").mkdir()
+        (tmp_path / f"{name}-{version}.dist-info" / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+        )
+    (tmp_path / "mmengine").mkdir()
+    (tmp_path / "mmengine" / "__init__.py").write_text("raise ImportError('torn')")
+    arguments = ["-m", "synthcap_mm.cli", "list"] if command == "list" else [ROOT / "tools" / f"{command}.py", "--help"]
+    said = run(tmp_path, sys.executable, *arguments, ok=False, path=tmp_path)
+    assert "pip uninstall -y mmengine onedl-mmengine" in said and "torn" not in said
 
 
 def test_flags(trained):

@@ -44,7 +44,9 @@ inputs = [
         "https://cs.stanford.edu/people/karpathy/deepimagesent/caption_datasets.zip",
     ),
     dict(
-        path=photos,
+        # Not data/coco itself, which is there as soon as the annotations are.
+        path=photos + "/val2014",
+        needed_by=photos,
         how="COCO 2014 photos: unpack val2014.zip (and train2014.zip) here, so that data/coco/val2014 exists; "
         "https://cocodataset.org/#download",
     ),
