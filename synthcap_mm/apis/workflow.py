@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ from mmengine.logging import MMLogger, print_log
 from mmengine.runner import Runner
 
 from synthcap_mm.apis.missing_inputs import missing_inputs
-from synthcap_mm.pairs import PairFactory, encode_photos, has_store
+from synthcap_mm.pairs import Curation, PairFactory, encode_photos, has_store
+from synthcap_mm.pairs.curation import report_table
 from synthcap_mm.stores.shards import write_json
 
 
@@ -103,6 +105,48 @@ def encode_images(cfg: Config, missing_only: bool = False) -> dict[str, dict[str
     return results
 
 
+def curate(cfg: Config, replace: bool = False) -> dict[str, Any]:
+    """Make the pairs table that ``cfg.curation`` describes, in the store of ``cfg.synthesis``.
+
+    ``cfg.curation`` has the arguments of :class:`Curation` (``store`` may be left out), or is
+    a list: its ``steps`` alone.
+
+    Args:
+        cfg: the config.
+        replace: replace a table of the same name that has other settings. Default ``False``.
+
+    Returns:
+        The report; see :meth:`Curation.run`.
+
+    Raises:
+        ValueError: if the config has no ``curation``, names no store, or ``curation`` has a field that is not known.
+    """
+    _logger(cfg)
+    settings = cfg.get("curation")
+    if settings is None:
+        raise ValueError(
+            f"the config {cfg.config_name} has no field 'curation', so there is nothing to do; e.g. "
+            "curation = [dict(type='reassign')]"
+        )
+    settings = dict(settings) if isinstance(settings, dict) else {"steps": settings}
+    settings.setdefault("store", cfg.get("synthesis", {}).get("store"))
+    if settings["store"] is None:
+        raise ValueError(f"the config {cfg.config_name} names no store: it has neither curation.store nor synthesis")
+    known = list(inspect.signature(Curation).parameters)
+    unknown = sorted(set(settings) - set(known))
+    if unknown or "steps" not in settings:
+        wrong = f"has no field {', '.join(unknown)}" if unknown else "needs steps"
+        raise ValueError(f"curation {wrong}; its fields are {', '.join(known)}")
+    curation = Curation(**settings)
+    report = curation.run(replace=replace)
+    print_log(
+        f"curate: {report_table(report)}\n  report: {curation.path / 'pairs' / curation.name / 'curation.json'}\n"
+        f"  to train on it: train_dataloader.dataset.pairs={curation.name}",
+        logger="current",
+    )
+    return report
+
+
 def train(cfg: Config) -> dict[str, float]:
     """Train and validate; where the config says so, make the stores first and test the best checkpoint last.
 
@@ -187,4 +231,4 @@ def _test(runner: Runner, cfg: Config, checkpoint: str) -> dict[str, float]:
     return metrics
 
 
-__all__ = ["MissingInputsError", "encode_images", "require_inputs", "synthesize", "test", "train"]
+__all__ = ["MissingInputsError", "curate", "encode_images", "require_inputs", "synthesize", "test", "train"]
