@@ -64,6 +64,12 @@ MMDET = [
     "ninja>=1.11,<2",
 ]
 
+# Approximate search for curation, where an exact one takes too long; exact is the default.
+FAISS = [
+    # 1.8 is built for numpy 1.
+    "faiss-cpu>=1.9,<2",
+]
+
 TEST = [
     # Runs the tests; a major release a year changes what plugins and fixtures may do.
     "pytest>=8,<10",
@@ -77,6 +83,8 @@ TEST = [
     "wheel>=0.45,<1",
     # DiffusersGenerator is tested on a small pipeline of the real classes.
     *T2I,
+    # The approximate search of curation is compared with the exact one.
+    *FAISS,
 ]
 
 
@@ -123,7 +131,7 @@ setup(
     # Every file that MANIFEST.in takes from the package: mini-CLIP's weights, vocabularies, ...
     include_package_data=True,
     install_requires=CORE,
-    extras_require={"t2i": T2I, "mmdet": MMDET, "test": TEST},
+    extras_require={"t2i": T2I, "mmdet": MMDET, "faiss": FAISS, "test": TEST},
     entry_points={"console_scripts": ["synthcap-mm = synthcap_mm.cli:main"]},
     cmdclass={"build_py": BuildWithMim},
     zip_safe=False,

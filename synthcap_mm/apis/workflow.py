@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.config import Config
 from mmengine.dist import barrier, broadcast_object_list, is_main_process
 from mmengine.logging import MMLogger, print_log
@@ -15,7 +16,11 @@ from mmengine.runner import Runner
 from synthcap_mm.apis.missing_inputs import missing_inputs
 from synthcap_mm.pairs import Curation, PairFactory, encode_photos, has_store
 from synthcap_mm.pairs.curation import report_table
-from synthcap_mm.stores.shards import write_json
+from synthcap_mm.pairs.inspection import inspect_store, real_photo_features
+from synthcap_mm.pairs.page import make_page
+from synthcap_mm.pairs.pictures import Pictures
+from synthcap_mm.stores import Store
+from synthcap_mm.stores.shards import write_atomically, write_json
 
 
 class MissingInputsError(FileNotFoundError):
@@ -147,6 +152,68 @@ def curate(cfg: Config, replace: bool = False) -> dict[str, Any]:
     return report
 
 
+def inspect_pairs(
+    cfg: Config,
+    pairs: str = "default",
+    real_photos: str | None = None,
+    sample: int = 48,
+    out: str | None = None,
+    redraw: bool = False,
+    seed: int = 0,
+) -> Path:
+    """Write a page to look at the pairs of a config's store.
+
+    Args:
+        cfg: the config.
+        pairs: name of the pairs table. Default ``'default'``.
+        real_photos: folder of photos, or a store of them, for the modality gap. Default ``None``.
+        sample: pairs shown. Default 48.
+        out: file to write. Default ``pairs_NAME.html`` in the config's work folder.
+        redraw: draw pictures that were not kept again, by their seeds. Default ``False``.
+        seed: of the sample. Default 0.
+
+    Returns:
+        Path: the file.
+
+    Raises:
+        StoreError: if there is no such store or table.
+        ValueError: if the config names no store, or the store has no usable pair.
+        FileNotFoundError: if there is nothing at ``real_photos``.
+    """
+    _logger(cfg)
+    synthesis = cfg.get("synthesis", {})
+    if "store" not in synthesis:
+        raise ValueError(f"the config {cfg.config_name} has no synthesis.store, so there are no pairs to look at")
+    store = Store.open(synthesis.store)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    photos = None
+    if real_photos is not None:
+        photos = real_photo_features(real_photos, store, synthesis.get("encoder"), 500, device)
+    findings = inspect_store(store, pairs, sample=sample, photos=photos, seed=seed)
+    pictures = Pictures(store, synthesis.get("generator"), redraw, device)
+    generator = store.manifest.get("generator") or {}
+    facts = {
+        "store": store.path,
+        "encoder": store.manifest["encoder"]["name"],
+        "generator": ", ".join(f"{k}={v}" for k, v in generator.items() if not isinstance(v, (dict, list))),
+        "made": store.manifest.get("created"),
+    }
+    report = store.path / "pairs" / pairs / "curation.json"
+    curation = report_table(json.loads(report.read_text("utf-8"))["report"]) if report.is_file() else None
+    page = make_page(f"pairs/{pairs} of {store.path.name}", findings, pictures.load, facts, pictures.problem, curation)
+    path = Path(out) if out else Path(cfg.work_dir) / f"pairs_{pairs}.html"
+    with write_atomically(path) as file:
+        file.write(page.encode())
+    gap = findings.gap["drawings"]
+    print_log(
+        f"inspect: {findings.counts['usable pairs']} usable of {findings.counts['pairs']} pairs, mean score "
+        f"{findings.scores[pairs]['mean']:.4f}; centres of captions and images {gap['centres']:.3f} apart; "
+        f"{findings.counts['flagged images']} images flagged; page: {path}",
+        logger="current",
+    )
+    return path
+
+
 def train(cfg: Config) -> dict[str, float]:
     """Train and validate; where the config says so, make the stores first and test the best checkpoint last.
 
@@ -231,4 +298,13 @@ def _test(runner: Runner, cfg: Config, checkpoint: str) -> dict[str, float]:
     return metrics
 
 
-__all__ = ["MissingInputsError", "curate", "encode_images", "require_inputs", "synthesize", "test", "train"]
+__all__ = [
+    "MissingInputsError",
+    "curate",
+    "encode_images",
+    "inspect_pairs",
+    "require_inputs",
+    "synthesize",
+    "test",
+    "train",
+]
