@@ -51,7 +51,8 @@ class Findings:
     Attributes:
         table: name of the pairs table.
         counts: captions, images, pairs, usable pairs, distinct images used.
-        groups: title → pairs to look at (a random sample, the lowest, the highest scores).
+        groups: title → pairs to look at: a random sample, and of the captions' first pairs
+            those with the lowest and the highest scores.
         scores: name of a table → edges and counts of its usable pairs' scores, and their mean.
         gap: figures of the modality gap; see :func:`modality_gap`.
         points: name of a set → ``(M, 2)`` places in the plane of the two first principal components.
@@ -136,19 +137,24 @@ def principal_plane(sets: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray],
     return places, (shares[0], shares[1])
 
 
-def _score_histogram(store: Store, name: str, flagged: np.ndarray, bins: int) -> dict[str, Any]:
-    table = store.pairs(name)
-    scores = table.numbers("score")[~flagged[table.numbers("image")]]
-    if not len(scores):
-        return {"edges": [], "counts": [], "mean": None, "pairs": 0}
-    low, high = float(scores.min()), float(scores.max())
-    counts, edges = np.histogram(scores, bins, (low, high if high > low else low + 1e-3))
+def _score_histograms(store: Store, names: list[str], flagged: np.ndarray, bins: int) -> dict[str, dict[str, Any]]:
+    """Histograms of the usable pairs' scores, all over the same range so that tables can be compared."""
+    scores = {}
+    for name in names:
+        table = store.pairs(name)
+        scores[name] = table.numbers("score")[~flagged[table.numbers("image")]]
+    some = [s for s in scores.values() if len(s)]
+    low, high = min(float(s.min()) for s in some), max(float(s.max()) for s in some)
+    edges = np.linspace(low, high if high > low else low + 1e-3, bins + 1)
     return {
-        "edges": edges.tolist(),
-        "counts": counts.tolist(),
-        "mean": float(scores.mean(dtype=np.float64)),
-        "percentiles": {str(p): float(np.percentile(scores, p)) for p in (1, 10, 50, 90, 99)},
-        "pairs": len(scores),
+        name: {
+            "edges": edges.tolist(),
+            "counts": np.histogram(s, edges)[0].tolist(),
+            "mean": float(s.mean(dtype=np.float64)) if len(s) else None,
+            "percentiles": {str(p): float(np.percentile(s, p)) for p in (1, 10, 50, 90, 99)} if len(s) else {},
+            "pairs": len(s),
+        }
+        for name, s in scores.items()
     }
 
 
@@ -253,7 +259,9 @@ def inspect_store(
             split="heldout" if heldout[c] else "train",
         )
 
-    order = usable[np.argsort(score[usable], kind="stable")]
+    # one pair a caption, the first: else one bad caption of many images fills the place
+    served = usable[np.unique(caption[usable], return_index=True)[1]]
+    order = served[np.argsort(score[served], kind="stable")]
     chosen = np.sort(rng.choice(usable, min(sample, len(usable)), replace=False))
     groups = {
         "A random sample": chosen,
@@ -298,7 +306,7 @@ def inspect_store(
             "distinct images used": len(np.unique(image[usable])),
         },
         groups={title: [seen(row) for row in rows_] for title, rows_ in groups.items() if len(rows_)},
-        scores={n: _score_histogram(store, n, has_flag, bins) for n in [pairs, *(t for t in tables if t != pairs)]},
+        scores=_score_histograms(store, [pairs, *(t for t in tables if t != pairs)], has_flag, bins),
         gap=modality_gap(sets),
         points={name: p[:500] for name, p in places.items()},
         explained=explained,

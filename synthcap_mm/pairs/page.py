@@ -55,7 +55,7 @@ def histogram_svg(title: str, histogram: dict[str, Any]) -> str:
     """Bars of a histogram with its mean."""
     width, height, left, top, bottom = 520, 220, 46, 26, 30
     counts, edges = histogram["counts"], histogram["edges"]
-    if not counts:
+    if not histogram["pairs"]:
         return f"<p>{_text(title)}: no usable pair</p>"
     most, step = max(counts), (width - left - 10) / len(counts)
     low, high = edges[0], edges[-1]
@@ -84,7 +84,7 @@ def histogram_svg(title: str, histogram: dict[str, Any]) -> str:
 
 def scatter_svg(points: dict[str, np.ndarray], explained: tuple[float, float]) -> str:
     """Sets of points in the plane, each in its colour."""
-    width, height, margin = 640, 480, 30
+    width, height, margin = 720, 480, 30
     everything = np.concatenate(list(points.values()))
     low, high = everything.min(0), everything.max(0)
     scale = min(
@@ -97,8 +97,8 @@ def scatter_svg(points: dict[str, np.ndarray], explained: tuple[float, float]) -
         dots = "".join(f'<circle cx="{margin + a:.1f}" cy="{height - margin - b:.1f}" r="2"/>' for a, b in placed)
         parts.append(f'<g fill="{colour}" fill-opacity=".5">{dots}</g>')
     legend = "".join(
-        f'<circle cx="{margin + 6 + 150 * i}" cy="12" r="5" fill="{_COLOURS.get(name, "#555")}"/>'
-        f'<text x="{margin + 16 + 150 * i}" y="16">{_text(name)} ({len(xy)})</text>'
+        f'<circle cx="{margin + 6 + 172 * i}" cy="12" r="5" fill="{_COLOURS.get(name, "#555")}"/>'
+        f'<text x="{margin + 16 + 172 * i}" y="16">{_text(name)} ({len(xy)})</text>'
         for i, (name, xy) in enumerate(points.items())
     )
     axes = f"first two principal components: {100 * explained[0]:.1f} % and {100 * explained[1]:.1f} % of the variance"
@@ -111,7 +111,8 @@ def scatter_svg(points: dict[str, np.ndarray], explained: tuple[float, float]) -
 def _gap_table(gap: dict[str, Any]) -> str:
     head = (
         "<tr><th></th><th class=n>rows</th><th class=n>centre to captions' centre</th>"
-        "<th class=n>cosine with own caption</th><th class=n>with other captions</th><th class=n>within the set</th></tr>"
+        "<th class=n>cosine with own caption</th><th class=n>with other captions</th>"
+        "<th class=n>within the set</th></tr>"
     )
     rows = "".join(
         f"<tr><td>{_text(name)}</td><td class=n>{f['rows']}</td><td class=n>{_number(f.get('centres'))}</td>"
@@ -160,7 +161,7 @@ def make_page(
     body.append('<div class="plots">')
     body += [histogram_svg(f"pairs/{name}", h) for name, h in findings.scores.items()]
     body.append("</div><table><tr><th>percentile</th>")
-    shown = {name: h for name, h in findings.scores.items() if h["counts"]}
+    shown = {name: h for name, h in findings.scores.items() if h["pairs"]}
     body += [f"<th class=n>{p}</th>" for p in next(iter(shown.values()), {"percentiles": {}})["percentiles"]]
     body.append("</tr>")
     for name, h in shown.items():
