@@ -13,7 +13,8 @@ from random_store import make_store, unit
 
 from synthcap_mm.datasets import SynthPairDataset
 from synthcap_mm.pairs import Curation, PairFactory
-from synthcap_mm.pairs.curation import best, make_steps, report_table
+from synthcap_mm.pairs.curation import report_table
+from synthcap_mm.pairs.curation_steps import best, make_steps
 from synthcap_mm.registry import MODELS
 from synthcap_mm.stores import Store, StoreError, StoreMissingError
 from synthcap_mm.stores.additions import WORK_FOLDER, only_writer
