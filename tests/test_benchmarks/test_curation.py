@@ -13,7 +13,17 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.mark.slow
 def test_random_features(tmp_path):
-    command = [sys.executable, "benchmarks/curation.py", "--rows", "1000", "2000", "--dim", "16", "--work-dir", tmp_path]
+    command = [
+        sys.executable,
+        "benchmarks/curation.py",
+        "--rows",
+        "1000",
+        "2000",
+        "--dim",
+        "16",
+        "--work-dir",
+        tmp_path,
+    ]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(list(map(str, command)), cwd=ROOT, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
