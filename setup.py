@@ -70,6 +70,12 @@ TENSORBOARD = [
     "tensorboard>=2.18,<3",
 ]
 
+# Approximate search for curation, where an exact one takes too long; exact is the default.
+FAISS = [
+    # 1.8 is built for numpy 1.
+    "faiss-cpu>=1.9,<2",
+]
+
 TEST = [
     # Runs the tests; a major release a year changes what plugins and fixtures may do.
     "pytest>=8,<10",
@@ -85,6 +91,8 @@ TEST = [
     *T2I,
     # The switch tensorboard=True is tried.
     *TENSORBOARD,
+    # The approximate search of curation is compared with the exact one.
+    *FAISS,
 ]
 
 
@@ -131,7 +139,7 @@ setup(
     # Every file that MANIFEST.in takes from the package: mini-CLIP's weights, vocabularies, ...
     include_package_data=True,
     install_requires=CORE,
-    extras_require={"t2i": T2I, "mmdet": MMDET, "tensorboard": TENSORBOARD, "test": TEST},
+    extras_require={"t2i": T2I, "mmdet": MMDET, "tensorboard": TENSORBOARD, "faiss": FAISS, "test": TEST},
     entry_points={"console_scripts": ["synthcap-mm = synthcap_mm.cli:main"]},
     cmdclass={"build_py": BuildWithMim},
     zip_safe=False,

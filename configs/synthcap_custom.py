@@ -36,6 +36,8 @@ synthesis = dict(
     tokenizer=dict(kind="clip"),
     holdout=0.02,
 )
+# tools/curate.py; train_dataloader.dataset.pairs='curated' trains on it. SynC's settings; see docs/curation.md.
+curation = dict(steps=[dict(type="reassign", images=15, captions=2, keep=0.9)], refine=True)
 inputs = [
     dict(path=captions, how="your sentences; set 'captions' at the top of the config"),
     dict(

@@ -109,7 +109,9 @@ def test_print_config(tmp_path):
     assert "max_epochs=77" in (tmp_path / "out.py").read_text()
 
 
-@pytest.mark.parametrize("command", ["train", "test", "synthesize", "encode-images", "print-config"])
+@pytest.mark.parametrize(
+    "command", ["train", "test", "synthesize", "encode-images", "curate", "inspect-pairs", "print-config"]
+)
 def test_every_tool_finds_shipped_configs(command, tmp_path):
     done = run(command, "synthcap_minni.py", *(["none.pth"] if command == "test" else []), cwd=tmp_path)
     assert done.returncode != 0

@@ -99,7 +99,7 @@ def requirements(wheel) -> dict[str, list[Requirement]]:
 
 
 def test_bounds(requirements):
-    assert set(requirements) == {"", "t2i", "mmdet", "tensorboard", "test"}
+    assert set(requirements) == {"", "t2i", "mmdet", "tensorboard", "faiss", "test"}
     for requirement in chain.from_iterable(requirements.values()):
         operators = {specifier.operator for specifier in requirement.specifier}
         assert {">=", "<"} <= operators, f"{requirement} lacks a bound"
@@ -146,8 +146,13 @@ def imported(folder: str) -> dict[str, str]:
 def test_imports_are_required_and_requirements_imported(requirements):
     packages = metadata.packages_distributions()
     # Of extras that may not be installed here.
-    packages |= {"mmdet": ["onedl-mmdetection"], "mmcv": ["onedl-mmcv"], "diffusers": ["diffusers"]}
-    runtime = {canonicalize_name(r.name) for extra in ("", "t2i", "mmdet") for r in requirements[extra]}
+    packages |= {
+        "mmdet": ["onedl-mmdetection"],
+        "mmcv": ["onedl-mmcv"],
+        "diffusers": ["diffusers"],
+        "faiss": ["faiss-cpu"],
+    }
+    runtime = {canonicalize_name(r.name) for extra in ("", "t2i", "mmdet", "faiss") for r in requirements[extra]}
     modules = imported("synthcap_mm") | imported("tools")
     used = set()
     for module, file in modules.items():

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.config import Config
 from mmengine.dist import barrier, broadcast_object_list, is_main_process
 from mmengine.logging import MMLogger, print_log
 from mmengine.runner import Runner
 
 from synthcap_mm.apis.missing_inputs import missing_inputs
-from synthcap_mm.pairs import PairFactory, encode_photos, has_store
+from synthcap_mm.pairs import Curation, PairFactory, encode_photos, has_store
+from synthcap_mm.pairs.curation import report_table
 from synthcap_mm.pairs.factory import _captions_sha256
+from synthcap_mm.pairs.inspection import inspect_store, real_photo_features
+from synthcap_mm.pairs.page import make_page
+from synthcap_mm.pairs.pictures import Pictures
 from synthcap_mm.registry import DATASETS
-from synthcap_mm.stores import StoreError
-from synthcap_mm.stores.shards import write_json
+from synthcap_mm.stores import Store, StoreError
+from synthcap_mm.stores.shards import write_atomically, write_json
 from synthcap_mm.stores.store import read_manifest
 
 
@@ -161,6 +167,110 @@ def encode_images(cfg: Config, missing_only: bool = False) -> dict[str, dict[str
     return results
 
 
+def curate(cfg: Config, replace: bool = False) -> dict[str, Any]:
+    """Make the pairs table that ``cfg.curation`` describes, in the store of ``cfg.synthesis``.
+
+    ``cfg.curation`` has the arguments of :class:`Curation` (``store`` may be left out), or is
+    a list: its ``steps`` alone.
+
+    Args:
+        cfg: the config.
+        replace: replace a table of the same name that has other settings. Default ``False``.
+
+    Returns:
+        The report; see :meth:`Curation.run`.
+
+    Raises:
+        ValueError: if the config has no ``curation``, names no store, or ``curation`` has a field that is not known.
+    """
+    _logger(cfg)
+    settings = cfg.get("curation")
+    if settings is None:
+        raise ValueError(
+            f"the config {cfg.config_name} has no field 'curation', so there is nothing to do; e.g. "
+            "curation = [dict(type='reassign')]"
+        )
+    settings = dict(settings) if isinstance(settings, dict) else {"steps": settings}
+    settings.setdefault("store", cfg.get("synthesis", {}).get("store"))
+    if settings["store"] is None:
+        raise ValueError(f"the config {cfg.config_name} names no store: it has neither curation.store nor synthesis")
+    known = list(inspect.signature(Curation).parameters)
+    unknown = sorted(set(settings) - set(known))
+    if unknown or "steps" not in settings:
+        wrong = f"has no field {', '.join(unknown)}" if unknown else "needs steps"
+        raise ValueError(f"curation {wrong}; its fields are {', '.join(known)}")
+    curation = Curation(**settings)
+    report = curation.run(replace=replace)
+    print_log(
+        f"curate: {report_table(report)}\n  report: {curation.path / 'pairs' / curation.name / 'curation.json'}\n"
+        f"  to train on it: train_dataloader.dataset.pairs={curation.name}",
+        logger="current",
+    )
+    return report
+
+
+def inspect_pairs(
+    cfg: Config,
+    pairs: str = "default",
+    real_photos: str | None = None,
+    sample: int = 48,
+    out: str | None = None,
+    redraw: bool = False,
+    seed: int = 0,
+) -> Path:
+    """Write a page to look at the pairs of a config's store.
+
+    Args:
+        cfg: the config.
+        pairs: name of the pairs table. Default ``'default'``.
+        real_photos: folder of photos, or a store of them, for the modality gap. Default ``None``.
+        sample: pairs shown. Default 48.
+        out: file to write. Default ``pairs_NAME.html`` in the config's work folder.
+        redraw: draw pictures that were not kept again, by their seeds. Default ``False``.
+        seed: of the sample. Default 0.
+
+    Returns:
+        Path: the file.
+
+    Raises:
+        StoreError: if there is no such store or table.
+        ValueError: if the config names no store, or the store has no usable pair.
+        FileNotFoundError: if there is nothing at ``real_photos``.
+    """
+    _logger(cfg)
+    synthesis = cfg.get("synthesis", {})
+    if "store" not in synthesis:
+        raise ValueError(f"the config {cfg.config_name} has no synthesis.store, so there are no pairs to look at")
+    store = Store.open(synthesis.store)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    photos = None
+    if real_photos is not None:
+        photos = real_photo_features(real_photos, store, synthesis.get("encoder"), 500, device)
+    findings = inspect_store(store, pairs, sample=sample, photos=photos, seed=seed)
+    pictures = Pictures(store, synthesis.get("generator"), redraw, device)
+    generator = store.manifest.get("generator") or {}
+    facts = {
+        "store": store.path,
+        "encoder": store.manifest["encoder"]["name"],
+        "generator": ", ".join(f"{k}={v}" for k, v in generator.items() if not isinstance(v, (dict, list))),
+        "made": store.manifest.get("created"),
+    }
+    report = store.path / "pairs" / pairs / "curation.json"
+    curation = report_table(json.loads(report.read_text("utf-8"))["report"]) if report.is_file() else None
+    page = make_page(f"pairs/{pairs} of {store.path.name}", findings, pictures.load, facts, pictures.problem, curation)
+    path = Path(out) if out else Path(cfg.work_dir) / f"pairs_{pairs}.html"
+    with write_atomically(path) as file:
+        file.write(page.encode())
+    gap = findings.gap["drawings"]
+    print_log(
+        f"inspect: {findings.counts['usable pairs']} usable of {findings.counts['pairs']} pairs, mean score "
+        f"{findings.scores[pairs]['mean']:.4f}; centres of captions and images {gap['centres']:.3f} apart; "
+        f"{findings.counts['flagged images']} images flagged; page: {path}",
+        logger="current",
+    )
+    return path
+
+
 def _switch_tensorboard_on(cfg: Config) -> None:
     """Add TensorBoard to the log files, where ``cfg.tensorboard`` says so.
 
@@ -272,4 +382,13 @@ def _test(runner: Runner, cfg: Config, checkpoint: str) -> dict[str, float]:
     return metrics
 
 
-__all__ = ["MissingInputsError", "encode_images", "require_inputs", "synthesize", "test", "train"]
+__all__ = [
+    "MissingInputsError",
+    "curate",
+    "encode_images",
+    "inspect_pairs",
+    "require_inputs",
+    "synthesize",
+    "test",
+    "train",
+]

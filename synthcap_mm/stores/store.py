@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -196,9 +197,14 @@ class Store:
                 problems.append(f"{tokenizer['file']} is damaged (its checksum differs)")
         if problems:
             shown = "; ".join(problems[:5]) + ("; …" if len(problems) > 5 else "")
+            # another pairs table is not synthesize's to mend
+            curated = sum(bool(re.match(r"shard (pairs|refined)/(?!default/)", problem)) for problem in problems)
+            tools = ["tools/curate.py"] if curated else []
+            if curated < len(problems):
+                tools.insert(0, "tools/synthesize.py (or encode_images.py)")
             raise StoreError(
                 f"the store {path} has {len(problems)} bad file(s): {shown}. "
-                "Running its tools/synthesize.py (or encode_images.py) command again makes just these anew."
+                f"Running its {' and its '.join(tools)} command again makes just these anew."
             )
         return cls(path, manifest)
 
@@ -246,7 +252,18 @@ class Store:
         return self.table(f"pairs/{name}")
 
     def refined(self, name: str = "default") -> ShardedTable:
-        """The refined features beside the pairs table ``name``."""
+        """The refined features beside the pairs table ``name``.
+
+        Raises:
+            StoreError: if there are none; the message says how they are made.
+        """
+        if self.has(f"pairs/{name}") and not self.has(f"refined/{name}"):
+            setting = "synthesis.refine=dict(...)" if name == "default" else "curation.refine=True"
+            tool = "tools/synthesize.py" if name == "default" else "tools/curate.py CONFIG --replace"
+            raise StoreError(
+                f"the store {self.path} has no refined features beside pairs/{name}. Make them with {setting} and "
+                f"{tool}, or do without: refined=False"
+            )
         return self.table(f"refined/{name}")
 
     def tags(self, image_row: int) -> list[Tag]:

@@ -33,6 +33,8 @@ synthesis = dict(
     text_batch=512,
     image_batch=16,
 )
+# tools/curate.py; train_dataloader.dataset.pairs='curated' trains on it. SynC's settings; see docs/curation.md.
+curation = dict(steps=[dict(type="reassign", images=15, captions=2, keep=0.9)], refine=True)
 photo_stores = [
     dict(store=test_photos, photos=dict(type="KarpathyPhotos", ann_file=annotations, image_root=photos, split="test")),
 ]

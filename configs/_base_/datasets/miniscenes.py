@@ -13,6 +13,8 @@ synthesis = dict(
     holdout=0.05,  # 2 % of 4,000 captions would leave 40 scenes to choose an epoch by
     image_batch=64,
 )
+# tools/curate.py; train_dataloader.dataset.pairs='curated' trains on it. SynC's settings; see docs/curation.md.
+curation = dict(steps=[dict(type="reassign", images=15, captions=2, keep=0.9)], refine=True)
 photo_stores = [
     dict(store=test_photos, photos=dict(type="MiniScenesPhotos", split="test", num=300), image_batch=64),
     dict(store=val_photos, photos=dict(type="MiniScenesPhotos", split="val", num=300), image_batch=64),

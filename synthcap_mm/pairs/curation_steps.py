@@ -1,0 +1,242 @@
+"""The steps of curation: which pairs stay, which captions get other images, which captions are one."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from synthcap_mm.pairs.curation import Curation
+
+#: Similarities that differ by less are ties: that of a caption with itself depends on rounding.
+DECIMALS = 6
+
+
+@dataclasses.dataclass
+class Pairs:
+    """Pairs being curated, in the order that they will be served in.
+
+    Attributes:
+        caption: rows of the captions table, ``(N,)`` int64, ascending.
+        image: rows of the images table, ``(N,)`` int64.
+        seed: what the image was drawn with, ``(N,)`` int64.
+        score: cosine of the two, ``(N,)`` float32.
+    """
+
+    caption: np.ndarray
+    image: np.ndarray
+    seed: np.ndarray
+    score: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.caption)
+
+    def take(self, index: np.ndarray) -> Pairs:
+        """The pairs at ``index`` (numbers or a mask)."""
+        return Pairs(*(getattr(self, f.name)[index] for f in dataclasses.fields(self)))
+
+    def first(self) -> Pairs:
+        """Each caption's first pair: what the dataset serves by default."""
+        return self.take(np.unique(self.caption, return_index=True)[1])
+
+
+def best(count: int, keep: float, *keys: np.ndarray) -> np.ndarray:
+    """Ascending indices of the best ``keep`` of ``count`` rows (half up, at least one).
+
+    Args:
+        count: number of rows.
+        keep: fraction in (0, 1].
+        *keys: ``(count,)`` each, larger is better, the first counts most; equal rows come lower row first.
+    """
+    order = np.lexsort([np.arange(count), *(-k for k in reversed(keys))])
+    return np.sort(order[: max(1, math.floor(keep * count + 0.5))])
+
+
+def _share(name: str, value: float) -> None:
+    if not 0 < value <= 1:
+        raise ValueError(f"curation: {name} is a share in (0, 1], got {value!r}")
+
+
+def at_least_one(name: str, value: int) -> None:
+    """Raises ValueError unless ``value`` is a whole number of at least 1."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"curation: {name} is a whole number of at least 1, got {value!r}")
+
+
+@dataclasses.dataclass
+class ClipScoreFilter:
+    """Keeps the pairs with the highest CLIP score (cosine of caption and image).
+
+    A caption of several images loses the bad ones; one without any left is not served.
+
+    Args:
+        keep: fraction of the pairs. Default 0.9 (assumed).
+
+    Raises:
+        ValueError: if ``keep`` is not in (0, 1].
+    """
+
+    type: ClassVar[str] = "clip_score"
+    keep: float = 0.9
+
+    def __post_init__(self) -> None:
+        _share("clip_score.keep", self.keep)
+
+    def apply(self, pairs: Pairs, work: Curation, stage: str) -> tuple[Pairs, dict[str, Any]]:
+        """The pairs that stay, and what to report."""
+        kept = pairs.take(best(len(pairs), self.keep, pairs.score))
+        return kept, {"lowest_score": float(kept.score.min())}
+
+
+@dataclasses.dataclass
+class Reassign:
+    """One-to-many reassignment with cycle consistency, as SynC does it.
+
+    For each caption its most similar images are looked up; for each of these, its
+    most similar captions. An image scores by the best sentence similarity of those
+    captions to the first one, and the caption goes to the image that scores
+    highest (of equal ones, the most similar to the caption). The captions with
+    the highest scores are kept. Several captions may get the same image.
+
+    Args:
+        images: K, images looked up for each caption. Default 15 (SynC).
+        captions: captions looked up for each image. Default 2 (SynC).
+        keep: τ, fraction of the captions kept. Default 0.9 (SynC).
+
+    Raises:
+        ValueError: if a number is below 1, or ``keep`` is not in (0, 1].
+    """
+
+    type: ClassVar[str] = "reassign"
+    images: int = 15
+    captions: int = 2
+    keep: float = 0.9
+
+    def __post_init__(self) -> None:
+        at_least_one("reassign.images", self.images)
+        at_least_one("reassign.captions", self.captions)
+        _share("reassign.keep", self.keep)
+
+    def apply(self, pairs: Pairs, work: Curation, stage: str) -> tuple[Pairs, dict[str, Any]]:
+        """The captions' new pairs, and what to report."""
+        before = pairs.first()
+        captions = before.caption
+        images, similarity = work.images_of(captions, self.images)
+        looked_at = np.unique(images)
+        back = work.captions_of(f"{stage}-captions_of_images", looked_at, captions, self.captions)
+        chosen, score, returned = work.cycle(f"{stage}-cycle", captions, images, looked_at, back)
+        kept = best(len(captions), self.keep, score, similarity[np.arange(len(captions)), chosen])
+        image = images[np.arange(len(captions)), chosen]
+        report = {
+            "reassigned": float((image != before.image)[kept].mean()),
+            "mean_cycle_score": float(score[kept].mean()),
+            "lowest_cycle_score": float(score[kept].min()),
+            "own_caption_found": float(returned[kept].mean()),
+        }
+        return work.make_pairs(captions[kept], image[kept]), report
+
+
+@dataclasses.dataclass
+class MergeDuplicates:
+    """Merges captions that say the same: one stands for them all.
+
+    Captions of the same words (case and punctuation aside), and captions whose
+    sentence features are nearly the same, are merged into the first of them that
+    is not merged itself. So each merged caption is within ``min_similarity`` of the
+    one that stands for it; chains do not form. The one that stays inherits the
+    pairs of all, each image once, the best first; what is not merged stays as it is.
+
+    Args:
+        min_similarity: cosine of sentence features from which two captions say the
+            same. Default 0.98 (assumed).
+        neighbours: nearest captions that are looked at for each. Default 32 (assumed).
+
+    Raises:
+        ValueError: if ``min_similarity`` is not in (0, 1], or ``neighbours`` is below 1.
+    """
+
+    type: ClassVar[str] = "merge_duplicates"
+    min_similarity: float = 0.98
+    neighbours: int = 32
+
+    def __post_init__(self) -> None:
+        _share("merge_duplicates.min_similarity", self.min_similarity)
+        at_least_one("merge_duplicates.neighbours", self.neighbours)
+
+    def apply(self, pairs: Pairs, work: Curation, stage: str) -> tuple[Pairs, dict[str, Any]]:
+        """The merged captions' pairs, and what to report."""
+        captions = np.unique(pairs.caption)
+        stands = np.arange(len(captions))
+        by_words: dict[str, int] = {}
+        for i, row in enumerate(captions):
+            stands[i] = by_words.setdefault(_words(work.store.captions.value("text", int(row))), i)
+        distinct = np.flatnonzero(stands == np.arange(len(captions)))
+        same_words = len(captions) - len(distinct)
+
+        # the nearest of a caption is most often itself
+        near, similarity = work.similar_captions(f"{stage}-similar", captions[distinct], self.neighbours + 1)
+        earlier: dict[int, list[tuple[float, int]]] = {}
+        rows, columns = np.nonzero(similarity.round(DECIMALS) >= self.min_similarity)
+        for a, b, value in zip(rows, near[rows, columns], similarity[rows, columns].round(DECIMALS)):
+            if a != b:  # whichever of the two found the other
+                earlier.setdefault(int(max(a, b)), []).append((-float(value), int(min(a, b))))
+        leader = np.arange(len(distinct))
+        for i in sorted(earlier):
+            # those before have been decided, so only captions that stand for themselves count
+            free = [(value, j) for value, j in earlier[i] if leader[j] == j]
+            if free:
+                leader[i] = min(free)[1]
+        stands[distinct] = distinct[leader]
+        stands = stands[stands]  # same words as one that was merged
+
+        owner = captions[stands[np.searchsorted(captions, pairs.caption)]]
+        moved = owner != pairs.caption
+        score = pairs.score.copy()
+        score[moved] = work.scores(owner[moved], pairs.image[moved])
+        merged = dataclasses.replace(pairs, caption=owner, score=score)
+        grown = np.isin(owner, owner[moved])
+        merged = merged.take(np.lexsort([np.arange(len(owner)), np.where(grown, -score, 0), owner]))
+        once = np.unique(np.stack([merged.caption, merged.image]), axis=1, return_index=True)[1]
+        report = {"same_words": int(same_words), "similar": int((leader != np.arange(len(leader))).sum())}
+        return merged.take(np.sort(once)), report
+
+
+_STEPS = {step.type: step for step in (ClipScoreFilter, Reassign, MergeDuplicates)}
+
+
+def _words(text: str) -> str:
+    return " ".join(re.findall(r"\w+", text.casefold())) or text
+
+
+def make_steps(settings: Sequence[Any]) -> list[Any]:
+    """The steps that ``curation.steps`` asks for.
+
+    Args:
+        settings: dicts ``dict(type='clip_score' | 'reassign' | 'merge_duplicates', …)``
+            with the arguments of the step's class.
+
+    Raises:
+        ValueError: if there is none, a type or an argument is not known, or a value is out of range.
+    """
+    if isinstance(settings, (str, dict)) or not isinstance(settings, Sequence) or not settings:
+        raise ValueError(
+            f"curation.steps is a list of steps, e.g. [dict(type='reassign', keep=0.9)], not {settings!r}; "
+            f"there are {', '.join(_STEPS)}"
+        )
+    steps = []
+    for entry in settings:
+        options = dict(entry) if isinstance(entry, dict) else {}
+        kind = options.pop("type", None)
+        if kind not in _STEPS:
+            raise ValueError(f"curation: a step is dict(type=...) with one of {', '.join(_STEPS)}, not {entry!r}")
+        known = [f.name for f in dataclasses.fields(_STEPS[kind])]
+        unknown = sorted(set(options) - set(known))
+        if unknown:
+            raise ValueError(f"curation: {kind} has no argument {', '.join(unknown)}; it has {', '.join(known)}")
+        steps.append(_STEPS[kind](**options))
+    return steps

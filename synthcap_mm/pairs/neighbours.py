@@ -1,0 +1,177 @@
+"""Nearest rows of a store's tables, exactly or with FAISS."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from synthcap_mm.requirements import require
+from synthcap_mm.stores.shards import write_atomically
+from synthcap_mm.stores.store import ShardedTable
+from synthcap_mm.stores.topk import blockwise_topk
+
+#: ``(queries (Q, D), k)`` → scores ``(Q, k)`` float32 and rows ``(Q, k)`` int64, best first, on the CPU.
+Search = Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]]
+
+
+class UnitRows:
+    """Rows of a table's features, L2-normalised as they are read; nothing is held in memory.
+
+    Features are stored rounded to float16, which leaves their lengths off by up to
+    one in a thousand; similarities here are cosines.
+
+    Args:
+        table: a table with features.
+        rows: the rows that count, in this order. Default ``None``: all.
+    """
+
+    def __init__(self, table: ShardedTable, rows: np.ndarray | None = None) -> None:
+        self._table = table
+        self.rows = np.arange(len(table)) if rows is None else np.asarray(rows, np.int64)
+        self.shape = (len(self.rows), int(table.dim or 0))
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: slice | np.ndarray) -> np.ndarray:
+        """``(M, D)`` float32."""
+        features = torch.from_numpy(self._table.features(self.rows[index])).float().numpy()
+        # numpy's sum over a row does not depend on how many rows there are: the same for any split of the work
+        return features / np.maximum(np.sqrt((features * features).sum(1, keepdims=True)), 1e-12)
+
+
+def row_cosines(a: UnitRows, a_rows: np.ndarray, b: UnitRows, b_rows: np.ndarray, at_once: int = 4096) -> np.ndarray:
+    """Cosine of ``a[a_rows[i]]`` and ``b[b_rows[i]]`` for each i, ``(N,)`` float64."""
+    out = np.empty(len(a_rows))
+    for start in range(0, len(out), at_once):
+        part = slice(start, start + at_once)
+        out[part] = (a[a_rows[part]].astype(np.float64) * b[b_rows[part]]).sum(1)
+    return out
+
+
+class ExactSearch:
+    """Every row is looked at, one block at a time; see :func:`blockwise_topk`.
+
+    Args:
+        block: rows scored at a time. Default 8192.
+        device: of the computation. Default ``'cpu'``.
+    """
+
+    def __init__(self, block: int = 8192, device: str | torch.device = "cpu") -> None:
+        self.block, self.device = block, torch.device(device)
+
+    def prepare(self, database: UnitRows, file: Path) -> None:
+        """Nothing to prepare."""
+
+    def over(self, database: UnitRows, file: Path) -> Search:
+        """The search among ``database``'s rows."""
+
+        def search(queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+            on_device = torch.from_numpy(queries).to(self.device)
+            scores, rows = blockwise_topk(on_device, database, k, self.block)
+            return scores.cpu().numpy(), rows.cpu().numpy()
+
+        return search
+
+
+class FaissSearch:
+    """Approximate search by an index of FAISS (``pip install 'synthcap_mm[faiss]'``).
+
+    Rows that the index finds are scored again as the exact search scores them; a
+    query for which it finds fewer than wanted is searched exactly. One rank builds
+    the index, all search the same. Other versions of FAISS or numbers of threads
+    can build another index, and so find other rows.
+
+    Args:
+        factory: FAISS's index factory string. Default ``None``: ``IVF<n>,SQfp16`` with
+            n the square root of the number of rows, between 1 and 65536 (assumed).
+        nprobe: lists of an IVF index that a query looks into; more is slower
+            and nearer to exact. Default 32 (assumed).
+        train_rows: rows that the index is trained on. Default 65536 (assumed).
+        block: rows added at a time, and of the exact search. Default 8192.
+        device: of the exact search. Default ``'cpu'``.
+
+    Raises:
+        ImportError: with the pip command, if FAISS is missing.
+        ValueError: if FAISS does not know the factory string, or a number is below 1.
+    """
+
+    def __init__(
+        self,
+        factory: str | None = None,
+        nprobe: int = 32,
+        train_rows: int = 65536,
+        block: int = 8192,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        self._faiss = require("faiss", "faiss", "curation.search='faiss'")
+        if nprobe < 1 or train_rows < 1:
+            raise ValueError(f"curation.search: nprobe={nprobe} and train_rows={train_rows} must both be 1 or more")
+        self.factory, self.nprobe, self.train_rows, self.block = factory, nprobe, train_rows, block
+        self._exact = ExactSearch(block, device)
+
+    def prepare(self, database: UnitRows, file: Path) -> None:
+        """Build the index and write it to ``file`` (one rank calls it)."""
+        count, dim = database.shape
+        factory = self.factory or f"IVF{min(max(int(count**0.5), 1), 65536)},SQfp16"
+        try:
+            index = self._faiss.index_factory(dim, factory, self._faiss.METRIC_INNER_PRODUCT)
+        except RuntimeError as error:
+            raise ValueError(f"curation.search.factory={factory!r}: FAISS says {error}") from error
+        chosen = np.sort(np.random.default_rng(0).permutation(count)[: self.train_rows])
+        index.train(database[chosen])
+        for start in range(0, count, self.block):
+            index.add(database[start : start + self.block])
+        with write_atomically(file) as out:
+            out.write(self._faiss.serialize_index(index).tobytes())
+
+    def over(self, database: UnitRows, file: Path) -> Search:
+        """The search among ``database``'s rows, by the index in ``file``."""
+        index = self._faiss.deserialize_index(np.fromfile(file, np.uint8))
+        if isinstance(index, self._faiss.IndexIVF):
+            index.nprobe = min(self.nprobe, index.nlist)
+        exact = self._exact.over(database, file)
+
+        def search(queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+            _, rows = index.search(np.ascontiguousarray(queries, np.float32), k)
+            scores = np.empty(rows.shape)
+            for i, query in enumerate(queries.astype(np.float64)):
+                if (rows[i] < 0).any():
+                    continue
+                found = np.sort(rows[i])  # a stable sort by score keeps the lower row first among equals
+                values = database[found].astype(np.float64) @ query
+                order = np.argsort(-values, kind="stable")
+                rows[i], scores[i] = found[order], values[order]
+            short = np.flatnonzero((rows < 0).any(1))
+            if len(short):
+                scores[short], rows[short] = exact(queries[short], k)
+            return scores.astype(np.float32), rows
+
+        return search
+
+
+def make_search(settings: str | dict[str, Any], block: int, device: str | torch.device) -> ExactSearch | FaissSearch:
+    """The search that ``curation.search`` asks for.
+
+    Args:
+        settings: ``'exact'``, ``'faiss'``, or ``dict(type='faiss', …)`` with the
+            arguments of :class:`FaissSearch`.
+        block: rows scored at a time.
+        device: of the computation.
+
+    Raises:
+        ValueError: if it is none of them.
+    """
+    options = dict(settings) if isinstance(settings, dict) else {"type": settings}
+    kind = options.pop("type", None)
+    kinds = {"exact": ExactSearch, "faiss": FaissSearch}
+    if kind not in kinds:
+        raise ValueError(f"curation.search is 'exact', 'faiss' or dict(type='faiss', ...), not {settings!r}")
+    try:
+        return kinds[kind](**{"block": block, **options, "device": device})
+    except TypeError as error:
+        raise ValueError(f"curation.search: {error}") from error

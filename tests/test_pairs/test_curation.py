@@ -1,0 +1,474 @@
+"""Another pairs table: against a dense float64 reference, by ranks, after interruptions, and with bad input."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from random_store import make_store, unit
+
+from synthcap_mm.datasets import SynthPairDataset
+from synthcap_mm.pairs import Curation, PairFactory
+from synthcap_mm.pairs.curation import report_table
+from synthcap_mm.pairs.curation_steps import best, make_steps
+from synthcap_mm.registry import MODELS
+from synthcap_mm.stores import Store, StoreError, StoreMissingError
+from synthcap_mm.stores.additions import WORK_FOLDER, only_writer
+
+ROOT = Path(__file__).resolve().parents[2]
+HELDOUT = (3, 40, 41, 90)
+FLAGGED = (5, 17, 60, 61)
+
+
+@pytest.fixture()
+def store(tmp_path):
+    """120 captions of one image each; some flagged, some held out."""
+    return make_store(tmp_path / "store", flagged=FLAGGED, heldout=HELDOUT)
+
+
+def everything(path):
+    return {
+        p.relative_to(path).as_posix(): p.read_bytes()
+        for p in sorted(Path(path).rglob("*"))
+        if p.is_file() and "manifest" not in p.name
+    }
+
+
+def table(path, name):
+    pairs = Store.open(path, verify="full").pairs(name)
+    return {c: pairs.numbers(c) for c in ("caption", "image", "seed", "score")}
+
+
+def features(path):
+    store = Store.open(path)
+    # as they are read: float16 in the store, unit length in float32
+    as_read = [unit(t.features()).astype(np.float32).astype(np.float64) for t in (store.captions, store.images)]
+    return as_read[0], as_read[1], ~store.images.is_set("flags")
+
+
+def dense_reassignment(path, sentences=None, images_looked_at=15, captions_looked_at=2, keep=0.9):
+    """SynC by two whole matrices in float64: caption → image, for the captions that are kept."""
+    text, image, usable = features(path)
+    sentences = text if sentences is None else sentences
+    pairs = table(path, "default")
+    heldout = np.isin(np.arange(len(text)), HELDOUT)
+    only_heldout = np.isin(np.arange(len(image)), pairs["image"][heldout[pairs["caption"]]])
+    allowed = np.flatnonzero(usable & ~only_heldout)
+    captions = np.unique(pairs["caption"][usable[pairs["image"]] & ~heldout[pairs["caption"]]])
+    similarity = text[captions] @ image[allowed].T
+    chosen, scores, clip = [], [], []
+    for c in range(len(captions)):
+        top = np.argsort(-similarity[c], kind="stable")[:images_looked_at]
+        own = []
+        for i in top:
+            leads_to = np.argsort(-similarity[:, i], kind="stable")[:captions_looked_at]
+            own.append(round(max(sentences[captions[leads_to]] @ sentences[captions[c]]), 6))
+        at = int(np.argmax(own))
+        chosen.append(allowed[top[at]])
+        scores.append(own[at])
+        clip.append(similarity[c, top[at]])
+    order = sorted(range(len(captions)), key=lambda c: (-scores[c], -clip[c], captions[c]))
+    kept = sorted(order[: int(keep * len(captions) + 0.5)])
+    return {int(captions[c]): int(chosen[c]) for c in kept}
+
+
+# ---- the steps
+@pytest.mark.parametrize("part_size, block", [(4096, 8192), (7, 10)])
+def test_reassignment_is_that_of_dense_float64(store, part_size, block):
+    report = Curation(store, [{"type": "reassign"}], part_size=part_size, block=block, device="cpu").run()
+    made = table(store, "curated")
+    train = ~np.isin(made["caption"], HELDOUT)
+    expected = dense_reassignment(store)
+    assert dict(zip(made["caption"][train].tolist(), made["image"][train].tolist())) == expected
+    assert 80 < len(expected) < 110 and report["kept"] == len(expected) / 112
+    text, image, _ = features(store)
+    np.testing.assert_allclose(made["score"], (text[made["caption"]] * image[made["image"]]).sum(1), atol=1e-3)
+    # an image keeps its seed, whichever caption it goes to
+    assert (made["seed"] == 1000 + made["image"]).all()
+    assert 0 < report["steps"][0]["reassigned"] < 1
+
+
+def test_reassignment_by_another_sentence_encoder(store, tiny):
+    encoder = tiny.TinyEncoder()
+    sentences = encoder.encode_text([f"caption number {i}" for i in range(120)]).double().numpy()
+    sentences = unit(unit(sentences).astype(np.float16)).astype(np.float32).astype(np.float64)
+    Curation(
+        store,
+        [{"type": "reassign"}],
+        sentence_encoder={"type": "TinyEncoder"},
+        part_size=50,
+        text_batch=9,
+        device="cpu",
+    ).run()
+    made = table(store, "curated")
+    train = ~np.isin(made["caption"], HELDOUT)
+    assert dict(zip(made["caption"][train].tolist(), made["image"][train].tolist())) == dense_reassignment(
+        store, sentences
+    )
+
+
+def test_score_filter_keeps_the_best(store):
+    report = Curation(store, [{"type": "clip_score", "keep": 0.5}], device="cpu").run()
+    before, made = table(store, "default"), table(store, "curated")
+    usable = ~np.isin(before["image"], FLAGGED) & ~np.isin(before["caption"], HELDOUT)
+    threshold = np.sort(before["score"][usable])[-56]
+    expected = before["caption"][usable & (before["score"] >= threshold)]
+    assert made["caption"][~np.isin(made["caption"], HELDOUT)].tolist() == expected.tolist()
+    assert report["kept"] == 0.5 and report["after"]["mean_score"] > report["before"]["mean_score"]
+    assert report["steps"][0]["lowest_score"] == pytest.approx(threshold)
+
+
+def test_filter_with_several_images_a_caption(tmp_path):
+    path = make_store(tmp_path / "store", captions=20, k=3)
+    report = Curation(path, [{"type": "clip_score", "keep": 0.4}], device="cpu").run()
+    made = table(path, "curated")
+    assert len(made["caption"]) == 24 and (np.diff(made["caption"]) >= 0).all()
+    assert report["after"]["pairs"] == 24 and report["after"]["captions"] == len(set(made["caption"].tolist()))
+
+
+def test_duplicates_are_merged_into_the_first(tmp_path):
+    rng = np.random.default_rng(1)
+    text = unit(rng.standard_normal((12, 16)))
+    for copy, of in ((4, 1), (5, 1), (9, 8)):  # 4 and 5 say what 1 says, 9 what 8 says
+        text[copy] = text[of] + 0.005 * rng.standard_normal(16)
+    texts = [f"caption {i}" for i in range(12)]
+    texts[7] = "Caption 2 !"  # the same words as caption 2, whatever their features
+    path = make_store(tmp_path / "store", captions=12, text_features=text, texts=texts)
+    report = Curation(path, [{"type": "merge_duplicates", "min_similarity": 0.99}], device="cpu").run()
+    made = table(path, "curated")
+    found = {c: set(made["image"][made["caption"] == c].tolist()) for c in np.unique(made["caption"]).tolist()}
+    assert found == {0: {0}, 1: {1, 4, 5}, 2: {2, 7}, 3: {3}, 6: {6}, 8: {8, 9}, 10: {10}, 11: {11}}
+    assert report["steps"][0]["same_words"] == 1 and report["steps"][0]["similar"] == 3
+    of_one = made["score"][made["caption"] == 1]
+    assert (np.diff(of_one) <= 0).all()  # the best first
+    stored, image, _ = features(path)
+    np.testing.assert_allclose(
+        made["score"], (stored[made["caption"]] * image[made["image"]]).sum(1), atol=1e-3
+    )  # with the caption that stays
+
+
+def test_merging_makes_no_chains(tmp_path):
+    # each is near its neighbour, the ends are not near each other
+    angles = np.deg2rad([0, 10, 20, 30])
+    text = np.stack([np.cos(angles), np.sin(angles)], 1)
+    path = make_store(tmp_path / "store", captions=4, dim=2, text_features=text)
+    Curation(path, [{"type": "merge_duplicates", "min_similarity": 0.98}], device="cpu").run()
+    assert sorted(set(table(path, "curated")["caption"].tolist())) == [0, 2]
+
+
+def test_a_merged_pair_counts_once(tmp_path):
+    path = make_store(tmp_path / "store", captions=4, images=6, texts=["one", "One.", "two", "three"],
+                      pairs=[(0, 1), (0, 2), (1, 2), (1, 3), (2, 4), (3, 5)])  # fmt: skip
+    Curation(path, [{"type": "merge_duplicates", "min_similarity": 1.0}], device="cpu").run()
+    made = table(path, "curated")
+    assert sorted(zip(made["caption"].tolist(), made["image"].tolist())) == [(0, 1), (0, 2), (0, 3), (2, 4), (3, 5)]
+
+
+def test_steps_follow_each_other(store):
+    steps = [{"type": "clip_score", "keep": 0.8}, {"type": "reassign", "images": 5, "keep": 0.5}]
+    report = Curation(store, steps, device="cpu").run()
+    assert [s["captions"] for s in report["steps"]] == [90, 45] and report["steps"][1]["captions_before"] == 90
+
+
+# ---- held out, flagged, recall
+def test_held_out_and_flagged(store):
+    Curation(store, [{"type": "clip_score", "keep": 0.3}, {"type": "reassign"}], device="cpu").run()
+    before, made = table(store, "default"), table(store, "curated")
+    for t in (before, made):
+        t["heldout"] = [tuple(t[c][i] for c in ("caption", "image", "seed", "score"))
+                        for i in np.flatnonzero(np.isin(t["caption"], HELDOUT))]  # fmt: skip
+    assert made["heldout"] == before["heldout"] and len(made["heldout"]) == 4
+    assert not np.isin(made["image"], FLAGGED).any()
+    # the images of held-out captions go to no training caption
+    assert not np.isin(made["image"][~np.isin(made["caption"], HELDOUT)], HELDOUT).any()
+    default, curated = (SynthPairDataset(store, split="heldout", pairs=p) for p in ("default", "curated"))
+    assert [s.key for s in default] == [s.key for s in curated]
+
+
+def test_a_pool_that_both_splits_share_is_searched_whole(tmp_path):
+    rng = np.random.default_rng(0)
+    pairs = [(c, int(i)) for c in range(60) for i in rng.choice(8, 2, replace=False)]
+    path = make_store(tmp_path / "store", captions=60, images=10, pairs=pairs, heldout=(1, 2), flagged=(9,))
+    report = Curation(path, [{"type": "reassign", "keep": 1.0}], device="cpu").run()
+    assert report["gallery"] == 9  # no caption had images 8 and 9, and 9 is flagged
+    assert report["heldout"] == {"captions": 2, "pairs": 4} and report["kept"] == 1.0
+
+
+def test_recall_is_that_of_dense_float64(store):
+    report = Curation(store, [{"type": "clip_score", "keep": 0.5}], part_size=13, device="cpu").run()
+    text, image, usable = features(store)
+    allowed = np.flatnonzero(usable & ~np.isin(np.arange(120), HELDOUT))
+    for figures, captions in (("before", allowed), ("after", table(store, "curated")["caption"])):
+        captions = [c for c in captions if c not in HELDOUT]
+        ranks = [(text[c] @ image[allowed].T > text[c] @ image[c]).sum() for c in captions]
+        expected = {str(k): np.mean([r < k for r in ranks]) for k in (1, 5, 10)}
+        assert report[figures]["recall"] == pytest.approx(expected)
+    assert report["before_of_kept"]["recall"] == report["after"]["recall"]  # a filter moves nothing
+    told = report_table(report)
+    assert "50.00 % of the captions kept" in told and "text→image recall@10" in told
+
+
+def test_without_recall_nothing_is_searched_for_a_filter(store, monkeypatch):
+    monkeypatch.setattr("synthcap_mm.pairs.neighbours.blockwise_topk", None)
+    report = Curation(store, [{"type": "clip_score"}], recall=False, device="cpu").run()
+    assert "recall" not in report["after"] and "recall" not in report_table(report)
+
+
+def test_best():
+    score = np.array([1.0, 3.0, 2.0, 3.0, 2.0])
+    assert best(5, 0.4, score).tolist() == [1, 3]
+    assert best(5, 0.6, score).tolist() == [1, 2, 3]  # of equal ones the first
+    assert best(5, 0.6, score, np.array([0, 0, 0, 0, 1])).tolist() == [1, 3, 4]
+    assert best(5, 0.01, score).tolist() == [1]
+
+
+# ---- the table in the store
+def test_the_dataset_serves_it(store):
+    Curation(store, [{"type": "reassign"}], device="cpu").run()
+    dataset = SynthPairDataset(store, pairs="curated")
+    made = table(store, "curated")
+    sample = dataset[3]
+    row = made["image"][made["caption"] == sample.sample_id][0]
+    np.testing.assert_allclose(sample.feat.numpy(), Store.open(store).images.feature(int(row)), atol=1e-3)
+    assert len(dataset) == len(set(made["caption"].tolist()) - set(HELDOUT))
+
+
+def test_refined_features_of_the_table(tmp_path):
+    settings = {"steps": 3, "lr": 0.01, "bank_size": 16}
+    path = make_store(tmp_path / "store", flagged=FLAGGED, heldout=HELDOUT, refine=settings)
+    Curation(path, [{"type": "reassign"}], name="plain", device="cpu").run()
+    with pytest.raises(StoreError, match=r"no refined features beside pairs/plain.*curation.refine=True.*--replace"):
+        SynthPairDataset(path, pairs="plain", refined=True)
+    Curation(path, [{"type": "reassign"}], name="fine", refine=True, device="cpu").run()
+    moved, still = (SynthPairDataset(path, pairs="fine", refined=r) for r in (True, False))
+    assert len(moved) == len(still) and not torch.equal(moved[0].feat, still[0].feat)
+    Curation(path, [{"type": "reassign"}], name="explicit", refine=dict(settings), device="cpu").run()
+    a, b = (Store.open(path).refined(n).features() for n in ("fine", "explicit"))
+    np.testing.assert_array_equal(a, b)
+
+
+def test_refined_features_are_those_of_the_factory(tiny_synthesis):
+    # nothing held out or left out: the same pairs, and so the same negatives
+    PairFactory(**{**tiny_synthesis, "holdout": 0}).run()
+    Curation(
+        tiny_synthesis["store"], [{"type": "clip_score", "keep": 1.0}], refine=True, recall=False, device="cpu"
+    ).run()
+    store = Store.open(tiny_synthesis["store"])
+    np.testing.assert_allclose(store.refined("curated").features(), store.refined().features(), atol=2e-3)
+    assert np.abs(store.refined().features() - store.images.features()).max() > 0.01
+
+
+def test_refine_true_needs_settings(store):
+    with pytest.raises(StoreError, match=r"which has none.*curation.refine=dict"):
+        Curation(store, [{"type": "reassign"}], refine=True, device="cpu").run()
+
+
+def test_synthesize_leaves_it_alone(tiny_synthesis):
+    PairFactory(**tiny_synthesis).run()
+    path = tiny_synthesis["store"]
+    report = Curation(path, [{"type": "reassign"}], refine=True, device="cpu").run()
+    before = everything(path)
+    # damage elsewhere is mended by synthesize, and the curated table stays
+    (Path(path) / "images" / "00000.arrow").write_bytes(b"gone")
+    PairFactory(**tiny_synthesis).run()
+    assert everything(path) == before
+    assert Curation(path, [{"type": "reassign"}], refine=True, device="cpu").run() == report
+
+
+def test_again_it_is_there(store, monkeypatch):
+    report = Curation(store, [{"type": "reassign"}], device="cpu").run()
+    before = everything(store)
+    monkeypatch.setattr("synthcap_mm.pairs.neighbours.blockwise_topk", None)
+    assert Curation(store, [{"type": "reassign"}], device="cpu").run() == report
+    assert everything(store) == before and not (Path(store) / WORK_FOLDER).exists()
+    assert json.loads((Path(store) / "pairs/curated/curation.json").read_text())["report"] == report
+
+
+def test_other_settings_do_not_replace_it(store):
+    Curation(store, [{"type": "reassign"}], device="cpu").run()
+    before = everything(store)
+    with pytest.raises(StoreError, match=r"(?s)not replaced silently.*steps: the table has.*--replace"):
+        Curation(store, [{"type": "clip_score"}], device="cpu").run()
+    assert everything(store) == before
+    Curation(store, [{"type": "clip_score"}], device="cpu").run(replace=True)
+    Curation(store, [{"type": "reassign"}], device="cpu").run(replace=True)
+    assert everything(store) == before
+
+
+def test_a_damaged_table_is_made_again(store):
+    Curation(store, [{"type": "reassign"}], device="cpu").run()
+    before = everything(store)
+    file = Path(store) / "pairs" / "curated" / "00001.arrow"
+    file.write_bytes(b"short")
+    with pytest.raises(StoreError, match=r"pairs/curated/00001.arrow is damaged.*tools/curate.py"):
+        Store.open(store)
+    Curation(store, [{"type": "reassign"}], device="cpu").run()
+    assert everything(store) == before
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))  # of the right size
+    Curation(store, [{"type": "reassign"}], device="cpu").run()
+    assert everything(store) == before
+
+
+# ---- interruptions and ranks
+class Stop(Exception):
+    pass
+
+
+def test_a_stopped_run_goes_on(tmp_path, monkeypatch):
+    whole, stopped = (make_store(tmp_path / n, heldout=HELDOUT, refine={"steps": 2, "bank_size": 8}) for n in "ab")
+    settings = {
+        "steps": [{"type": "merge_duplicates"}, {"type": "reassign"}],
+        "part_size": 16,
+        "refine": True,
+        "device": "cpu",
+    }
+    Curation(whole, **settings).run()
+    from synthcap_mm.stores.additions import Parts
+
+    write, written, runs = Parts.write, [], 0
+    while True:
+        budget = [4]
+
+        def counted(self, table, index, rows, budget=budget):
+            if not budget[0]:
+                raise Stop
+            budget[0] -= 1
+            written.append((table, index))
+            write(self, table, index, rows)
+
+        monkeypatch.setattr(Parts, "write", counted)
+        runs += 1
+        try:
+            Curation(stopped, **settings).run()
+            break
+        except Stop:
+            Store.open(stopped, verify="full")  # as whole as it was
+            assert not Store.open(stopped).has("pairs/curated")
+    assert runs > 5 and len(written) == len(set(written))  # nothing twice
+    assert everything(stopped) == everything(whole)
+
+
+def test_a_run_stopped_while_the_table_is_written(store, monkeypatch):
+    Curation(store, [{"type": "reassign"}], name="kept", device="cpu").run()
+    Curation(store, [{"type": "clip_score"}], device="cpu").run()
+    import synthcap_mm.stores.additions as additions
+
+    write = additions.write_shard
+
+    def stops(root, table, index, rows, **info):
+        if table == "pairs/curated" and index == 2:
+            raise Stop
+        return write(root, table, index, rows, **info)
+
+    monkeypatch.setattr(additions, "write_shard", stops)
+    with pytest.raises(Stop):
+        Curation(store, [{"type": "reassign"}], device="cpu").run(replace=True)
+    left = Store.open(store, verify="full")
+    assert left.has("pairs/kept") and left.has("pairs/default") and not left.has("pairs/curated")
+    monkeypatch.setattr(additions, "write_shard", write)
+    Curation(store, [{"type": "reassign"}], device="cpu").run()
+    assert table(store, "curated")["image"].tolist() == table(store, "kept")["image"].tolist()
+
+
+RANK = """
+import sys, torch
+sys.path[:0] = [{tests!r}]
+torch.distributed.init_process_group("gloo")
+from synthcap_mm.pairs import Curation
+steps = [dict(type="merge_duplicates"), dict(type="clip_score", keep=0.95), dict(type="reassign")]
+Curation(sys.argv[1], steps, part_size=16, refine=True, device="cpu").run()
+"""
+
+
+@pytest.mark.slow
+def test_ranks_make_no_difference(tmp_path):
+    script = tmp_path / "rank.py"
+    script.write_text(RANK.format(tests=str(ROOT / "tests")))
+    made = {}
+    for ranks in (1, 2, 3):
+        path = make_store(tmp_path / str(ranks), flagged=FLAGGED, heldout=HELDOUT, refine={"steps": 2, "bank_size": 8})
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local_addr=127.0.0.1",
+                   f"--nproc_per_node={ranks}", str(script), path]  # fmt: skip
+        env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(command, env=env, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        made[ranks] = everything(path)
+    assert made[1] == made[2] == made[3]
+    assert "pairs/curated/00003.arrow" in made[1] and "refined/curated/00003.arrow" in made[1]
+
+
+# ---- bad input
+@pytest.mark.parametrize(
+    "steps, message",
+    [
+        ([], "curation.steps is a list of steps"),
+        ("reassign", "curation.steps is a list of steps"),
+        ([{"type": "shuffle"}], "one of clip_score, reassign, merge_duplicates"),
+        (["reassign"], "one of clip_score, reassign, merge_duplicates"),
+        ([{"type": "reassign", "K": 3}], "reassign has no argument K; it has images, captions, keep"),
+        ([{"type": "reassign", "keep": 0}], r"reassign.keep is a share in \(0, 1\], got 0"),
+        ([{"type": "reassign", "images": 0}], "reassign.images is a whole number of at least 1"),
+        ([{"type": "reassign", "captions": 1.5}], "reassign.captions is a whole number"),
+        ([{"type": "clip_score", "keep": 1.2}], "clip_score.keep is a share"),
+        ([{"type": "merge_duplicates", "min_similarity": -1}], "merge_duplicates.min_similarity is a share"),
+        ([{"type": "merge_duplicates", "neighbours": 0}], "merge_duplicates.neighbours is a whole number"),
+    ],
+)
+def test_bad_steps(steps, message):
+    with pytest.raises(ValueError, match=message):
+        make_steps(steps)
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"name": "default"}, "choose another name"),
+        ({"name": "x", "source": "x"}, "choose another name"),
+        ({"name": "../x"}, "curation.name is made of letters"),
+        ({"part_size": 0}, "part_size is a whole number"),
+        ({"search": "annoy"}, "curation.search is 'exact', 'faiss'"),
+        ({"search": {"type": "exact", "lists": 3}}, "curation.search: .*lists"),
+    ],
+)
+def test_bad_settings(settings, message):
+    with pytest.raises(ValueError, match=message):
+        Curation("nowhere", [{"type": "reassign"}], **settings)
+
+
+def test_stores_that_cannot_be_curated(tmp_path, tiny_stores, store):
+    with pytest.raises(StoreMissingError, match="there is no store at"):
+        Curation(str(tmp_path / "nowhere"), [{"type": "reassign"}]).run()
+    assert not (tmp_path / "nowhere").exists()
+    with pytest.raises(StoreError, match="holds photos, not pairs"):
+        Curation(tiny_stores[1], [{"type": "reassign"}]).run()
+    with pytest.raises(StoreError, match="no table pairs/best to curate; it has default"):
+        Curation(store, [{"type": "reassign"}], source="best").run()
+    flagged = make_store(tmp_path / "flagged", captions=8, flagged=range(8))
+    with pytest.raises(ValueError, match="no usable pair of a training caption: 8 of 8 pairs have flagged images"):
+        Curation(flagged, [{"type": "reassign"}]).run()
+    with only_writer(store), pytest.raises(StoreError, match="another job is at work"):
+        Curation(store, [{"type": "reassign"}]).run()
+    (Path(store) / "captions" / "00000.arrow").unlink()
+    with pytest.raises(StoreError, match=r"captions/00000.arrow is missing.*tools/synthesize.py"):
+        Curation(store, [{"type": "reassign"}]).run()
+
+
+def test_captions_only(tiny_synthesis):
+    PairFactory(**{**tiny_synthesis, "generator": None, "refine": None}).run()
+    with pytest.raises(StoreError, match="holds captions only"):
+        Curation(tiny_synthesis["store"], [{"type": "reassign"}]).run()
+
+
+def test_a_sentence_encoder_that_gives_nonsense(store):
+    class Nonsense(torch.nn.Module):
+        def encode_text(self, texts):
+            return torch.full((len(texts), 4), float("nan"))
+
+    MODELS.register_module(name="NonsenseSentences", module=Nonsense, force=True)
+    with pytest.raises(ValueError, match="not finite for 112 captions, the first: 'caption number 0'"):
+        Curation(store, [{"type": "reassign"}], sentence_encoder={"type": "NonsenseSentences"}, device="cpu").run()

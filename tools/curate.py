@@ -1,0 +1,44 @@
+"""Curate the pairs of a store: python tools/curate.py CONFIG."""
+
+import argparse
+
+from synthcap_mm.installation import check_installation
+
+check_installation()  # before MMEngine is imported: a broken one would hide why
+
+from synthcap_mm.apis.launching import STORE_TIMEOUT, add_common_arguments, init_distributed, load_config
+
+
+def parse_args() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description="Another pairs table over the captions and images that a store has, as the config's 'curation' "
+        "says: filter by CLIP score, reassign captions to images (SynC), merge near-duplicate captions. Reports what "
+        "it changed. Can be stopped at any time; the same command goes on where it was. Docs: docs/curation.md."
+    )
+    add_common_arguments(parser)
+    parser.add_argument(
+        "--replace", action="store_true", help="replace a table of the same name that was made with other settings"
+    )
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Run."""
+    args = parse_args()
+    cfg = load_config(args)
+    init_distributed(cfg, timeout=STORE_TIMEOUT)
+
+    from synthcap_mm.apis.workflow import curate
+    from synthcap_mm.stores import StoreError
+
+    try:
+        curate(cfg, replace=args.replace)
+    except (StoreError, ValueError, ImportError) as error:  # what the user can mend, without a traceback
+        raise SystemExit(str(error)) from error
+    except KeyboardInterrupt:
+        raise SystemExit("\nstopped; finished parts are kept, the same command goes on from them") from None
+
+
+if __name__ == "__main__":
+    main()

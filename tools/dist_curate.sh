@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Usage: bash tools/dist_curate.sh CONFIG GPUS [flags of tools/curate.py]
+# Curates on GPUS GPUs (or that many CPU processes).
+# NNODES, NODE_RANK, MASTER_ADDR and PORT: see launch.sh.
+set -euo pipefail
+
+tools=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+if [ $# -lt 2 ]; then
+    echo "usage: bash $0 CONFIG GPUS [flags of tools/curate.py]" >&2
+    exit 2
+fi
+config=$1
+gpus=$2
+shift 2
+exec bash "$tools/launch.sh" curate.py "$gpus" "$config" "$@"
