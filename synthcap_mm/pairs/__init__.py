@@ -1,5 +1,6 @@
 """Making pairs: the synthesize loop."""
 
-from synthcap_mm.pairs.factory import PairFactory, encode_photos, has_store
+from synthcap_mm.pairs.factory import STAGES, PairFactory, has_store
+from synthcap_mm.pairs.photos import encode_photos
 
-__all__ = ["PairFactory", "encode_photos", "has_store"]
+__all__ = ["STAGES", "PairFactory", "encode_photos", "has_store"]
