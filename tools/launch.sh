@@ -45,5 +45,6 @@ if [ -f "$root/synthcap_mm/__init__.py" ]; then
     export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
 fi
 
-exec python -m torch.distributed.run "${rendezvous[@]}" --nproc_per_node="$processes" \
+# torch.distributed.run, with a quiet end after Ctrl-C.
+exec python -m synthcap_mm.apis.run_ranks "${rendezvous[@]}" --nproc_per_node="$processes" \
     "$tools/$script" --launcher pytorch "$@"

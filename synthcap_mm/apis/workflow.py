@@ -48,25 +48,47 @@ def _on_all_ranks(value: bool) -> bool:
     return box[0]
 
 
-def synthesize(cfg: Config, missing_only: bool = False) -> dict[str, Any]:
+def synthesize(
+    cfg: Config,
+    missing_only: bool = False,
+    only: str | None = None,
+    limit: int | None = None,
+    dry_run: bool = False,
+) -> dict[str, Any]:
     """Make the store of pairs that ``cfg.synthesis`` describes.
 
     Args:
         cfg: the config.
         missing_only: do nothing when a whole store is there. Default ``False``:
             check it against the config, and make what is missing.
+        only: a single stage, ``'text'``, ``'images'``, ``'tags'`` or ``'refine'``. Default ``None``: all.
+        limit: the first captions only, in a store of its own. Default ``None``: all.
+        dry_run: say what would be done, measure a few batches, and leave no store. Default ``False``.
 
     Returns:
-        Counts; see :meth:`PairFactory.run`.
+        Counts; see :meth:`PairFactory.run`. Nothing after a dry run.
+
+    Raises:
+        KeyError: if the config has no ``synthesis``.
+        MissingInputsError: if files that it names are missing.
+        StoreError: see :meth:`PairFactory.run`.
+        ValueError: see :meth:`PairFactory.run`; also for ``only`` together with ``dry_run``.
     """
     _logger(cfg)
     if "synthesis" not in cfg:
         raise KeyError(f"the config {cfg.config_name} has no field 'synthesis', so there is nothing to make")
+    if dry_run and only is not None:
+        raise ValueError("a dry run is of all stages: --dry-run does not go with --only")
     if missing_only and _on_all_ranks(has_store(cfg.synthesis.store)):
         return {}
     require_inputs(cfg, "synthesis")
-    factory = PairFactory(**cfg.synthesis)
-    counts = factory.run()
+    options = {**cfg.synthesis, **({} if limit is None else {"limit": limit})}
+    factory = PairFactory(**options)
+    if dry_run:
+        plan = factory.dry_run()
+        print_log(f"measured:\n{plan.describe()}\nNothing was made: this was a dry run.", logger="current")
+        return {}
+    counts = factory.run(only)
     print_log(
         "synthesize: " + ", ".join(f"{v} {k}" for k, v in counts.items()) + f"; store: {factory.store}",
         logger="current",

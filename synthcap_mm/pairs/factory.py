@@ -639,7 +639,7 @@ class PairFactory:
             self.device,
             tags=job.tags if tag else None,
         )
-        load = functools.partial(draw, job.generator) if job.pool is None else functools.partial(load_photos, job.pool)
+        load = functools.partial(*((draw, job.generator) if job.pool is None else (load_photos, job.pool)))
         maker.make(shards, functools.partial(self._image_rows, job), load)
         return maker
 
@@ -809,8 +809,9 @@ def versions_for_all(device: torch.device) -> dict[str, str]:
 
 def _brief(settings: dict[str, Any]) -> str:
     """A component's settings in a line."""
-    rest = {k: v for k, v in without_versions(settings).items() if k != "type" and v is not None}
-    return f"{settings.get('type', '')} " + ", ".join(f"{k}={v}" for k, v in rest.items())
+    rest = {k: v for k, v in without_versions(settings).items() if k != "type" and "sha256" not in k and v is not None}
+    line = f"{settings.get('type', '')} " + ", ".join(f"{k}={v}" for k, v in rest.items())
+    return line if len(line) <= 160 else line[:159] + "…"
 
 
 def caption_changes(store: Path, captions: Sequence[Any]) -> str:

@@ -133,7 +133,7 @@ class StoreWriter:
         """Give the records of the manifest that was there fields that they lack (written by an older version)."""
         for name, record in self._known.items():
             if name.rsplit("/", 1)[0] == table:
-                self._known[name] = {**info, **record}
+                self._known[name] = {**record, **{k: v for k, v in info.items() if k not in record}}
 
     def begin(self, created: str, package_version: str) -> None:
         """Write a manifest that says 'not finished' (one rank calls it).
