@@ -546,6 +546,8 @@ class PairFactory:
                     named.append(table.value("key", int(row)))
         if not left:
             writer.finish(tables, tokenizer=entry)
+        elif entry is not None:
+            writer.note(tokenizer=entry)
         lines = [f"summary of the store {self.store}"]
         lines.append(f"  {totals['captions']} captions, {totals['images']} images")
         if named:

@@ -151,12 +151,20 @@ class StoreWriter:
                     beside.unlink()
         self._created = self._created or created
         self._package_version = package_version
-        if self._was_complete:
-            return
+        if not self._was_complete:
+            self._write_unfinished()
+
+    def _write_unfinished(self) -> None:
         tables: dict[str, Any] = {}
         for record in self._known.values():
             tables.setdefault(record["file"].rsplit("/", 1)[0], {"shards": []})["shards"].append(record)
         self._write(tables, complete=False)
+
+    def note(self, **fields: Any) -> None:
+        """Write further fields into the manifest of an unfinished store (one rank calls it)."""
+        self.header.update(fields)
+        with self._explained():
+            self._write_unfinished()
 
     def _write(self, tables: dict[str, Any], complete: bool) -> None:
         # The same order in every run: one that makes nothing leaves the file as it was.
