@@ -263,6 +263,10 @@ class StoreWriter:
             if table not in tables:
                 done.setdefault(table, {"shards": []})["shards"].append(record)
         self.header.update(extra)
+        # Versions that made nothing of it are not its versions.
+        used = max((r.get("made_with", -1) for table in done.values() for r in table["shards"]), default=-1)
+        if "libraries" in self.header:
+            self.header["libraries"] = self.header["libraries"][: used + 1]
         with self._explained():
             self._write(done, complete=True)
         # The manifest is the only record from here on. Temporary files are of runs that were killed.
