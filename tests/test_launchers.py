@@ -45,7 +45,7 @@ def launch_fails(*args: str, **env: str) -> str:
 
 
 def torchrun(*options: str, processes: int) -> list[str]:
-    return ["-m", "torch.distributed.run", *options, f"--nproc_per_node={processes}"]
+    return ["-m", "synthcap_mm.apis.run_ranks", *options, f"--nproc_per_node={processes}"]
 
 
 STANDALONE = ("--standalone", "--local_addr=127.0.0.1")

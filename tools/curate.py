@@ -6,7 +6,8 @@ from synthcap_mm.installation import check_installation
 
 check_installation()  # before MMEngine is imported: a broken one would hide why
 
-from synthcap_mm.apis.launching import STORE_TIMEOUT, add_common_arguments, init_distributed, load_config
+from synthcap_mm.apis.launching import add_common_arguments, init_distributed, load_config
+from synthcap_mm.apis.stopping import stopping_cleanly, typed_command
 
 
 def parse_args() -> argparse.Namespace:
@@ -26,18 +27,19 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Run."""
     args = parse_args()
-    cfg = load_config(args)
-    init_distributed(cfg, timeout=STORE_TIMEOUT)
+    with stopping_cleanly(
+        "stopped. Finished parts are kept, and the same command goes on from them; type:\n  " + typed_command()
+    ):
+        cfg = load_config(args)
+        init_distributed(cfg)
 
-    from synthcap_mm.apis.workflow import curate
-    from synthcap_mm.stores import StoreError
+        from synthcap_mm.apis.workflow import curate
+        from synthcap_mm.stores import StoreError
 
-    try:
-        curate(cfg, replace=args.replace)
-    except (StoreError, ValueError, ImportError) as error:  # what the user can mend, without a traceback
-        raise SystemExit(str(error)) from error
-    except KeyboardInterrupt:
-        raise SystemExit("\nstopped; finished parts are kept, the same command goes on from them") from None
+        try:
+            curate(cfg, replace=args.replace)
+        except (StoreError, ValueError, ImportError) as error:  # what the user can mend, without a traceback
+            raise SystemExit(str(error)) from error
 
 
 if __name__ == "__main__":

@@ -9,6 +9,9 @@ if [ $# -lt 2 ]; then
     echo "usage: bash $0 CONFIG GPUS [flags of tools/curate.py]" >&2
     exit 2
 fi
+# What to type to go on, for the message after Ctrl-C.
+SYNTHCAP_COMMAND="bash$(printf ' %q' "$0" "$@")"
+export SYNTHCAP_COMMAND
 config=$1
 gpus=$2
 shift 2

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Usage: bash tools/launch.sh SCRIPT PROCESSES [arguments of tools/SCRIPT]
-# What dist_train.sh, dist_test.sh and dist_synthesize.sh share: PROCESSES processes of tools/SCRIPT on this machine,
+# What the dist_*.sh scripts share: PROCESSES processes of tools/SCRIPT on this machine,
 # one for each GPU, or on the CPU (gloo) where there is none.
 #
 # One machine: a free port is taken, so that two jobs do not clash; PORT names one.
@@ -45,5 +45,6 @@ if [ -f "$root/synthcap_mm/__init__.py" ]; then
     export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
 fi
 
-exec python -m torch.distributed.run "${rendezvous[@]}" --nproc_per_node="$processes" \
+# torch.distributed.run, with a quiet end after Ctrl-C.
+exec python -m synthcap_mm.apis.run_ranks "${rendezvous[@]}" --nproc_per_node="$processes" \
     "$tools/$script" --launcher pytorch "$@"

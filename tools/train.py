@@ -8,7 +8,7 @@ check_installation()  # before MMEngine is imported: a broken one would hide why
 
 from mmengine.logging import print_log
 
-from synthcap_mm.apis.launching import STORE_TIMEOUT, add_common_arguments, init_distributed, load_config
+from synthcap_mm.apis.launching import add_common_arguments, init_distributed, load_config
 
 
 def parse_args() -> argparse.Namespace:
@@ -52,7 +52,7 @@ def main() -> None:
         if "auto_scale_lr" not in cfg or "base_batch_size" not in cfg.auto_scale_lr:
             raise SystemExit("--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=...) in the config")
         cfg.auto_scale_lr.enable = True
-    init_distributed(cfg, timeout=STORE_TIMEOUT if cfg.get("auto_synthesize") else None)
+    init_distributed(cfg)
 
     from synthcap_mm.apis.workflow import MissingInputsError, latest_checkpoint, train
 

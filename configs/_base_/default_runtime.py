@@ -24,7 +24,7 @@ env_cfg = dict(
     cudnn_benchmark=False,
     mp_cfg=dict(mp_start_method="fork", opencv_num_threads=0),
     # Seconds that a rank waits for the others. Rank 0 alone scores a validation; torch's 600 on NCCL can be too few.
-    # Tools that make stores wait for at least 24 hours, and so does train.py where auto_synthesize has it make them.
+    # Ranks that make a store wait for each other however long it takes.
     dist_cfg=dict(backend="nccl", timeout=3600),
 )
 # --cfg-options tensorboard=True: curves for TensorBoard besides the log files, under the run's vis_data (needs the

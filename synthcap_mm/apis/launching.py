@@ -16,9 +16,11 @@ from mmengine.dist import is_distributed
 from mmengine.registry import init_default_scope
 from mmengine.utils import import_modules_from_strings
 
+from synthcap_mm.apis.stopping import stopping_cleanly, typed_command
 from synthcap_mm.config_files import resolve_config
 from synthcap_mm.installation import check_installation
 from synthcap_mm.registry import SCOPE
+from synthcap_mm.stores.errors import StoreError
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -79,11 +81,7 @@ def load_config(args: argparse.Namespace) -> Config:
     return cfg
 
 
-#: Ranks of a store tool wait for the one with the longest share of the shards, and drawing a shard takes hours.
-STORE_TIMEOUT = 24 * 3600
-
-
-def init_distributed(cfg: Config, timeout: int | None = None) -> None:
+def init_distributed(cfg: Config) -> None:
     """Start the process group, on GPUs with NCCL, without any with gloo.
 
     MMEngine's own launchers call CUDA even for gloo; a group that exists already
@@ -91,16 +89,14 @@ def init_distributed(cfg: Config, timeout: int | None = None) -> None:
 
     Args:
         cfg: the config; ``cfg.launcher`` says how the processes were started.
-            ``cfg.env_cfg.dist_cfg.timeout`` is how many seconds a rank waits for the others.
-        timeout: at least so many seconds, whatever the config says. Default ``None``:
-            the config's, or torch's own where it has none.
+            ``cfg.env_cfg.dist_cfg.timeout`` is how many seconds a rank waits for the others
+            (default: torch's own). Ranks that make a store meet without a limit; see
+            :class:`~synthcap_mm.pairs.progress.Meeting`.
     """
     launcher = cfg.launcher
     if launcher == "none" or is_distributed():
         return
     dist_cfg = dict(cfg.get("env_cfg", {}).get("dist_cfg", {"backend": "nccl"}))
-    if timeout is not None:
-        dist_cfg["timeout"] = max(timeout, dist_cfg.get("timeout") or 0)
     if torch.cuda.is_available():
         from mmengine.dist import init_dist
 
@@ -135,23 +131,32 @@ def init_distributed(cfg: Config, timeout: int | None = None) -> None:
     }
 
 
-def run_store_tool(action: str, description: str) -> None:
-    """The command line of a tool that makes stores and has no options of its own.
+def run_store_tool(action: str, description: str, parser: argparse.ArgumentParser | None = None) -> None:
+    """The command line of a tool that makes stores.
 
     Args:
-        action: function of :mod:`synthcap_mm.apis.workflow` that takes the config.
+        action: function of :mod:`synthcap_mm.apis.workflow` that takes the config, and
+            the parser's options by name.
         description: for ``--help``.
+        parser: with the tool's own options. Default ``None``: it has none.
+
+    Raises:
+        SystemExit: with a message for what the user can mend; with status 130 after Ctrl-C.
     """
-    parser = argparse.ArgumentParser(description=description)
+    parser = parser or argparse.ArgumentParser()
+    own = [option.dest for option in parser._actions if option.dest != "help"]
+    parser.description = description
     add_common_arguments(parser)
-    cfg = load_config(parser.parse_args())
-    init_distributed(cfg, timeout=STORE_TIMEOUT)
+    args = parser.parse_args()
+    with stopping_cleanly(
+        "stopped. Finished shards are kept, and the same command goes on from them; type:\n  " + typed_command()
+    ):
+        cfg = load_config(args)
+        init_distributed(cfg)
 
-    from synthcap_mm.apis import workflow
+        from synthcap_mm.apis import workflow
 
-    try:
-        getattr(workflow, action)(cfg)
-    except workflow.MissingInputsError as error:
-        raise SystemExit(str(error)) from error
-    except KeyboardInterrupt:
-        raise SystemExit("\nstopped; finished shards are kept, the same command goes on from them") from None
+        try:
+            getattr(workflow, action)(cfg, **{name: getattr(args, name) for name in own})
+        except (workflow.MissingInputsError, StoreError) as error:
+            raise SystemExit(str(error)) from error

@@ -16,7 +16,7 @@ from mmengine.runner import Runner
 from synthcap_mm.apis.missing_inputs import missing_inputs
 from synthcap_mm.pairs import Curation, PairFactory, encode_photos, has_store
 from synthcap_mm.pairs.curation import report_table
-from synthcap_mm.pairs.factory import _captions_sha256
+from synthcap_mm.pairs.factory import captions_sha256, kept_format
 from synthcap_mm.pairs.inspection import inspect_store, real_photo_features
 from synthcap_mm.pairs.page import make_page
 from synthcap_mm.pairs.pictures import Pictures
@@ -71,12 +71,13 @@ def _stale(cfg: Config) -> list[str]:
         ("seed", manifest.get("seed"), asked.get("seed", 0)),
         ("holdout", manifest.get("holdout"), asked.get("holdout", 0.02)),
         ("images_per_caption", manifest.get("images_per_caption"), asked.get("images_per_caption", 1)),
+        ("keep_images", manifest.get("keep_images"), kept_format(asked.get("keep_images", False))),
         ("refine", manifest.get("refine"), asked.get("refine")),
         ("generator.type", (made_by or {}).get("type"), generator and generator["type"].rsplit(".", 1)[-1]),
     ]
     if generator is None:
-        # The factory records neither images nor their refinement where none were drawn.
-        pairs = [p for p in pairs if p[0] not in ("images_per_caption", "refine")]
+        # The factory records nothing of images where none were drawn.
+        pairs = [p for p in pairs if p[0] not in ("images_per_caption", "keep_images", "refine")]
     for key in sorted({*(generator or {})} & {*(made_by or {})} - {"type", "model"}):
         pairs.append((f"generator.{key}", made_by[key], generator[key]))
     tagger, tagged_by = asked.get("tag_provider"), manifest.get("tag_provider")
@@ -91,7 +92,7 @@ def _stale(cfg: Config) -> list[str]:
     except OSError:  # the sentences are not needed any more
         pass
     else:
-        same = manifest["captions"]["sha256"] == _captions_sha256(captions)
+        same = manifest["captions"]["sha256"] == captions_sha256(captions)
         pairs.append(("captions", manifest["captions"]["count"], len(captions)))
         if not same and manifest["captions"]["count"] == len(captions):
             pairs.append(("captions", "other sentences", "those of synthesis.captions"))
@@ -99,7 +100,13 @@ def _stale(cfg: Config) -> list[str]:
     return [f"{key}: the store has {old!r}, the config asks for {new!r}" for key, old, new in as_read if old != new]
 
 
-def synthesize(cfg: Config, missing_only: bool = False) -> dict[str, Any]:
+def synthesize(
+    cfg: Config,
+    missing_only: bool = False,
+    only: str | None = None,
+    limit: int | None = None,
+    dry_run: bool = False,
+) -> dict[str, Any]:
     """Make the store of pairs that ``cfg.synthesis`` describes.
 
     Args:
@@ -107,18 +114,24 @@ def synthesize(cfg: Config, missing_only: bool = False) -> dict[str, Any]:
         missing_only: make nothing when a whole store is there, but refuse it
             where its manifest shows other settings than the config's. Default
             ``False``: check it against the config, and make what is missing.
+        only: a single stage, ``'text'``, ``'images'``, ``'tags'`` or ``'refine'``. Default ``None``: all.
+        limit: the first captions only, in a store of its own. Default ``None``: all.
+        dry_run: say what would be done, measure a few batches, and leave no store. Default ``False``.
 
     Returns:
-        Counts; see :meth:`PairFactory.run`.
+        Counts; see :meth:`PairFactory.run`. Nothing after a dry run.
 
     Raises:
-        KeyError: if the config describes no store.
-        MissingInputsError: if files are missing that it is made from.
-        StoreError: if the store there was made with other settings.
+        KeyError: if the config has no ``synthesis``.
+        MissingInputsError: if files that it names are missing.
+        StoreError: if the store there was made with other settings; see also :meth:`PairFactory.run`.
+        ValueError: see :meth:`PairFactory.run`; also for ``only`` together with ``dry_run``.
     """
     _logger(cfg)
     if "synthesis" not in cfg:
         raise KeyError(f"the config {cfg.config_name} has no field 'synthesis', so there is nothing to make")
+    if dry_run and only is not None:
+        raise ValueError("a dry run is of all stages: --dry-run does not go with --only")
     if missing_only and _on_all_ranks(has_store(cfg.synthesis.store)):
         stale = _stale(cfg)
         if stale:
@@ -129,8 +142,13 @@ def synthesize(cfg: Config, missing_only: bool = False) -> dict[str, Any]:
             )
         return {}
     require_inputs(cfg, "synthesis")
-    factory = PairFactory(**cfg.synthesis)
-    counts = factory.run()
+    options = {**cfg.synthesis, **({} if limit is None else {"limit": limit})}
+    factory = PairFactory(**options)
+    if dry_run:
+        plan = factory.dry_run()
+        print_log(f"measured:\n{plan.describe()}\nNothing was made: this was a dry run.", logger="current")
+        return {}
+    counts = factory.run(only)
     print_log(
         "synthesize: " + ", ".join(f"{v} {k}" for k, v in counts.items()) + f"; store: {factory.store}",
         logger="current",

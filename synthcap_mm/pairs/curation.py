@@ -12,7 +12,6 @@ that only they have is never given to a training caption.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import itertools
 import json
@@ -25,14 +24,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
-from mmengine.dist import barrier, get_dist_info
+from mmengine.dist import get_dist_info
 from mmengine.logging import print_log
 
 from synthcap_mm.pairs.curation_steps import DECIMALS, Pairs, Reassign, at_least_one, make_steps
+from synthcap_mm.pairs.factory import only_job
 from synthcap_mm.pairs.neighbours import UnitRows, make_search, row_cosines
+from synthcap_mm.pairs.progress import meet
 from synthcap_mm.registry import MODELS
-from synthcap_mm.stores import StoreError
-from synthcap_mm.stores.additions import Parts, add_tables, fingerprint_of, only_writer, open_apart_from
+from synthcap_mm.stores import Store, StoreError
+from synthcap_mm.stores.additions import Parts, add_tables, fingerprint_of, open_apart_from
 from synthcap_mm.stores.schema import pairs_table, refined_table
 from synthcap_mm.stores.shards import file_sha256, shard_problem
 from synthcap_mm.structures import group_id
@@ -139,10 +140,9 @@ class Curation:
                 works on it, or the table is there with other settings.
             ValueError: if no usable pair of a training caption is there.
         """
-        with contextlib.ExitStack() as stack:
-            if self.rank == 0 and (self.path / "manifest.json").is_file():
-                stack.enter_context(only_writer(self.path))
-            barrier()
+        if not (self.path / "manifest.json").is_file():
+            Store.open(self.path)  # says so; the lock would make the folder
+        with only_job(self.path):
             return self._run(replace)
 
     def _run(self, replace: bool) -> dict[str, Any]:
@@ -159,7 +159,7 @@ class Curation:
         settings = self._settings()
         key = fingerprint_of(settings)
         made = self._made(table, note, settings, key, replace)
-        barrier()  # all have looked before any writes
+        meet()  # all have looked before any writes
         if made is not None:
             print_log(f"pairs/{self.name} of {self.path} is there, made with these settings", logger="current")
             return made
@@ -198,11 +198,11 @@ class Curation:
         tables = {table: self._shards(pairs)}
         if self.refine_cfg is not None:
             tables[f"refined/{self.name}"] = self._refined(pairs, tables[table])
-        barrier()
+        meet()
         if self.rank == 0:
             add_tables(self.path, tables, {note: {"settings": settings, "report": report}}, curation=key)
             self.parts.remove()
-        barrier()
+        meet()
         return report
 
     def _settings(self) -> dict[str, Any]:
@@ -369,12 +369,12 @@ class Curation:
 
         spans = self._spans(count)
         missing = self.parts.missing(stage, len(spans))
-        barrier()
+        meet()
         mine = missing[self.rank :: self.world]
         for i in tqdm(mine, desc=stage, unit="part", disable=None if self.rank == 0 else True):
             yield i, spans[i]
         print_log(f"{stage}: {len(missing)} parts made, {len(spans) - len(missing)} reused", logger="current")
-        barrier()
+        meet()
 
     def _read(self, stage: str, count: int) -> Any:
         return self.parts.read(stage, len(self._spans(count)))
@@ -384,11 +384,11 @@ class Curation:
         search = None
         index = self.parts.root / f"{stage}.index"
         whole = not self.parts.missing(stage, len(self._spans(len(queries))))
-        barrier()
+        meet()
         if not whole:
             if self.rank == 0 and not index.is_file():
                 self.search.prepare(database, index)
-            barrier()
+            meet()
             search = self.search.over(database, index)
         for i, part in self._missing(stage, len(queries)):
             scores, rows = search(queries[part.start : part.stop], k)
@@ -482,7 +482,7 @@ class Curation:
             )
         )
         missing = self.parts.missing("refined", len(shards))
-        barrier()
+        meet()
         for i in missing[self.rank :: self.world]:
             captions, image = (shards[i].column(n).to_numpy() for n in ("caption", "image"))
             done = [np.empty((0, texts.shape[1]), np.float32)]
@@ -490,7 +490,7 @@ class Curation:
                 feats, text, groups = load(captions[a : a + 1024], image[a : a + 1024])
                 done.append(refine(feats, text, groups, gather=False, **bank, **options).float().cpu().numpy())
             self.parts.write("refined", i, refined_table(np.concatenate(done)))
-        barrier()
+        meet()
         table = self.parts.read("refined", len(shards))
         cuts = np.cumsum([0] + [s.num_rows for s in shards])
         return [refined_table(table.features(np.arange(a, b))) for a, b in itertools.pairwise(cuts)]

@@ -286,12 +286,13 @@ def inspect_store(
         sets["real photos"] = _unit(photos)
     places, explained = principal_plane(sets)
 
-    rows = np.flatnonzero(has_flag)
-    flags = Counter(flag for row in rows.tolist() for flag in store.images.value("flags", row))
+    rows, flagged = np.flatnonzero(has_flag), store.flagged()
+    flags = Counter(flag for found in flagged.values() for flag in found)
     listed = []
     for row in rows[:MOST_FLAGGED].tolist():
         texts = [store.captions.value("text", int(caption[p])) for p in np.flatnonzero(image == row)[:3]]
-        listed.append((store.images.value("key", row), store.images.value("flags", row), texts))
+        key = store.images.value("key", row)
+        listed.append((key, flagged[key], texts))
     tables = [t.split("/", 1)[1] for t in store.manifest["tables"] if t.startswith("pairs/")]
     return Findings(
         table=pairs,

@@ -14,11 +14,6 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
-def kept_image(store: Store, row: int) -> Image | None:
-    """The picture that the store kept for an image's row, or ``None`` where it keeps features only."""
-    return store.image(row) if getattr(store, "keeps_images", False) else None
-
-
 class Pictures:
     """Loads pictures of image rows: kept ones, else a retrieval pool's photos, else drawn again if allowed.
 
@@ -40,7 +35,7 @@ class Pictures:
         self.problem: str | None = None
         self._generator: Any = None
         self._pool: Any = None
-        if getattr(store, "keeps_images", False) or generator is None:
+        if store.keeps_images or generator is None:
             return
         kind = generator.get("type")
         if "pool" in generator:
@@ -62,7 +57,7 @@ class Pictures:
             return [self._from_pool(int(row)) for row in rows]
         if self._generator is not None:
             return self._drawn_again([int(row) for row in rows])
-        return [kept_image(self.store, int(row)) for row in rows]
+        return [self.store.image(int(row)) if self.store.keeps_images else None for row in rows]
 
     def _from_pool(self, row: int) -> Image | None:
         place = self._place.get(self.store.images.value("key", row))

@@ -7,52 +7,18 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
+from synthcap_mm.stores.errors import StoreError, StoreMissingError
 from synthcap_mm.stores.shards import shard_name, shard_problem, write_json, write_shard
-from synthcap_mm.stores.store import ShardedTable, Store, StoreError, StoreMissingError, read_manifest
+from synthcap_mm.stores.store import ShardedTable, Store, read_manifest
 
 #: Folder of a store in which unfinished tables and their intermediate results lie.
 WORK_FOLDER = ".additions"
-
-
-@contextlib.contextmanager
-def only_writer(store: str | os.PathLike) -> Iterator[None]:
-    """Holds the store for one job that adds tables (one rank of the job enters).
-
-    The kernel's lock: a job that was killed leaves none behind.
-
-    Raises:
-        StoreError: if another job holds it, or the folder cannot be written in.
-    """
-    try:
-        import fcntl
-    except ImportError:  # not on Windows
-        yield
-        return
-    file = Path(store) / ".lock"
-    try:
-        handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
-    except OSError as error:
-        raise StoreError(
-            f"cannot write in the store {store}: {error.strerror}. A new table is written there."
-        ) from error
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(handle)
-        raise StoreError(f"another job is at work on the store {store}; wait for it, then come again") from error
-    try:
-        yield
-    finally:
-        # Removed while it is still held: who opened it meanwhile is refused, and comes again.
-        with contextlib.suppress(OSError):
-            file.unlink()
-        os.close(handle)
 
 
 def open_apart_from(path: str | os.PathLike, tables: Collection[str]) -> Store:

@@ -7,6 +7,7 @@ captions      id, text, group, heldout, feature (absent in a store of photos)
 images        key, feature, detections, flags
 pairs/NAME    caption (row), image (row), seed, score (cosine of the two features)
 refined/NAME  feature: the optimised pseudo feature of each row of pairs/NAME
+images_tar    no Arrow: the kept pictures of the images' rows (:mod:`~synthcap_mm.stores.tar_images`)
 ============  ==========================================================================
 
 Rows are numbered over the shards of a table in their order. Features are

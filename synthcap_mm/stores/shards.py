@@ -13,6 +13,8 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 
+from synthcap_mm.stores.tar_images import IMAGES_TAR
+
 
 @contextlib.contextmanager
 def write_atomically(path: str | os.PathLike) -> Iterator[BinaryIO]:
@@ -66,7 +68,7 @@ def _digest(file: BinaryIO) -> str:  # Python 3.10 has no hashlib.file_digest
 
 def shard_name(table: str, index: int) -> str:
     """Path of a shard inside its store."""
-    return f"{table}/{index:05d}.arrow"
+    return f"{table}/{index:05d}.{'tar' if table == IMAGES_TAR else 'arrow'}"
 
 
 def write_shard(root: Path, table: str, index: int, rows: pa.Table, **info: Any) -> dict[str, Any]:
@@ -78,18 +80,21 @@ def write_shard(root: Path, table: str, index: int, rows: pa.Table, **info: Any)
     Returns:
         The record.
     """
+    # One record batch a shard, so that every column is one piece of the map.
+    with write_atomically(root / shard_name(table, index)) as file, pa.ipc.new_file(file, rows.schema) as writer:
+        writer.write_table(rows.combine_chunks(), max_chunksize=max(1, rows.num_rows))
+    return write_record(root, table, index, rows.num_rows, **info)
+
+
+def write_record(root: Path, table: str, index: int, rows: int, **info: Any) -> dict[str, Any]:
+    """Write the record of a shard whose file is there.
+
+    Returns:
+        The record.
+    """
     name = shard_name(table, index)
     path = root / name
-    # One record batch a shard, so that every column is one piece of the map.
-    with write_atomically(path) as file, pa.ipc.new_file(file, rows.schema) as writer:
-        writer.write_table(rows.combine_chunks(), max_chunksize=max(1, rows.num_rows))
-    record = {
-        "file": name,
-        "rows": rows.num_rows,
-        "bytes": path.stat().st_size,
-        "sha256": file_sha256(path),
-        **info,
-    }
+    record = {"file": name, "rows": rows, "bytes": path.stat().st_size, "sha256": file_sha256(path), **info}
     write_json(path.with_suffix(".json"), record)
     return record
 

@@ -8,23 +8,20 @@ import os
 import re
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
+from synthcap_mm.stores.errors import StoreError, StoreMissingError
 from synthcap_mm.stores.fingerprint import describe_mismatch, same_encoder
 from synthcap_mm.stores.schema import SCHEMA_VERSION, tags_from_arrow
 from synthcap_mm.stores.shards import file_sha256, shard_problem
+from synthcap_mm.stores.tar_images import IMAGES_TAR, TarImages
 from synthcap_mm.structures import Tag
 
-
-class StoreError(RuntimeError):
-    """A store that cannot be used as it is; the message says why and what to do."""
-
-
-class StoreMissingError(StoreError, FileNotFoundError):
-    """There is no store here, or not a whole one."""
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 
 def read_manifest(file: Path) -> dict[str, Any]:
@@ -39,6 +36,20 @@ def read_manifest(file: Path) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError) as error:
         raise StoreError(f"{file} is not a store's manifest: {error!r}. Delete the folder and make it anew.") from error
     return manifest
+
+
+def check_schema(path: Path, manifest: dict[str, Any]) -> None:
+    """Refuse a store of a newer version.
+
+    Raises:
+        StoreError: saying what to update.
+    """
+    version = manifest["schema_version"]
+    if not isinstance(version, int) or version > SCHEMA_VERSION:
+        raise StoreError(
+            f"the store {path} has schema {version}, this synthcap_mm reads and writes up to {SCHEMA_VERSION}: "
+            "update synthcap_mm (pip install -U synthcap_mm). Nothing was touched."
+        )
 
 
 class ShardedTable:
@@ -174,12 +185,7 @@ class Store:
         if not file.is_file():
             raise StoreMissingError(f"there is no store at {path} (no manifest.json). {make}")
         manifest = read_manifest(file)
-        version = manifest["schema_version"]
-        if version > SCHEMA_VERSION:
-            raise StoreError(
-                f"the store {path} has schema {version}, this synthcap_mm reads up to {SCHEMA_VERSION}: "
-                "update synthcap_mm (pip install -U synthcap_mm)"
-            )
+        check_schema(path, manifest)
         if not manifest.get("complete"):
             raise StoreMissingError(f"the store at {path} is not finished. {make} What is there is reused.")
         problems = []
@@ -269,6 +275,33 @@ class Store:
     def tags(self, image_row: int) -> list[Tag]:
         """All stored detections of an image."""
         return tags_from_arrow(self.images.value("detections", image_row))
+
+    def flagged(self) -> dict[str, list[str]]:
+        """The images that show nothing or have no feature: key → flags (``black``, ``uniform``, ``non_finite``, …)."""
+        rows = np.flatnonzero(self.images.is_set("flags"))
+        return {self.images.value("key", int(r)): self.images.value("flags", int(r)) for r in rows}
+
+    @property
+    def keeps_images(self) -> bool:
+        """Whether the pixels were kept."""
+        return self.has(IMAGES_TAR)
+
+    @cached_property
+    def _kept(self) -> TarImages:
+        if not self.keeps_images:
+            raise StoreError(
+                f"the store {self.path} has features only: its images were not kept. A store that is made with "
+                "synthesis.keep_images=True has them"
+            )
+        return TarImages(self.path, self.manifest["tables"][IMAGES_TAR]["shards"])
+
+    def image(self, image_row: int) -> Image:
+        """The kept picture of an image's row, as a PIL image.
+
+        Raises:
+            StoreError: if the store kept none.
+        """
+        return self._kept.image(image_row)
 
     # ---- captions as the memory
     @property

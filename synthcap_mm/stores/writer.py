@@ -2,19 +2,40 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
+from synthcap_mm.stores.errors import EXPLAINED, OtherSettingsError, StoreError, explain_os_error
 from synthcap_mm.stores.schema import SCHEMA_VERSION
-from synthcap_mm.stores.shards import shard_name, shard_problem, write_json, write_shard
-from synthcap_mm.stores.store import StoreError, read_manifest
+from synthcap_mm.stores.shards import (
+    shard_name,
+    shard_problem,
+    write_atomically,
+    write_json,
+    write_record,
+    write_shard,
+)
+from synthcap_mm.stores.store import check_schema, read_manifest
+from synthcap_mm.stores.tar_images import IMAGES_TAR, TarImageWriter
+from synthcap_mm.stores.versions import version_changes, without_versions
 
 #: Manifest fields that change without changing what the store holds.
-_NOT_COMPARED = ("created", "package_version", "tables", "complete", "tokenizer", "schema_version", "encoder")
+_NOT_COMPARED = (
+    "created",
+    "package_version",
+    "tables",
+    "complete",
+    "tokenizer",
+    "schema_version",
+    "encoder",
+    "libraries",
+)
 
 
 def _differences(old: Any, new: Any, path: str = "") -> list[str]:
@@ -33,24 +54,42 @@ class StoreWriter:
     Args:
         path: the store's folder; made if need be.
         header: everything of the manifest but the shards: encoder, captions'
-            hash, generator, tag provider, seed, …
+            hash, generator, tag provider, seed, … Versions of libraries in it are
+            not compared with the store's.
+        versions: versions of the libraries that make the shards; recorded once for
+            all shards that were made with them. Default ``None``: not recorded.
+        replaces: fields of the header that may differ from the store's: they are
+            about to be made anew (``--only tags``). Default: none.
+
+    Attributes:
+        previous: the manifest that was there, or ``None``.
+        changed_versions: what differs between ``versions`` and those that the store was last made with.
 
     Raises:
-        StoreError: if the folder holds (the beginnings of) a store with another
-            header; the message names what differs. Nothing is touched then.
+        OtherSettingsError: if the folder holds (the beginnings of) a store with
+            another header; the message names what differs.
+        StoreError: if it was made with another encoder, by a newer version of this
+            package, or is no store. Nothing is touched then.
     """
 
-    def __init__(self, path: str | os.PathLike, header: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        header: dict[str, Any],
+        versions: dict[str, str] | None = None,
+        replaces: Collection[str] = (),
+    ) -> None:
         self.path = Path(path)
         self.header = json.loads(json.dumps(header))  # what a reader will see: tuples are lists there
         file = self.path / "manifest.json"
         self._known: dict[str, dict[str, Any]] = {}
         self._was_complete = False
+        self.previous: dict[str, Any] | None = None
+        libraries: list[dict[str, str]] = []
         if file.is_file():
-            old = read_manifest(file)
-            version = old["schema_version"]
-            if version != SCHEMA_VERSION:
-                raise StoreError(f"{file} has schema {version}, this synthcap_mm writes {SCHEMA_VERSION}")
+            self.previous = old = read_manifest(file)
+            check_schema(self.path, old)
+            libraries = list(old.get("libraries") or [])
             from synthcap_mm.stores.fingerprint import describe_mismatch, same_encoder
 
             if not same_encoder(old["encoder"], self.header["encoder"]):
@@ -59,58 +98,96 @@ class StoreWriter:
                     f"{describe_mismatch(old['encoder'], self.header['encoder'])}. Choose another folder, or delete it."
                 )
             compared = [
-                {k: v for k, v in manifest.items() if k not in _NOT_COMPARED} for manifest in (old, self.header)
+                {k: without_versions(v) for k, v in manifest.items() if k not in _NOT_COMPARED}
+                for manifest in (old, self.header)
             ]
-            differing = _differences(*compared)
-            if differing:
-                raise StoreError(
+            fields = [k for k in sorted({*compared[0], *compared[1]}) if compared[0].get(k) != compared[1].get(k)]
+            refused = [k for k in fields if k not in replaces]
+            if refused:
+                lines = _differences(*({k: m.get(k) for k in refused} for m in compared))
+                raise OtherSettingsError(
                     f"the store {self.path} was made with other settings, and is not reused silently:\n  "
-                    + "\n  ".join(differing)
-                    + "\nChoose another folder, or delete it to make it anew."
+                    + "\n  ".join(lines)
+                    + "\nChoose another folder, or delete it to make it anew.",
+                    refused,
                 )
             for table in old["tables"].values():
                 for record in table["shards"]:
                     self._known[record["file"]] = record
             self._created = old.get("created")
-            self._was_complete = bool(old.get("complete"))
+            # What is about to be replaced makes a whole store an unfinished one.
+            self._was_complete = bool(old.get("complete")) and not fields
             if old.get("tokenizer"):
                 self.header.setdefault("tokenizer", old["tokenizer"])
         else:
             self._created = None
         self._is_new = not file.is_file()
+        self.changed_versions = version_changes(libraries[-1], versions) if libraries and versions else []
+        if versions is not None and versions not in libraries:
+            libraries.append(versions)
+        self._made_with = libraries.index(versions) if versions is not None else None
+        if libraries:
+            self.header["libraries"] = libraries
+
+    def set_default(self, table: str, **info: Any) -> None:
+        """Give the records of the manifest that was there fields that they lack (written by an older version)."""
+        for name, record in self._known.items():
+            if name.rsplit("/", 1)[0] == table:
+                self._known[name] = {**record, **{k: v for k, v in info.items() if k not in record}}
 
     def begin(self, created: str, package_version: str) -> None:
         """Write a manifest that says 'not finished' (one rank calls it).
 
         A finished store stays one: what may have been lost of it shows by its checksums.
         """
+        with self._explained():
+            self._begin(created, package_version)
+
+    def _begin(self, created: str, package_version: str) -> None:
         if self._is_new:
             # Records without a manifest are of who knows which settings: their shards are made anew.
-            for pattern in ("captions", "images", "pairs/*", "refined/*"):
+            for pattern in ("captions", "images", IMAGES_TAR, "pairs/*", "refined/*"):
                 for beside in self.path.glob(f"{pattern}/[0-9][0-9][0-9][0-9][0-9].json"):
                     beside.unlink()
         self._created = self._created or created
         self._package_version = package_version
-        if self._was_complete:
-            return
+        if not self._was_complete:
+            self._write_unfinished()
+
+    def _write_unfinished(self) -> None:
         tables: dict[str, Any] = {}
         for record in self._known.values():
             tables.setdefault(record["file"].rsplit("/", 1)[0], {"shards": []})["shards"].append(record)
         self._write(tables, complete=False)
 
+    def note(self, **fields: Any) -> None:
+        """Write further fields into the manifest of an unfinished store (one rank calls it)."""
+        self.header.update(fields)
+        with self._explained():
+            self._write_unfinished()
+
     def _write(self, tables: dict[str, Any], complete: bool) -> None:
+        # The same order in every run: one that makes nothing leaves the file as it was.
+        late = ("libraries", "tokenizer")
         manifest = {
             "schema_version": SCHEMA_VERSION,
             "complete": complete,
             "created": self._created,
             "package_version": self._package_version,
-            **self.header,
+            **{k: v for k, v in self.header.items() if k not in late},
+            **{k: self.header[k] for k in late if k in self.header},
             "tables": tables,
         }
         write_json(self.path / "manifest.json", manifest)
 
-    def record(self, table: str, index: int) -> dict[str, Any] | None:
-        """The record of a shard that is whole and undamaged, or ``None``."""
+    def record(self, table: str, index: int, full: bool = True) -> dict[str, Any] | None:
+        """The record of a shard that is whole and undamaged, or ``None``.
+
+        Args:
+            table: the table.
+            index: the shard's number.
+            full: compare its checksum too, which reads the file. Default ``True``.
+        """
         name = shard_name(table, index)
         beside = (self.path / name).with_suffix(".json")
         record = self._known.get(name)
@@ -119,13 +196,45 @@ class StoreWriter:
                 record = json.loads(beside.read_text(encoding="utf-8"))
             except ValueError:
                 record = None
-        if record is None or shard_problem(self.path, record, full=True):
+        if record is None or shard_problem(self.path, record, full):
             return None
         return record
 
     def write(self, table: str, index: int, rows: pa.Table, **info: Any) -> dict[str, Any]:
-        """Write one shard; see :func:`~synthcap_mm.stores.shards.write_shard`."""
-        return write_shard(self.path, table, index, rows, **info)
+        """Write one shard; see :func:`~synthcap_mm.stores.shards.write_shard`.
+
+        Raises:
+            StoreError: if the disk is full, or the folder must not be written in; nothing half-written is left.
+        """
+        with self._explained(shard_name(table, index)):
+            return write_shard(self.path, table, index, rows, **self._info(info))
+
+    @contextlib.contextmanager
+    def tar_images(self, index: int, image_format: str) -> Iterator[TarImageWriter]:
+        """A tar shard of kept images to add pictures to; it appears whole at the end of the block, or not at all.
+
+        Raises:
+            StoreError: as :meth:`write`.
+        """
+        name = shard_name(IMAGES_TAR, index)
+        with self._explained(name):
+            with write_atomically(self.path / name) as file:
+                tar = TarImageWriter(file, image_format)
+                yield tar
+                tar.close()
+            write_record(self.path, IMAGES_TAR, index, tar.rows, **self._info({"format": image_format}))
+
+    def _info(self, info: dict[str, Any]) -> dict[str, Any]:
+        return info if self._made_with is None else {**info, "made_with": self._made_with}
+
+    @contextlib.contextmanager
+    def _explained(self, file: str = "manifest.json") -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if isinstance(error, StoreError) or error.errno not in EXPLAINED:
+                raise
+            raise explain_os_error(error, self.path, file) from error
 
     def finish(self, tables: dict[str, int], **extra: Any) -> dict[str, Any]:
         """Write the manifest of the whole store (one rank calls it, after all have written).
@@ -142,7 +251,8 @@ class StoreWriter:
         """
         done: dict[str, Any] = {}
         for table, count in tables.items():
-            records = [self.record(table, i) for i in range(count)]
+            # Their checksums were compared when the run began, or made from the files since.
+            records = [self.record(table, i, full=False) for i in range(count)]
             lost = [shard_name(table, i) for i, r in enumerate(records) if r is None]
             if lost:
                 raise StoreError(f"the store {self.path} lacks the shards {', '.join(lost[:5])}; run the command again")
@@ -153,7 +263,12 @@ class StoreWriter:
             if table not in tables:
                 done.setdefault(table, {"shards": []})["shards"].append(record)
         self.header.update(extra)
-        self._write(done, complete=True)
+        # Versions that made nothing of it are not its versions.
+        used = max((r.get("made_with", -1) for table in done.values() for r in table["shards"]), default=-1)
+        if "libraries" in self.header:
+            self.header["libraries"] = self.header["libraries"][: used + 1]
+        with self._explained():
+            self._write(done, complete=True)
         # The manifest is the only record from here on. Temporary files are of runs that were killed.
         for table in tables:
             for pattern in ("*.json", ".*.tmp"):

@@ -16,8 +16,8 @@ from synthcap_mm.pairs import Curation, PairFactory
 from synthcap_mm.pairs.curation import report_table
 from synthcap_mm.pairs.curation_steps import best, make_steps
 from synthcap_mm.registry import MODELS
-from synthcap_mm.stores import Store, StoreError, StoreMissingError
-from synthcap_mm.stores.additions import WORK_FOLDER, only_writer
+from synthcap_mm.stores import Store, StoreError, StoreLock, StoreMissingError
+from synthcap_mm.stores.additions import WORK_FOLDER
 
 ROOT = Path(__file__).resolve().parents[2]
 HELDOUT = (3, 40, 41, 90)
@@ -451,7 +451,7 @@ def test_stores_that_cannot_be_curated(tmp_path, tiny_stores, store):
     flagged = make_store(tmp_path / "flagged", captions=8, flagged=range(8))
     with pytest.raises(ValueError, match="no usable pair of a training caption: 8 of 8 pairs have flagged images"):
         Curation(flagged, [{"type": "reassign"}]).run()
-    with only_writer(store), pytest.raises(StoreError, match="another job is at work"):
+    with StoreLock(store), pytest.raises(StoreError, match="another job is at work"):
         Curation(store, [{"type": "reassign"}]).run()
     (Path(store) / "captions" / "00000.arrow").unlink()
     with pytest.raises(StoreError, match=r"captions/00000.arrow is missing.*tools/synthesize.py"):

@@ -13,7 +13,8 @@ import torch
 
 from synthcap_mm.datasets.sources import Caption
 from synthcap_mm.pairs import PairFactory, encode_photos, has_store
-from synthcap_mm.pairs.factory import held_out, image_flags, seed_of
+from synthcap_mm.pairs.factory import held_out, seed_of
+from synthcap_mm.pairs.image_reader import image_flags
 from synthcap_mm.registry import DATASETS, MODELS
 from synthcap_mm.stores import Store, StoreError
 from synthcap_mm.stores.shards import file_sha256

@@ -9,7 +9,7 @@ import pytest
 from random_store import make_store
 
 from synthcap_mm.stores import Store, StoreError, StoreMissingError
-from synthcap_mm.stores.additions import Parts, add_tables, fingerprint_of, only_writer, open_apart_from
+from synthcap_mm.stores.additions import Parts, add_tables, fingerprint_of, open_apart_from
 from synthcap_mm.stores.schema import pairs_table
 
 
@@ -81,14 +81,6 @@ def test_parts_survive_and_others_are_swept(tmp_path):
     parts.remove()
     other.remove()
     assert not list(tmp_path.iterdir())
-
-
-def test_one_job_at_a_time(store):
-    with only_writer(store), pytest.raises(StoreError, match="another job is at work"), only_writer(store):
-        pass
-    with only_writer(store):
-        pass
-    assert not (Path(store) / ".lock").exists()
 
 
 def test_fingerprints():

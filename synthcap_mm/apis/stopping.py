@@ -1,0 +1,54 @@
+"""Ctrl-C, and a scheduler's SIGTERM: an end with a sentence, not with a traceback."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+#: Set by the dist_*.sh scripts: what was typed.
+COMMAND_VARIABLE = "SYNTHCAP_COMMAND"
+
+
+def typed_command() -> str:
+    """The command that started this process, or all of a job's, as one would type it again."""
+    command = os.environ.get(COMMAND_VARIABLE)
+    return command if command else "python " + shlex.join(sys.argv)
+
+
+@contextlib.contextmanager
+def stopping_cleanly(message: str) -> Iterator[None]:
+    """Ends the process with status 130 and a message when it is interrupted or terminated.
+
+    Signals after the first are passed over, so that cleaning up is not interrupted:
+    a launcher sends another to processes that had the terminal's already.
+
+    Args:
+        message: said on the main rank.
+
+    Raises:
+        SystemExit: when a signal comes.
+    """
+
+    def stop(number: int, frame: Any) -> None:
+        for one in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(one, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        before = {one: signal.signal(one, stop) for one in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    except KeyboardInterrupt:
+        if os.environ.get("RANK", "0") == "0":
+            print(f"\n{message}", file=sys.stderr, flush=True)
+        raise SystemExit(130) from None
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)

@@ -1,0 +1,75 @@
+"""A thread that takes work off the generator's hands."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+_END = object()
+
+
+class Background:
+    """Calls a function on one item after another in a thread of its own, in the order they were put.
+
+    A context manager. Leaving it waits for all items, also when an exception leads
+    out: a shard that is drawn is not lost to a fault in the next one. An exception
+    in the thread is raised from the next :meth:`put`, or on leaving; later items
+    are passed over then. On a GPU the thread has a
+    stream of its own, so that its kernels run beside those of the caller.
+
+    Args:
+        work: called with each item.
+        depth: items that may wait; then :meth:`put` waits too. Default 2: one
+            being worked on and one ready, so that memory does not grow.
+        device: where ``work`` computes. Default: the CPU.
+    """
+
+    def __init__(self, work: Callable[[Any], None], depth: int = 2, device: torch.device | None = None) -> None:
+        self._work = work
+        self._items: queue.Queue[Any] = queue.Queue(depth)
+        self._error: BaseException | None = None
+        self._stream = None
+        if device is not None and device.type == "cuda":
+            torch.cuda.synchronize(device)  # weights that are on their way must have arrived
+            self._stream = torch.cuda.Stream(device)
+        self._thread = threading.Thread(target=self._run, name="synthesize background", daemon=True)
+
+    def _run(self) -> None:
+        stream = torch.cuda.stream(self._stream) if self._stream is not None else contextlib.nullcontext()
+        with stream, torch.no_grad():  # both are a thread's own
+            while (item := self._items.get()) is not _END:
+                if self._error is None:
+                    try:
+                        self._work(item)
+                    except BaseException as error:
+                        self._error = error
+                del item  # pictures of a batch are not held while the next is waited for
+
+    def put(self, item: Any) -> None:
+        """Hand over an item; waits while the queue is full.
+
+        Raises:
+            BaseException: what ``work`` raised before.
+        """
+        self._raise()
+        self._items.put(item)
+        self._raise()
+
+    def _raise(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def __enter__(self) -> Background:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: Any) -> None:
+        self._items.put(_END)
+        self._thread.join()
+        if kind is None:
+            self._raise()

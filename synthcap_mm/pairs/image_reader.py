@@ -1,0 +1,75 @@
+"""Picture → feature, tags, flags; for drawn, retrieved and real pictures alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL.Image import Image
+
+from synthcap_mm.stores.fingerprint import same_encoder
+from synthcap_mm.structures import Tag
+
+#: Below this standard deviation of its pixels (0 to 255) an image shows nothing.
+UNIFORM_STD = 2.0
+
+
+def image_flags(image: Image) -> list[str]:
+    """``['black']``, ``['uniform']`` or nothing: pictures that show nothing are no use in training."""
+    pixels = np.asarray(image.convert("L").resize((64, 64)), np.float32)
+    if pixels.std() >= UNIFORM_STD:
+        return []
+    return ["black"] if pixels.mean() < 8 else ["uniform"]
+
+
+class ImageReader:
+    """Encodes and tags a batch of pictures.
+
+    Args:
+        encoder: the backbone.
+        tag_provider: finds the tags, or ``None``.
+    """
+
+    def __init__(self, encoder: torch.nn.Module, tag_provider: Any | None) -> None:
+        self.encoder = encoder
+        self.tag_provider = tag_provider
+        # A zero-shot provider on the same encoder needs no second encoding.
+        own = getattr(tag_provider, "encoder", None)
+        self._by_feature = (
+            own is not None
+            and hasattr(tag_provider, "detect_features")
+            and same_encoder(own.fingerprint(), encoder.fingerprint())
+        )
+
+    def tags(self, images: list[Image], feats: torch.Tensor | None = None) -> list[list[Tag]]:
+        """Tags of pictures.
+
+        Args:
+            images: N pictures.
+            feats: their features, if they are at hand.
+        """
+        if self.tag_provider is None:
+            return [[] for _ in images]
+        if not self._by_feature:
+            return self.tag_provider.detect(images)
+        return self.tag_provider.detect_features(self.encoder.encode_pil(images) if feats is None else feats)
+
+    def __call__(self, images: Sequence[Image | None]) -> tuple[np.ndarray, list[list[Tag]], list[list[str]]]:
+        """Features ``(N, D)`` float32, tags and flags of N pictures; ``None`` is one that does not decode."""
+        there = [i for i, image in enumerate(images) if image is not None]
+        features = np.zeros((len(images), self.encoder.embed_dim), np.float32)
+        tags: list[list[Tag]] = [[] for _ in images]
+        flags = [["undecodable"] if image is None else image_flags(image) for image in images]
+        if there:
+            pictures = [images[i] for i in there]
+            feats = self.encoder.encode_pil(pictures)
+            found = self.tags(pictures, feats)
+            for i, feature, tag in zip(there, feats.float().cpu().numpy(), found):
+                tags[i] = tag
+                if np.isfinite(feature).all():
+                    features[i] = feature
+                else:
+                    flags[i].append("non_finite")
+        return features, tags, flags

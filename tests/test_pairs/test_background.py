@@ -1,0 +1,77 @@
+"""Work in another thread."""
+
+import threading
+
+import pytest
+import torch
+
+from synthcap_mm.pairs.background import Background
+
+
+def test_items_come_in_their_order_and_all_of_them():
+    done = []
+    with Background(done.append) as background:
+        for i in range(100):
+            background.put(i)
+    assert done == list(range(100))
+
+
+def test_the_caller_does_not_wait_until_the_queue_is_full():
+    gate, began, done = threading.Event(), threading.Event(), []
+
+    def work(item):
+        began.set()
+        assert gate.wait(10)
+        done.append(item)
+
+    with Background(work, depth=2) as background:
+        background.put(0)
+        assert began.wait(10)
+        background.put(1)
+        background.put(2)  # one at work, two waiting: none of it waited for
+        assert done == []
+        more = threading.Thread(target=background.put, args=(3,))
+        more.start()
+        more.join(0.2)
+        assert more.is_alive()  # memory does not grow
+        gate.set()
+        more.join(10)
+    assert done == [0, 1, 2, 3]
+
+
+def test_an_error_in_the_thread_reaches_the_caller_and_stops_the_work():
+    done = []
+
+    def work(item):
+        if item == 1:
+            raise ValueError("bad item")
+        done.append(item)
+
+    with pytest.raises(ValueError, match="bad item"), Background(work) as background:
+        for i in range(100):
+            background.put(i)
+    assert done == [0]
+
+
+def test_an_error_on_the_last_item_is_not_lost():
+    def work(item):
+        raise ValueError("bad item")
+
+    with pytest.raises(ValueError, match="bad item"), Background(work) as background:
+        background.put(0)
+
+
+def test_what_was_put_before_the_callers_error_is_finished():
+    done = []
+    with pytest.raises(KeyboardInterrupt), Background(done.append) as background:
+        background.put(0)
+        background.put(1)
+        raise KeyboardInterrupt
+    assert done == [0, 1]
+
+
+def test_no_gradients_and_the_callers_number_of_threads():
+    found = []
+    with Background(lambda _: found.append((torch.is_grad_enabled(), torch.get_num_threads()))) as background:
+        background.put(0)
+    assert found == [(False, torch.get_num_threads())]
