@@ -137,6 +137,15 @@ def test_pictures_are_drawn_again_from_their_own_caption(tiny_synthesis, tiny):
     assert Pictures(store).load([0]) == [None]
 
 
+def test_kept_pictures_are_not_drawn_again(tiny_synthesis, tiny):
+    PairFactory(**tiny_synthesis, keep_images=True).run()
+    store = Store.open(tiny_synthesis["store"])
+    pictures = Pictures(store, {"type": "TinyPainter"})
+    assert store.keeps_images and pictures.problem is None
+    loaded = pictures.load([7, 2])
+    np.testing.assert_allclose(tiny.TinyEncoder().encode_pil(loaded).numpy(), store.images.features([7, 2]), atol=2e-3)
+
+
 def test_pictures_of_a_pool(tiny_synthesis, tiny):
     generator = {"type": "RetrievalGenerator", "pool": {"type": "TinyPhotos"}}
     PairFactory(**{**tiny_synthesis, "generator": generator, "refine": None}).run()
