@@ -173,3 +173,99 @@ def test_whole_benchmark_in_small(module, real_data, tmp_path):
     before = [file.stat().st_mtime_ns for file in weights]
     assert benchmark(options)["comparisons"] == results["comparisons"]
     assert [file.stat().st_mtime_ns for file in weights] == before
+
+
+# ---- ready-made images
+def write_drawn(root):
+    """Two prompts, one of them drawn twice; the last is black."""
+    import numpy as np
+    from PIL import Image
+
+    rows = [("a1.png", "a red car"), ("a2.png", "a red car"), ("b1.png", "a dog")]
+    (root / "sd_drawbench").mkdir(parents=True)
+    for n, (name, _) in enumerate(rows):
+        pixels = np.random.default_rng(n).integers(0, 255, (40, 40, 3), dtype=np.uint8) * (name != "b1.png")
+        Image.fromarray(pixels.astype(np.uint8)).save(root / "sd_drawbench" / name)
+    lines = [json.dumps({"file_name": name, "prompt": prompt}) for name, prompt in rows]
+    (root / "sd_drawbench" / "metadata.jsonl").write_text("\n".join(lines) + "\n")
+    return root / "sd_drawbench"
+
+
+def test_ready_made_images_come_by_prompt_and_seed(module, tmp_path):
+    import numpy as np
+    from PIL import Image
+
+    from synthcap_mm.pairs.factory import seed_of
+
+    module("ready_made_images")
+    folder = write_drawn(tmp_path)
+    generator = MODELS.build({"type": "ReadyMadeImages", "root": str(folder)})
+    drawn = generator.generate(["a red car", "a dog", "a red car"], [seed_of(0, i, 0) for i in ("2", "3", "1")])
+    for image, name in zip(drawn, ("a2.png", "b1.png", "a1.png")):
+        assert np.array_equal(np.asarray(image), np.asarray(Image.open(folder / name)))
+    assert str(tmp_path) not in json.dumps(generator.provenance()) and generator.provenance()["images"] == 3
+    with pytest.raises(ValueError, match="no ready-made image for the prompt 'a cat' and seed 5: the captions must"):
+        generator.generate(["a cat"], [5])
+    (folder / "a1.png").unlink()
+    with pytest.raises(FileNotFoundError, match=r"1 images of .*metadata\.jsonl are missing: a1\.png"):
+        MODELS.build({"type": "ReadyMadeImages", "root": str(folder)})
+    (folder / "metadata.jsonl").write_text('{"prompt": "a dog"}\n')
+    with pytest.raises(ValueError, match="line 1: no field 'file_name'"):
+        MODELS.build({"type": "ReadyMadeImages", "root": str(folder)})
+
+
+def test_drawn_pairs_are_told_and_shown(module, tmp_path, tiny, capsys):
+    from PIL import Image
+
+    from synthcap_mm.pairs import PairFactory
+
+    module("ready_made_images")
+    drawbench = module("drawbench")
+    folder = write_drawn(tmp_path)
+    PairFactory(
+        store=str(tmp_path / "drawbench"),
+        captions={"type": "CaptionFile", "path": str(folder / "metadata.jsonl")},
+        encoder={"type": "TinyEncoder"},
+        generator={"type": "ReadyMadeImages", "root": str(folder)},
+        tag_provider={"type": "TinyTagger"},
+        tokenizer=None,
+        holdout=0.0,
+    ).run()
+    rows = drawbench.main(["--data-root", str(tmp_path), "--work-dir", str(tmp_path), "--table", "2"])
+    assert [(row["file"], row["prompt"]) for row in rows][1:] == [("a2.png", "a red car"), ("b1.png", "a dog")]
+    assert [row["flags"] for row in rows] == [[], [], ["black"]]
+    said = capsys.readouterr().out
+    assert "3 pairs; flagged: b1.png" in said and "| a1.png | a red car |" in said and "| b1.png | a dog |" in said
+    assert Image.open(tmp_path / "drawbench_0.png").size == (1900, 252)
+
+
+@pytest.mark.mmdet
+@pytest.mark.real
+def test_real_drawn_pairs_in_small(module, real_data, tmp_path):
+    """Real encoder, real detector, real Stable Diffusion images; the black one is flagged, the cars are cars."""
+    pytest.importorskip("mmdet")
+    module("dual_encoder_backbone")
+    module("ready_made_images")
+    lines = (real_data / "sd_drawbench" / "metadata.jsonl").read_text().splitlines()[:4]
+    (tmp_path / "some.jsonl").write_text("\n".join(lines) + "\n")
+    from synthcap_mm.pairs import PairFactory
+    from synthcap_mm.stores import Store
+
+    counts = PairFactory(
+        store=str(tmp_path / "store"),
+        captions={"type": "CaptionFile", "path": str(tmp_path / "some.jsonl")},
+        encoder={"type": "DualEncoderBackbone", "root": str(real_data / "dual_encoder")},
+        generator={"type": "ReadyMadeImages", "root": str(real_data / "sd_drawbench")},
+        tag_provider={
+            "type": "MMDetTagProvider",
+            "config": "yolox/yolox_nano_8xb8-300e_coco.py",
+            "checkpoint": str(real_data / "yolox_nano" / "yolox_nano_mmdet.pth"),
+        },
+        tokenizer=None,
+        holdout=0.0,
+    ).run()
+    assert counts["images"] == 4 and counts["flagged"] == 1
+    store = Store.open(tmp_path / "store")
+    assert store.images.value("flags", 2) == ["black"]
+    assert [store.tags(i)[0].name for i in (0, 1, 3)] == ["car"] * 3
+    assert store.pairs().numbers("score")[:2] == pytest.approx([0.70, 0.70], abs=0.02)

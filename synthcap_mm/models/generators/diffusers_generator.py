@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import inspect
 import logging
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from synthcap_mm.requirements import require
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+ATTENTION = ("sdpa", "slicing", "xformers")
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 
 
@@ -33,8 +35,15 @@ class DiffusersGenerator(BaseGenerator):
     on. The pipeline is loaded when it is first needed; only the arguments that its
     call accepts are passed.
 
-    Run here on CPUs with a small Stable Diffusion pipeline of the real classes;
-    not with the real weights, which cannot be downloaded here, nor on a GPU.
+    Settings that suit a model are its author's (its page on the hub): Turbo models
+    want ``guidance_scale=0.0`` and 1 to 4 steps, FLUX.1-schnell 4 steps and 0.0,
+    FLUX.1-dev about 3.5, Stable Diffusion 3 about 7 and 28 steps, PixArt 4.5. What a
+    pipeline cannot take is refused when it is loaded: a negative prompt that it has no
+    place for, or that would do nothing without guidance (FLUX wants
+    ``call_options=dict(true_cfg_scale=...)`` for one).
+
+    Run here on CPUs with small pipelines of the real classes (Stable Diffusion 1.x, XL,
+    3 and FLUX); not with the real weights, which cannot be downloaded here, nor on a GPU.
 
     Args:
         model (str): name on the Hugging Face hub, or a local folder. Defaults to
@@ -47,23 +56,34 @@ class DiffusersGenerator(BaseGenerator):
         device (str, optional): Defaults to None: the GPU if there is one.
         scheduler (str, optional): a scheduler class of diffusers, e.g.
             'DPMSolverMultistepScheduler'. Defaults to None, the model's own.
+        scheduler_options (dict, optional): settings of that scheduler over the model's
+            own, e.g. ``dict(timestep_spacing='trailing')``. Defaults to None.
         steps (int): denoising steps. Defaults to 20 (SaCap's).
         guidance_scale (float): classifier-free guidance. Defaults to 7.5 (SaCap's).
         negative_prompt (str, optional): for all pictures. Defaults to None.
+        call_options (dict, optional): more arguments of the pipeline's call, e.g.
+            ``dict(true_cfg_scale=4.0)`` or ``dict(max_sequence_length=256)``. Defaults to None.
         height (int, optional): pixels. Defaults to None, the model's own.
         width (int, optional): pixels. Defaults to None, the model's own.
         batch_size (int): pictures drawn together. Defaults to 8.
-        compile (bool): ``torch.compile`` the denoiser. Defaults to False.
-        attention_slicing (bool): less memory, slower. Defaults to False.
-        vae_slicing (bool): less memory when pictures are decoded. Defaults to False.
+        compile (bool): ``torch.compile`` the denoiser; a batch of another size compiles
+            anew. Defaults to False.
+        attention (str, optional): 'sdpa' (PyTorch's fused one), 'slicing' (less memory,
+            slower; UNets only) or 'xformers' (a GPU and the package). Defaults to None,
+            what diffusers chooses.
+        vae_slicing (bool): pictures are decoded one at a time, with less memory. Defaults to False.
+        vae_tiling (bool): large pictures are decoded in tiles, with less memory; the tiles
+            are blended. Defaults to False.
         safety_checker (bool): keep the model's safety checker, which blackens
             pictures it objects to; they are counted and said. Defaults to False.
         local_files_only (bool): never ask the hub. Defaults to False.
 
     Raises:
-        ImportError: if diffusers or transformers is missing.
-        ValueError: for an unknown dtype or scheduler (with near names), or a
-            number that must be positive.
+        ImportError: if diffusers or transformers is missing, or, when the pipeline is
+            first needed, a package that the model wants (a T5 tokenizer's sentencepiece).
+        ValueError: for an unknown dtype, attention or scheduler (with near names), or a
+            number that must be positive; when the pipeline is first needed, for
+            settings that it cannot take.
         FileNotFoundError: when the pipeline is first needed and the model is
             neither a folder nor can be got from the hub.
     """
@@ -76,15 +96,18 @@ class DiffusersGenerator(BaseGenerator):
         dtype: str = "float16",
         device: str | torch.device | None = None,
         scheduler: str | None = None,
+        scheduler_options: dict[str, Any] | None = None,
         steps: int = 20,
         guidance_scale: float = 7.5,
         negative_prompt: str | None = None,
+        call_options: dict[str, Any] | None = None,
         height: int | None = None,
         width: int | None = None,
         batch_size: int = 8,
         compile: bool = False,
-        attention_slicing: bool = False,
+        attention: str | None = None,
         vae_slicing: bool = False,
+        vae_tiling: bool = False,
         safety_checker: bool = False,
         local_files_only: bool = False,
     ) -> None:
@@ -92,6 +115,14 @@ class DiffusersGenerator(BaseGenerator):
             require(package, extra="t2i", purpose="DiffusersGenerator")
         if dtype not in DTYPES:
             raise ValueError(f"dtype={dtype!r}; it must be one of {', '.join(DTYPES)}")
+        if attention not in (None, *ATTENTION):
+            raise ValueError(f"attention={attention!r}; it must be one of {', '.join(ATTENTION)}, or None")
+        if attention == "xformers" and find_spec("xformers") is None:
+            raise ImportError("attention='xformers' needs a package of its own: pip install xformers")
+        if scheduler_options and scheduler is None:
+            raise ValueError("scheduler_options are for a scheduler that is named; give scheduler= too")
+        if guidance_scale < 0:
+            raise ValueError(f"guidance_scale={guidance_scale}; it must be 0 or more")
         for name, value in (("steps", steps), ("batch_size", batch_size), ("height", height), ("width", width)):
             if value is not None and value < 1:
                 raise ValueError(f"{name}={value}; it must be 1 or more")
@@ -105,8 +136,11 @@ class DiffusersGenerator(BaseGenerator):
         self.width = width
         self.batch_size = batch_size
         self.compile = compile
-        self.attention_slicing = attention_slicing
+        self.attention = attention
         self.vae_slicing = vae_slicing
+        self.vae_tiling = vae_tiling
+        self.call_options = dict(call_options or {})
+        self.scheduler_options = dict(scheduler_options or {})
         self.safety_checker = safety_checker
         self.local_files_only = local_files_only
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -157,7 +191,12 @@ class DiffusersGenerator(BaseGenerator):
         return images
 
     def provenance(self) -> dict[str, Any]:
-        """Model, settings and versions; the weights are not loaded for this."""
+        """Model, settings and versions; the weights are not loaded for this.
+
+        ``commit`` is the hub's, where it is known; ``files_sha256`` tells a local folder by its files' names, sizes and
+        samples of their content. What changes no more than the rounding (batch size, attention, VAE options, compile,
+        device) is not named.
+        """
         import diffusers
         import transformers
 
@@ -169,11 +208,14 @@ class DiffusersGenerator(BaseGenerator):
             "model": Path(self.model).name if Path(self.model).is_dir() else self.model,
             "revision": self.revision,
             "variant": self.variant,
+            **self._identity(),
             "pipeline": index.get("_class_name"),
             "scheduler": scheduler,
+            "scheduler_options": self.scheduler_options,
             "steps": self.steps,
             "guidance_scale": self.guidance_scale,
             "negative_prompt": self.negative_prompt,
+            "call_options": self.call_options,
             "dtype": str(self.dtype).removeprefix("torch."),
             "height": self.height,
             "width": self.width,
@@ -214,6 +256,15 @@ class DiffusersGenerator(BaseGenerator):
                 raise self._missing(error) from error
         return self._index
 
+    def _identity(self) -> dict[str, str | None]:
+        """Which weights these are, without reading gigabytes."""
+        if Path(self.model).is_dir():
+            return {"files_sha256": _folder_sha256(Path(self.model))}
+        from huggingface_hub import try_to_load_from_cache
+
+        found = try_to_load_from_cache(self.model, "model_index.json", revision=self.revision)
+        return {"commit": Path(found).parent.name if isinstance(found, str) else None}
+
     def _missing(self, error: Exception) -> FileNotFoundError:
         if Path(self.model).exists():
             return FileNotFoundError(
@@ -250,20 +301,81 @@ class DiffusersGenerator(BaseGenerator):
                     if "AutoPipeline can't find" not in str(error):
                         raise
                     pipe = DiffusionPipeline.from_pretrained(self.model, **options)
+        except ImportError as error:
+            raise ImportError(
+                f"the model {self.model!r} needs a package that is not installed: {error}. Tokenizers of T5 (PixArt, "
+                "Stable Diffusion 3, FLUX) may want: pip install sentencepiece protobuf"
+            ) from error
         except (OSError, ValueError) as error:
             raise self._missing(error) from error
+        self._check(pipe)
         if self._scheduler_class is not None:
-            pipe.scheduler = self._scheduler_class.from_config(pipe.scheduler.config)
+            pipe.scheduler = self._scheduler_class.from_config(pipe.scheduler.config, **self.scheduler_options)
         pipe.set_progress_bar_config(disable=True)
         pipe.to(self.device)
-        if self.attention_slicing:
-            pipe.enable_attention_slicing()
-        if self.vae_slicing and hasattr(getattr(pipe, "vae", None), "enable_slicing"):
-            pipe.vae.enable_slicing()
-        if self.compile:
-            denoiser = next(name for name in ("unet", "transformer", "prior") if getattr(pipe, name, None) is not None)
-            setattr(pipe, denoiser, torch.compile(getattr(pipe, denoiser)))
+        self._arrange(pipe)
         return pipe
+
+    def _check(self, pipe: Any) -> None:
+        """Refuses settings that the pipeline cannot take, before hours are spent on pictures that ignore them."""
+        name, accepted = type(pipe).__name__, _parameters(pipe.__call__)
+        given = {"negative_prompt": self.negative_prompt, "height": self.height, "width": self.width}
+        unknown = [key for key, value in given.items() if value is not None and key not in accepted]
+        if unknown:
+            raise ValueError(f"{name} takes no {', '.join(unknown)}; leave it out of the generator's settings")
+        for key in self.call_options:
+            if key not in accepted or key in (*given, "prompt", "generator", "num_inference_steps", "guidance_scale"):
+                near = difflib.get_close_matches(key, accepted, n=3, cutoff=0.5)
+                hint = f"did you mean {' or '.join(near)}?" if near else f"it takes {', '.join(sorted(accepted))}."
+                own = " (the generator has a setting of its own for it)" if key in accepted else ""
+                raise ValueError(f"call_options names {key!r}, which {name} does not take here{own}; {hint}")
+        if self.negative_prompt is not None:
+            setting = "true_cfg_scale" if "true_cfg_scale" in accepted else "guidance_scale"
+            scale = self.call_options.get(setting, 1.0) if setting == "true_cfg_scale" else self.guidance_scale
+            if scale <= 1:
+                place = "call_options=dict(true_cfg_scale=...)" if setting == "true_cfg_scale" else "guidance_scale"
+                raise ValueError(
+                    f"negative_prompt does nothing in {name} unless {place} is above 1; set it, or drop it"
+                )
+        if self.guidance_scale > 1 and "turbo" in Path(self.model).name.lower():
+            self._say_once(
+                f"{self.model} is called Turbo, and such models are trained to draw without guidance; "
+                f"guidance_scale={self.guidance_scale} (0.0 is their setting)"
+            )
+        if self._scheduler_class is not None:
+            wanted, own = self._scheduler_class.__name__, type(pipe.scheduler).__name__
+            flow = wanted.startswith("FlowMatch") or bool(self.scheduler_options.get("use_flow_sigmas"))
+            if flow != own.startswith("FlowMatch"):
+                raise ValueError(
+                    f"the scheduler {wanted} does not go with {name}, whose own is {own}: one is for flow matching "
+                    "models, the other for diffusion models"
+                )
+
+    def _arrange(self, pipe: Any) -> None:
+        """Attention, VAE and compilation."""
+        name = next((name for name in ("unet", "transformer", "prior") if getattr(pipe, name, None) is not None), None)
+        denoiser = None if name is None else getattr(pipe, name)
+        if self.attention == "slicing":
+            if not hasattr(denoiser, "set_attention_slice"):
+                raise ValueError(f"attention='slicing' is for UNets; {type(pipe).__name__} has none")
+            pipe.enable_attention_slicing()
+        elif self.attention == "xformers":
+            if self.device.type == "cpu":
+                raise ValueError("attention='xformers' needs a GPU; this generator draws on the CPU")
+            pipe.enable_xformers_memory_efficient_attention()
+        elif self.attention == "sdpa" and name == "unet":  # transformers have no other
+            from diffusers.models.attention_processor import AttnProcessor2_0
+
+            denoiser.set_attn_processor(AttnProcessor2_0())
+        for asked, method in ((self.vae_slicing, "enable_slicing"), (self.vae_tiling, "enable_tiling")):
+            if asked:
+                if not hasattr(getattr(pipe, "vae", None), method):
+                    raise ValueError(f"{type(pipe).__name__} has no VAE with {method}; leave the option out")
+                getattr(pipe.vae, method)()
+        if self.compile:
+            if denoiser is None:
+                raise ValueError(f"compile=True: no denoiser is known in {type(pipe).__name__}; leave it out")
+            denoiser.compile()  # in place, so that the pipeline finds the module's own attributes
 
     def _arguments(self, captions: list[str], generators: list[torch.Generator]) -> dict[str, Any]:
         """What the pipeline's call accepts of our settings."""
@@ -277,12 +389,29 @@ class DiffusersGenerator(BaseGenerator):
             "height": self.height,
             "width": self.width,
             "output_type": "pil",
+            **self.call_options,
         }
         accepted = _parameters(self.pipe.__call__)
         passed = {name: value for name, value in wanted.items() if value is not None}
         for name in sorted(set(passed) - accepted):
             self._say_once(f"{type(self.pipe).__name__} takes no {name}; it is left out")
         return {name: value for name, value in passed.items() if name in accepted}
+
+
+def _folder_sha256(folder: Path, sample: int = 1 << 16) -> str:
+    """Names, sizes, and the beginning, middle and end of all files: weights of another training differ there too."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        relative = path.relative_to(folder)
+        if not path.is_file() or any(part.startswith(".") for part in relative.parts):  # hf download keeps notes there
+            continue
+        size = path.stat().st_size
+        digest.update(f"{relative.as_posix()}\t{size}\n".encode())
+        with open(path, "rb") as file:
+            for start in sorted({0, max(0, (size - sample) // 2), max(0, size - sample)}):
+                file.seek(start)
+                digest.update(file.read(sample))
+    return digest.hexdigest()
 
 
 def _parameters(function: Callable) -> set[str]:

@@ -1,0 +1,370 @@
+"""Where real photos come from.
+
+The sources name photos, open them, and know their reference captions. They share
+one contract, :class:`PhotoSource`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from synthcap_mm.datasets.caption_formats import (
+    check_characters,
+    entries_of,
+    karpathy_images,
+    listed,
+    read_json,
+    read_names,
+)
+from synthcap_mm.datasets.sources import CaptionFile
+from synthcap_mm.registry import DATASETS
+from synthcap_mm.requirements import require
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+#: Extensions that :class:`PhotoFolder` takes for photos.
+PHOTO_EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+
+
+class PhotoSource:
+    """Photos with keys and, possibly, reference captions.
+
+    Args:
+        paths (dict[str, Path]): file of each key, in the order of the source.
+        references (dict[str, list[str]], optional): reference captions by key.
+        origin (str): where they come from, for messages.
+
+    Attributes:
+        keys (list[str]): what identifies each photo; unique.
+
+    Raises:
+        FileNotFoundError: if photo files are missing: how many, the first few
+            and where they are expected.
+        ValueError: if there is no photo.
+    """
+
+    def __init__(self, paths: dict[str, Path], references: dict[str, list[str]] | None, origin: str) -> None:
+        if not paths:
+            raise ValueError(f"no photos in {origin}")
+        missing = [key for key, path in paths.items() if not path.is_file()]
+        if missing:
+            raise FileNotFoundError(
+                f"{len(missing)} of {len(paths)} photos of {origin} are missing: {listed(missing)}. The first is "
+                f"expected at {paths[missing[0]]}"
+            )
+        self.keys = list(paths)
+        self._paths = paths
+        self._references = references or {}
+        self._origin = origin
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def path(self, index: int) -> Path:
+        """File of the photo at ``index``."""
+        return self._paths[self.keys[index]]
+
+    def load(self, index: int) -> Image:
+        """The photo at ``index``, RGB, turned upright as its EXIF orientation says.
+
+        Raises:
+            ValueError: if the file does not decode; the message names it.
+        """
+        from PIL import Image, ImageOps
+
+        path = self.path(index)
+        try:
+            with Image.open(path) as photo:
+                return ImageOps.exif_transpose(photo).convert("RGB")
+        except FileNotFoundError:
+            raise
+        except Exception as error:  # Pillow raises many kinds for damaged files, SyntaxError among them
+            raise ValueError(f"the photo {path} does not decode: {type(error).__name__}: {error}") from error
+
+    def references(self, index: int) -> list[str]:
+        """Reference captions of the photo at ``index``; empty if there are none."""
+        return list(self._references.get(self.keys[index], []))
+
+    def sha256(self) -> str:
+        """Hash of keys, file sizes and references, in order; the pixels are not read."""
+        digest = hashlib.sha256()
+        for index, key in enumerate(self.keys):
+            row = [key, self.path(index).stat().st_size, self.references(index)]
+            digest.update(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+        return digest.hexdigest()
+
+    def describe(self) -> str:
+        """One line: where from, how many photos and references."""
+        count = sum(len(self.references(index)) for index in range(len(self)))
+        return f"{self._origin}: {len(self)} photos, {count} references"
+
+
+def _clean_references(origin: str, key: str, captions: Iterable[Any]) -> list[str]:
+    cleaned = []
+    for caption in captions:
+        if not isinstance(caption, str) or not caption.strip():
+            raise ValueError(f"{origin}: a reference caption of {key} is empty or no text: {caption!r}")
+        check_characters(f"{origin}: a reference caption of {key!a}", caption)
+        cleaned.append(" ".join(caption.split()))
+    return cleaned
+
+
+def _choose(
+    paths: dict[str, Path], keys: Sequence[str] | str | Path | None, split: str | None, origin: str
+) -> dict[str, Path]:
+    """``paths`` of ``keys`` only, in the order of ``keys``."""
+    if keys is None:
+        if split is not None:
+            raise ValueError(f"split={split!r} needs keys=, a json file of lists by split")
+        return paths
+    where = "keys"
+    if isinstance(keys, (str, Path)):
+        where = str(keys)
+        keys = read_names(Path(keys), split)
+    unknown = [key for key in keys if key not in paths]
+    if unknown:
+        raise ValueError(
+            f"{len(unknown)} names of {where} are not in {origin}: {listed(unknown)}; its names look like "
+            f"{listed(paths, 2)}"
+        )
+    repeated = [key for key, count in Counter(keys).items() if count > 1]
+    if repeated:
+        raise ValueError(f"{where} names {len(repeated)} photos more than once: {listed(repeated)}")
+    return {key: paths[key] for key in keys}
+
+
+@DATASETS.register_module()
+class PhotoFolder(PhotoSource):
+    """All photos under a folder; key = path relative to it, with '/'; sorted by key.
+
+    Args:
+        root (str | Path): the folder, searched recursively; hidden files and folders are left out.
+        extensions (Sequence[str]): lower-case extensions. Defaults to :data:`PHOTO_EXTENSIONS`.
+        references (dict[str, list[str]] | str | Path, optional): reference
+            captions by key, or a json file of such a mapping.
+
+    Raises:
+        FileNotFoundError: if the folder does not exist.
+        ValueError: if it holds no photo, or references name photos that are not there.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        extensions: Sequence[str] = PHOTO_EXTENSIONS,
+        references: dict[str, list[str]] | str | Path | None = None,
+    ) -> None:
+        root = Path(root)
+        if not root.is_dir():
+            raise FileNotFoundError(f"the photo folder {root} does not exist (it is relative to {Path.cwd()})")
+        wanted = {extension.lower() for extension in extensions}
+        paths = {}
+        for path in root.rglob("*"):
+            relative = path.relative_to(root)
+            hidden = any(part.startswith(".") for part in relative.parts)
+            if path.suffix.lower() in wanted and not hidden and path.is_file():
+                paths[relative.as_posix()] = path
+        if not paths:
+            raise ValueError(f"no photo in {root} (looked for {', '.join(sorted(wanted))}, in subfolders too)")
+        where = "references"
+        if isinstance(references, (str, Path)):
+            where = str(references)
+            references = read_json(Path(references))
+            if not isinstance(references, dict):
+                raise ValueError(f"{where}: expected an object {{file name: [captions]}}")
+        references = references or {}
+        unknown = [key for key in references if key not in paths]
+        if unknown:
+            raise ValueError(f"{len(unknown)} names of {where} are not in {root}: {listed(unknown)}")
+        cleaned = {}
+        for key, captions in references.items():
+            if isinstance(captions, str):
+                raise ValueError(f"{where}: the references of {key} are one string; a list of strings is expected")
+            if not isinstance(captions, (list, tuple)):
+                raise ValueError(
+                    f"{where}: the references of {key} are of type {type(captions).__name__}; give a list of strings"
+                )
+            cleaned[key] = _clean_references(where, key, captions)
+        super().__init__({key: paths[key] for key in sorted(paths)}, cleaned, str(root))
+
+
+@DATASETS.register_module()
+class CocoPhotos(PhotoSource):
+    """Photos of a COCO-format captions json; key = file name; all its captions are references.
+
+    An image info file (COCO's or NoCaps' test set) has no captions: its photos have no references.
+
+    Args:
+        ann_file (str | Path): COCO's captions json, or NoCaps'.
+        image_root (str | Path): folder of the photos.
+        keys (Sequence[str] | str | Path, optional): use these file names only,
+            in this order; or a text or json file of names.
+        split (str, optional): the list to take of a json file ``keys`` with lists by split.
+        domain (str, optional): NoCaps' 'in-domain', 'near-domain' or 'out-domain' only. Defaults to ``None``, all.
+
+    Raises:
+        FileNotFoundError: if the json or photos are missing.
+        ValueError: for a damaged json, repeated ids or names, captions of
+            unknown images, unknown ``keys``, or a ``domain`` that no image has.
+    """
+
+    def __init__(
+        self,
+        ann_file: str | Path,
+        image_root: str | Path,
+        keys: Sequence[str] | str | Path | None = None,
+        split: str | None = None,
+        domain: str | None = None,
+    ) -> None:
+        ann_file, image_root = Path(ann_file), Path(image_root)
+        data = read_json(ann_file)
+        images = entries_of(ann_file, data, "images", ("id", "file_name"))
+        for n, image in enumerate(images):
+            if not isinstance(image["file_name"], str):
+                raise ValueError(
+                    f"{ann_file}, images[{n}].file_name: expected text, found {image['file_name']!r}; quote it"
+                )
+            check_characters(f"{ann_file}, images[{n}].file_name", image["file_name"])
+        if "annotations" not in data:
+            data = {**data, "annotations": []}  # image info
+        annotations = entries_of(ann_file, data, "annotations", ("id", "image_id", "caption"))
+        for field, values in (
+            ("images[].id", [image["id"] for image in images]),
+            ("images[].file_name", [image["file_name"] for image in images]),
+            ("annotations[].id", [annotation["id"] for annotation in annotations]),
+        ):
+            repeated = [value for value, count in Counter(values).items() if count > 1]
+            if repeated:
+                raise ValueError(f"{ann_file}: {len(repeated)} {field} occur more than once: {listed(repeated)}")
+        known = {image["id"] for image in images}
+        orphans = [annotation["id"] for annotation in annotations if annotation["image_id"] not in known]
+        if orphans:
+            raise ValueError(
+                f"{ann_file}: {len(orphans)} captions are of unknown images: annotation ids {listed(orphans)}"
+            )
+        if domain is not None:
+            domains = sorted({str(image["domain"]) for image in images if image.get("domain")})
+            if domain not in domains:
+                raise ValueError(f"{ann_file} has no image of domain={domain!r}; it has {', '.join(domains) or 'none'}")
+        coco_class = require("pycocotools.coco", purpose="CocoPhotos").COCO
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
+            coco = coco_class()
+            coco.dataset = data
+            coco.createIndex()
+        references = {
+            image["file_name"]: _clean_references(
+                str(ann_file), image["file_name"], (a["caption"] for a in coco.imgToAnns.get(image["id"], []))
+            )
+            for image in images
+        }
+        paths = {
+            image["file_name"]: image_root / image["file_name"]
+            for image in images
+            if domain in (None, image.get("domain"))
+        }
+        super().__init__(_choose(paths, keys, split, str(ann_file)), references, str(ann_file))
+
+
+@DATASETS.register_module()
+class KarpathyPhotos(PhotoSource):
+    """Photos of a Karpathy split; key = file name; its raw sentences are references.
+
+    Args:
+        ann_file (str | Path): ``dataset_coco.json`` or ``dataset_flickr30k.json``.
+        image_root (str | Path): folder of the photos; COCO's ``filepath``
+            (``val2014``) below it is used if it is there.
+        split (str): 'train' (which takes 'restval' too), 'val' or 'test'.
+
+    Raises:
+        FileNotFoundError: if the json or photos are missing.
+        ValueError: for a damaged json, repeated names or an unknown split.
+    """
+
+    def __init__(self, ann_file: str | Path, image_root: str | Path, split: str) -> None:
+        ann_file, image_root = Path(ann_file), Path(image_root)
+        paths: dict[str, Path] = {}
+        references = {}
+        for n, image in karpathy_images(ann_file, read_json(ann_file), split):
+            name = image.get("filename")
+            if not name:
+                raise ValueError(f"{ann_file}, images[{n}]: no field 'filename'")
+            if name in paths:
+                raise ValueError(f"{ann_file}, images[{n}]: the file name {name!r} occurs more than once")
+            nested = image_root / image.get("filepath", "") / name
+            paths[name] = nested if nested.is_file() or not (image_root / name).is_file() else image_root / name
+            references[name] = _clean_references(str(ann_file), name, (s.get("raw") for s in image["sentences"]))
+        super().__init__(paths, references, f"{ann_file} ({split})")
+
+
+@DATASETS.register_module()
+class CsvPhotos(PhotoSource):
+    """Photos named in a csv of captions, as Flickr8k's ``image,caption``; key = file name.
+
+    Args:
+        csv (str | Path): the file; see :class:`CaptionFile` for its columns.
+        image_root (str | Path): folder of the photos.
+        keys (Sequence[str] | str | Path, optional): use these file names only,
+            in this order; or a text or json file of names.
+        split (str, optional): the list to take of a json file ``keys`` with lists by split.
+
+    Raises:
+        FileNotFoundError: if the csv or photos are missing.
+        ValueError: for a damaged csv, no image column, or unknown ``keys``.
+    """
+
+    def __init__(
+        self,
+        csv: str | Path,
+        image_root: str | Path,
+        keys: Sequence[str] | str | Path | None = None,
+        split: str | None = None,
+    ) -> None:
+        references: dict[str, list[str]] = {}
+        for caption in CaptionFile(csv, format="csv").read():
+            if caption.group is None:
+                raise ValueError(f"{csv}: no image column; name it 'image' in the header")
+            references.setdefault(caption.group, []).append(caption.text)
+        paths = {key: Path(image_root) / key for key in references}
+        super().__init__(_choose(paths, keys, split, str(csv)), references, str(csv))
+
+
+@DATASETS.register_module()
+class ConcatPhotos(PhotoSource):
+    """Several photo sources as one, e.g. the folders that a retrieval pool lies in.
+
+    Args:
+        sources (Sequence[dict]): configs of photo sources, in this order.
+        with_references (bool): keep the reference captions. ``False`` for a
+            pool of unlabelled photos, whatever the sources know of them. Defaults to ``True``.
+
+    Raises:
+        ValueError: if there is no source, or the same key occurs in two; the
+            message names keys and sources.
+    """
+
+    def __init__(self, sources: Sequence[dict[str, Any]], with_references: bool = True) -> None:
+        parts: list[PhotoSource] = [DATASETS.build(source) for source in sources]
+        paths: dict[str, Path] = {}
+        references: dict[str, list[str]] = {}
+        owner: dict[str, str] = {}
+        for part in parts:
+            repeated = [key for key in part.keys if key in owner]
+            if repeated:
+                raise ValueError(
+                    f"{len(repeated)} photos of {part._origin} have keys that {owner[repeated[0]]} has too: "
+                    f"{listed(repeated)}; keys must be unique over all sources"
+                )
+            for index, key in enumerate(part.keys):
+                owner[key] = part._origin
+                paths[key] = part.path(index)
+                if with_references:
+                    references[key] = part.references(index)
+        super().__init__(paths, references, " + ".join(part._origin for part in parts) or "ConcatPhotos(sources=[])")

@@ -1,0 +1,230 @@
+import io
+import json
+import tarfile
+import zipfile
+
+import pytest
+
+from synthcap_mm.datasets.preparation import RECIPES, PreparationError, prepare
+
+JPEG = b"\xff\xd8\xff\xe0 a photo"
+#: The recipes with the numbers of the small files below.
+SMALL = {
+    "coco": RECIPES["coco"]._replace(
+        images={"train": 2, "val": 1, "test": 1}, captions={"train": 4, "val": 2, "test": 2}
+    ),
+    "flickr30k": RECIPES["flickr30k"]._replace(
+        images={"train": 2, "val": 1, "test": 1}, captions={"train": 4, "val": 2, "test": 2}
+    ),
+    "nocaps": RECIPES["nocaps"]._replace(
+        images={"in-domain": 2, "out-domain": 1}, captions={"in-domain": 2, "out-domain": 1}
+    ),
+}
+
+
+def karpathy(coco=True):
+    images = []
+    for n, split in enumerate(["train", "restval" if coco else "train", "val", "test"]):
+        name = f"COCO_val2014_{n}.jpg" if coco else f"{n}.jpg"
+        sentences = [{"raw": f"sentence {m}", "sentid": 2 * n + m} for m in range(2)]
+        image = {"imgid": n, "filename": name, "split": split, "sentences": sentences}
+        images.append({**image, "filepath": "val2014"} if coco else image)
+    return {"images": images}
+
+
+def nocaps():
+    images = [
+        {"id": n, "open_images_id": f"o{n}", "file_name": f"o{n}.jpg", "domain": "out-domain" if n else "in-domain"}
+        for n in (0, 1)
+    ]
+    images.append({"id": 2, "open_images_id": "o2", "file_name": "o2.jpg", "domain": "in-domain"})
+    return {
+        "images": images,
+        "annotations": [{"id": n, "image_id": n, "caption": f"sentence {n}"} for n in range(3)],
+    }
+
+
+@pytest.fixture()
+def downloads(tmp_path):
+    """A folder of downloads: files as they are unpacked, some of them in folders."""
+    folder = tmp_path / "downloads"
+    (folder / "photos" / "deep").mkdir(parents=True)
+    (folder / "dataset_coco.json").write_text(json.dumps(karpathy()))
+    (folder / "photos" / "dataset_flickr30k.json").write_text(json.dumps(karpathy(coco=False)))
+    (folder / "nocaps_val_4500_captions.json").write_text(json.dumps(nocaps()))
+    names = (
+        [f"COCO_val2014_{n}.jpg" for n in range(4)] + [f"{n}.jpg" for n in range(4)] + [f"o{n}.jpg" for n in range(3)]
+    )
+    for name in names:
+        (folder / "photos" / "deep" / name).write_bytes(JPEG)
+    return folder
+
+
+def layout(out):
+    return sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file())
+
+
+EXPECTED = [
+    "coco/annotations/dataset_coco.json",
+    "coco/val2014/COCO_val2014_2.jpg",
+    "coco/val2014/COCO_val2014_3.jpg",
+    "flickr30k/annotations/dataset_flickr30k.json",
+    "flickr30k/images/2.jpg",
+    "flickr30k/images/3.jpg",
+    "nocaps/annotations/nocaps_val_4500_captions.json",
+    "nocaps/val/o0.jpg",
+    "nocaps/val/o1.jpg",
+    "nocaps/val/o2.jpg",
+]
+
+
+@pytest.mark.parametrize("copy", [False, True])
+def test_layout_by_links_or_copies_and_once_only(downloads, tmp_path, copy):
+    out = tmp_path / "data"
+    said = prepare(list(SMALL), out, [downloads], copy=copy, recipes=SMALL)
+    assert layout(out) == EXPECTED
+    assert all(path.is_symlink() != copy for path in out.rglob("*.jpg"))
+    assert "train 2 / val 1 / test 1 images; 2 photos; 3 files placed, 0 photos were there" in said[0]
+    before = {path: path.lstat().st_mtime_ns for path in out.rglob("*")}
+    said = prepare(list(SMALL), out, [downloads], copy=copy, recipes=SMALL)
+    assert "0 files placed, 2 photos were there" in said[0]
+    assert before == {path: path.lstat().st_mtime_ns for path in out.rglob("*")}
+    assert "3 photos were there" in prepare(["nocaps"], out, recipes=SMALL)[0]  # only checked
+
+
+def test_what_is_laid_out_is_what_the_sources_read(downloads, tmp_path):
+    from synthcap_mm.datasets.photo_sources import CocoPhotos, KarpathyPhotos
+    from synthcap_mm.datasets.sources import CaptionFile
+
+    out = tmp_path / "data"
+    prepare(list(SMALL), out, [downloads], recipes=SMALL)
+    assert len(CaptionFile(out / "coco/annotations/dataset_coco.json", split="train").read()) == 4
+    assert KarpathyPhotos(out / "coco/annotations/dataset_coco.json", out / "coco", "test").keys == [
+        "COCO_val2014_3.jpg"
+    ]
+    flickr = KarpathyPhotos(out / "flickr30k/annotations/dataset_flickr30k.json", out / "flickr30k/images", "val")
+    assert flickr.keys == ["2.jpg"]
+    assert len(CocoPhotos(out / "nocaps/annotations/nocaps_val_4500_captions.json", out / "nocaps/val")) == 3
+
+
+def test_photos_of_the_training_split_on_request(downloads, tmp_path):
+    prepare(["coco"], tmp_path / "data", [downloads], train_photos=True, recipes=SMALL)
+    assert len(layout(tmp_path / "data")) == 5
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar.gz"])
+def test_archives_are_unpacked(downloads, tmp_path, kind):
+    packed = tmp_path / "packed"
+    packed.mkdir()
+    files = {path.name: path.read_bytes() for path in downloads.rglob("*") if path.is_file()}
+    if kind == "zip":
+        with zipfile.ZipFile(packed / "all.zip", "w") as archive:
+            for name, data in files.items():
+                archive.writestr(f"inside/{name}", data)
+    else:
+        with tarfile.open(packed / "all.tar.gz", "w:gz") as archive:
+            for name, data in files.items():
+                info = tarfile.TarInfo(f"inside/{name}")
+                info.size = len(data)
+                archive.addfile(info, io.BytesIO(data))
+    out = tmp_path / "data"
+    prepare(list(SMALL), out, [packed], recipes=SMALL)
+    assert layout(out) == EXPECTED and not any(path.is_symlink() for path in out.rglob("*"))
+    assert all(path.read_bytes() == files[path.name] for path in out.rglob("*.jp*g"))
+
+
+def test_all_that_is_missing_is_listed_at_once(downloads, tmp_path):
+    (downloads / "dataset_coco.json").unlink()
+    for n in range(4):
+        (downloads / "photos" / "deep" / f"COCO_val2014_{n}.jpg").unlink()
+    (downloads / "photos" / "deep" / "o1.jpg").unlink()
+    with pytest.raises(PreparationError) as error:
+        prepare(list(SMALL), tmp_path / "data", [downloads], recipes=SMALL)
+    said = str(error.value)
+    assert said.startswith("3 thing(s) are missing or wrong")
+    assert "dataset_coco.json is missing: in caption_datasets.zip" in said
+    assert "no photo like COCO_*2014_*.jpg is there: val2014.zip" in said
+    assert "1 of 3 photos (val) are missing: o1.jpg: each photo's address" in said
+    assert layout(tmp_path) == [f"downloads/{name}" for name in layout(downloads)]  # nothing was placed
+
+
+def test_wrong_numbers_are_named(downloads, tmp_path):
+    with pytest.raises(PreparationError) as error:
+        prepare(["coco", "flickr30k", "nocaps"], tmp_path / "data", [downloads])
+    said = str(error.value)
+    for words in (
+        "train has 2 images; the official split has 113,287",
+        "train has 4 captions; the official split has 566,747",
+        "val has 1 images; the official split has 5,000",
+        "test has 1 images; the official split has 5,000",
+        "train has 2 images; the official split has 29,000",
+        "val has 1 images; the official split has 1,014",
+        "test has 1 images; the official split has 1,000",
+        "near-domain has 0 images; the official split has 2,938",
+    ):
+        assert words in said, said
+    assert not (tmp_path / "data").exists()
+
+
+def test_wrong_annotations_of_an_archive_do_not_stay(tmp_path):
+    with zipfile.ZipFile(tmp_path / "caption_datasets.zip", "w") as archive:
+        archive.writestr("dataset_coco.json", json.dumps(karpathy()))
+    with pytest.raises(PreparationError, match="official split has 113,287"):
+        prepare(["coco"], tmp_path / "data", [tmp_path])
+    assert layout(tmp_path) == ["caption_datasets.zip"]
+
+
+@pytest.mark.parametrize("content", ["", '{"images": [', '{"images": [{"split": "val"}]}'])
+def test_damaged_annotations_are_named(downloads, tmp_path, content):
+    (downloads / "dataset_coco.json").write_text(content)
+    with pytest.raises(PreparationError, match=r"dataset_coco\.json"):
+        prepare(["coco"], tmp_path / "data", [downloads], recipes=SMALL)
+
+
+def test_photos_that_are_none_are_named_and_do_not_stay(downloads, tmp_path):
+    (downloads / "photos" / "deep" / "COCO_val2014_2.jpg").write_text("<html>404</html>")
+    for _ in range(2):
+        with pytest.raises(PreparationError, match=r"1 photos are no JPEG files .*COCO_val2014_2\.jpg"):
+            prepare(["coco"], tmp_path / "data", [downloads], recipes=SMALL)
+    (downloads / "photos" / "deep" / "COCO_val2014_2.jpg").write_bytes(JPEG)
+    assert "1 files placed, 1 photos were there" in prepare(["coco"], tmp_path / "data", [downloads], recipes=SMALL)[0]
+
+
+def test_broken_links_are_made_anew_and_stopped_copies_leave_nothing(downloads, tmp_path, monkeypatch):
+    out = tmp_path / "data"
+    prepare(["coco"], out, [downloads], recipes=SMALL)
+    (out / "coco/val2014/COCO_val2014_3.jpg").unlink()
+    (out / "coco/val2014/COCO_val2014_3.jpg").symlink_to("nowhere")
+
+    def stop(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("shutil.copyfileobj", stop)
+        with pytest.raises(KeyboardInterrupt):
+            prepare(["coco"], out, [downloads], copy=True, recipes=SMALL)
+    assert not list(out.rglob("*.part"))
+    prepare(["coco"], out, [downloads], recipes=SMALL)
+    assert (out / "coco/val2014/COCO_val2014_3.jpg").read_bytes() == JPEG
+
+
+def test_bad_folders_names_and_archives(tmp_path):
+    with pytest.raises(PreparationError, match=r"the folder of downloads .*nowhere does not exist"):
+        prepare(["coco"], tmp_path / "data", [tmp_path / "nowhere"])
+    with pytest.raises(ValueError, match="unknown datasets voc; known: coco, flickr30k, nocaps"):
+        prepare(["voc"], tmp_path / "data")
+    (tmp_path / "val2014.zip").write_bytes(b"PK cut")
+    with pytest.raises(PreparationError, match=r"val2014\.zip is damaged .*download it again"):
+        prepare(["coco"], tmp_path / "data", [tmp_path])
+
+
+def test_nocaps_at_its_official_size(tmp_path):
+    domains = ["in-domain"] * 648 + ["near-domain"] * 2938 + ["out-domain"] * 914
+    images = [
+        {"id": n, "open_images_id": f"o{n}", "file_name": f"o{n}.jpg", "domain": d} for n, d in enumerate(domains)
+    ]
+    annotations = [{"id": n, "image_id": n // 10, "caption": f"sentence {n}"} for n in range(45000)]
+    (tmp_path / "nocaps_val_4500_captions.json").write_text(json.dumps({"images": images, "annotations": annotations}))
+    for image in images:
+        (tmp_path / image["file_name"]).write_bytes(JPEG)
+    assert "4,500 photos; 4,501 files placed" in prepare(["nocaps"], tmp_path / "data", [tmp_path])[0]
