@@ -146,6 +146,7 @@ def test_a_test_without_the_photos_has_its_figures(trained):
         ("synthesis.seed=7", "seed: the store has 0, the config asks for 7"),
         ("synthesis.generator.drop=0.5", "generator.drop: the store has 0.1, the config asks for 0.5"),
         ("synthesis.refine.steps=3", "refine: "),
+        ("synthesis.keep_images=True", "keep_images: the store has None, the config asks for 'png'"),
         ("synthesis.captions.num=90", "captions: the store has 80, the config asks for 90"),
     ],
 )
