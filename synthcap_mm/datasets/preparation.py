@@ -49,9 +49,14 @@ class Recipe(NamedTuple):
     captions: dict[str, int]
 
 
-def _karpathy_photos(path: Path, data: Any, splits: Sequence[str]) -> dict[str, str]:
+def _coco_photos(path: Path, data: Any, splits: Sequence[str]) -> dict[str, str]:
     chosen = (image for split in splits for _, image in karpathy_images(path, data, split))
-    return {f"{image.get('filepath', 'images')}/{image['filename']}": image["filename"] for image in chosen}
+    return {f"{image['filepath']}/{image['filename']}": image["filename"] for image in chosen}
+
+
+def _flickr_photos(path: Path, data: Any, splits: Sequence[str]) -> dict[str, str]:
+    chosen = (image for split in splits for _, image in karpathy_images(path, data, split))
+    return {f"images/{image['filename']}": image["filename"] for image in chosen}
 
 
 def _nocaps_photos(path: Path, data: Any, splits: Sequence[str]) -> dict[str, str]:
@@ -71,7 +76,7 @@ RECIPES = {
         photos_like="COCO_*2014_*.jpg",
         photos_from="val2014.zip holds the photos of val and test (and restval), train2014.zip those of train; "
         "https://cocodataset.org/#download",
-        photos=_karpathy_photos,
+        photos=_coco_photos,
         needed=("val", "test"),
         more=("train",),
         images={"train": 113287, "val": 5000, "test": 5000},
@@ -83,7 +88,7 @@ RECIPES = {
         annotations_from=_KARPATHY_ZIP,
         photos_like="*.jpg",
         photos_from="flickr30k-images.tar.gz, on request from its authors: https://shannon.cs.illinois.edu/DenotationGraph/",
-        photos=_karpathy_photos,
+        photos=_flickr_photos,
         needed=("val", "test"),
         more=("train",),
         images={"train": 29000, "val": 1014, "test": 1000},
@@ -298,8 +303,9 @@ def prepare(
     """Lay out datasets from folders of downloads, and check what is there.
 
     The folders are searched, archives in them too. Nothing is placed until all
-    that is needed was found and has the official numbers, so that one call tells
-    everything that is missing. What is already there is kept; each file appears
+    that is needed was found and has the official numbers (only an annotations file
+    within an archive is unpacked to be read), so that one call tells everything that
+    is missing. What is already there is kept; each file appears
     whole or not at all, so that a stopped call is simply repeated.
 
     Args:

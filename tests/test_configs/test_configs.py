@@ -136,6 +136,56 @@ def test_the_flagship_config_from_captions_to_metrics(tmp_path):
     assert "another encoder" in said
 
 
+@pytest.mark.parametrize(
+    ("name", "trained_on", "tested_on"),
+    [
+        ("synthcap_flickr30k.py", "data/flickr30k/", "data/flickr30k/"),
+        ("synthcap_nocaps.py", "data/coco/", "data/nocaps/"),
+    ],
+)
+def test_dataset_bases_name_their_data_everywhere(name, trained_on, tested_on):
+    cfg = Config.fromfile(ROOT / "configs" / name)
+    stores = {cfg.model.store, cfg.synthesis.store, *(cfg[f"{s}_dataloader"].dataset.store for s in ("train", "val"))}
+    assert len(stores) == 1 and stores.pop().startswith(trained_on)
+    assert cfg.synthesis.captions.path.startswith(trained_on)
+    (entry,) = cfg.photo_stores
+    assert entry.store == cfg.test_dataloader.dataset.store and entry.store.startswith(tested_on)
+    assert entry.photos.ann_file.startswith(tested_on) and entry.photos.image_root.startswith(tested_on)
+    assert entry.store != entry.photos.image_root  # the store must not be among the photos
+    from synthcap_mm.apis.missing_inputs import missing_inputs
+
+    missing = " ".join(missing_inputs(cfg, "photo_stores"))
+    assert entry.photos.ann_file in missing and "tools/prepare_data.py" in missing
+
+
+def test_flickr30k_and_nocaps_are_read_where_prepare_data_puts_them(tmp_path, monkeypatch):
+    from synthcap_mm.datasets.preparation import RECIPES, prepare
+    from synthcap_mm.registry import DATASETS
+
+    downloads = tmp_path / "downloads"
+    downloads.mkdir()
+    for n in range(3):
+        picture(n).save(downloads / f"{n}.jpg")
+    images = [
+        {"imgid": n, "filename": f"{n}.jpg", "split": s, "sentences": [{"raw": "a dog", "sentid": n}]}
+        for n, s in enumerate(["train", "val", "test"])
+    ]
+    (downloads / "dataset_flickr30k.json").write_text(json.dumps({"images": images}))
+    images = [{"id": 0, "open_images_id": "0", "file_name": "0.jpg", "domain": "in-domain"}]
+    annotations = [{"id": 0, "image_id": 0, "caption": "a dog"}]
+    (downloads / "nocaps_val_4500_captions.json").write_text(json.dumps({"images": images, "annotations": annotations}))
+    one = dict.fromkeys(("train", "val", "test"), 1)
+    recipes = {
+        "flickr30k": RECIPES["flickr30k"]._replace(images=one, captions=one),
+        "nocaps": RECIPES["nocaps"]._replace(images={"in-domain": 1}, captions={"in-domain": 1}),
+    }
+    prepare(["flickr30k", "nocaps"], tmp_path / "data", [downloads], recipes=recipes)
+    monkeypatch.chdir(tmp_path)
+    for name in ("synthcap_flickr30k.py", "synthcap_nocaps.py"):
+        photos = DATASETS.build(Config.fromfile(ROOT / "configs" / name).photo_stores[0].photos)
+        assert len(photos) == 1 and photos.references(0) == ["a dog"] and photos.load(0).mode == "RGB"
+
+
 def test_the_flagship_lists_all_that_is_missing_at_once(tmp_path):
     said = tool(tmp_path, "train", "synthcap_coco.py", ok=False)
     for thing in (

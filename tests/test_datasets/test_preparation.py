@@ -174,7 +174,10 @@ def test_wrong_annotations_of_an_archive_do_not_stay(tmp_path):
     assert layout(tmp_path) == ["caption_datasets.zip"]
 
 
-@pytest.mark.parametrize("content", ["", '{"images": [', '{"images": [{"split": "val"}]}'])
+@pytest.mark.parametrize(
+    "content",
+    ["", '{"images": [', '{"images": [{"split": "val"}]}', '{"images": [{"split": "val", "sentences": []}]}'],
+)
 def test_damaged_annotations_are_named(downloads, tmp_path, content):
     (downloads / "dataset_coco.json").write_text(content)
     with pytest.raises(PreparationError, match=r"dataset_coco\.json"):

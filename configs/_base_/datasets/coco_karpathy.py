@@ -43,14 +43,15 @@ inputs = [
     dict(
         path=annotations,
         how="Karpathy's splits: dataset_coco.json from caption_datasets.zip, "
-        "https://cs.stanford.edu/people/karpathy/deepimagesent/caption_datasets.zip",
+        "https://cs.stanford.edu/people/karpathy/deepimagesent/caption_datasets.zip; then: "
+        "python tools/prepare_data.py coco --source DOWNLOADS",
     ),
     dict(
         # Not data/coco itself, which is there as soon as the annotations are.
         path=photos + "/val2014",
         needed_by=photos,
-        how="COCO 2014 photos: unpack val2014.zip (and train2014.zip) here, so that data/coco/val2014 exists; "
-        "https://cocodataset.org/#download",
+        how="COCO 2014 photos: val2014.zip from https://cocodataset.org/#download; then: "
+        "python tools/prepare_data.py coco --source DOWNLOADS",
     ),
     dict(
         path=detector_checkpoint,
