@@ -198,3 +198,32 @@ def write_flux(folder):
     )
     pipe.save_pretrained(folder)
     return str(folder)
+
+
+def write_pixart(folder):
+    """PixArt-Sigma: T5 only, a transformer with adaptive layer norm, a diffusion scheduler."""
+    import diffusers
+    import torch
+
+    torch.manual_seed(0)
+    t5, t5_encoder = t5_parts(width=32)
+    pipe = diffusers.PixArtSigmaPipeline(
+        tokenizer=t5,
+        text_encoder=t5_encoder,
+        vae=vae(),
+        transformer=diffusers.PixArtTransformer2DModel(
+            sample_size=8,
+            num_layers=1,
+            patch_size=2,
+            attention_head_dim=8,
+            num_attention_heads=2,
+            in_channels=4,
+            out_channels=8,
+            cross_attention_dim=16,
+            caption_channels=32,
+            use_additional_conditions=False,
+        ),
+        scheduler=diffusers.DPMSolverMultistepScheduler(**NOISE),
+    )
+    pipe.save_pretrained(folder)
+    return str(folder)

@@ -173,9 +173,10 @@ FLAGS = ["--cfg-options", "--launcher", "--work-dir", "--resume", "--amp", "--no
 
 
 def test_the_readme_says_which_tool_takes_which_flag(tmp_path):
-    rows = re.findall(r"^\| `(--[^`]*)` \| (.*) \| (.*) \| (.*) \|$", (ROOT / "README.md").read_text(), re.M)
+    rows = re.findall(r"^\| `(--[^`]*)` \| (.*) \| (.*) \| (.*) \| (.*) \|$", (ROOT / "README.md").read_text(), re.M)
     assert sorted(f for row in rows for f in row[0].split()) == sorted(FLAGS)
-    for column, names in enumerate((["train"], ["test"], ["synthesize", "encode_images"]), 1):
+    columns = (["train"], ["test"], ["synthesize", "encode_images", "curate"], ["inspect_pairs"])
+    for column, names in enumerate(columns, 1):
         for name in names:
             said = tool(tmp_path, name, "--help")
             for row in rows:

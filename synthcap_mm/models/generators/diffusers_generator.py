@@ -40,10 +40,11 @@ class DiffusersGenerator(BaseGenerator):
     FLUX.1-dev about 3.5, Stable Diffusion 3 about 7 and 28 steps, PixArt 4.5. What a
     pipeline cannot take is refused when it is loaded: a negative prompt that it has no
     place for, or that would do nothing without guidance (FLUX wants
-    ``call_options=dict(true_cfg_scale=...)`` for one).
+    ``call_options=dict(true_cfg_scale=...)`` for one). PixArt rounds sizes to those it was
+    trained on, unless ``call_options=dict(use_resolution_binning=False)``.
 
     Run here on CPUs with small pipelines of the real classes (Stable Diffusion 1.x, XL,
-    3 and FLUX); not with the real weights, which cannot be downloaded here, nor on a GPU.
+    3, FLUX, PixArt); not with the real weights, which cannot be downloaded here, nor on a GPU.
 
     Args:
         model (str): name on the Hugging Face hub, or a local folder. Defaults to

@@ -193,6 +193,12 @@ OTHERS = {
     "StableDiffusionXLPipeline": tiny_diffusion.write_xl,
     "StableDiffusion3Pipeline": tiny_diffusion.write_sd3,
     "FluxPipeline": tiny_diffusion.write_flux,
+    "PixArtSigmaPipeline": tiny_diffusion.write_pixart,
+}
+#: What a small copy needs to be called with: PixArt's own sizes are 256 pixels and more.
+CALLS = {
+    "FluxPipeline": {"max_sequence_length": 16},
+    "PixArtSigmaPipeline": {"max_sequence_length": 16, "use_resolution_binning": False},
 }
 
 
@@ -212,7 +218,7 @@ def others(tmp_path_factory):
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_other_architectures_batch_equals_singles(others, name):
-    size = {"height": 16, "width": 16, **({"call_options": {"max_sequence_length": 16}} if "Flux" in name else {})}
+    size = {"height": 16, "width": 16, "call_options": CALLS.get(name)}
     generator = make(others(name), batch_size=4, **size)
     together = draw(generator)
     assert type(generator.pipe).__name__ == name == generator.provenance()["pipeline"]
