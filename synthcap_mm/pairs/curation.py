@@ -35,26 +35,13 @@ from synthcap_mm.registry import MODELS
 from synthcap_mm.stores import Store, StoreError
 from synthcap_mm.stores.additions import Parts, add_tables, fingerprint_of, open_apart_from
 from synthcap_mm.stores.schema import pairs_table, refined_table
-from synthcap_mm.stores.shards import file_sha256, shard_problem
+from synthcap_mm.stores.shards import portable, shard_problem
 from synthcap_mm.structures import group_id
 
 #: Text→image recall is reported at these ranks.
 RECALL_AT = (1, 5, 10)
 #: Raised when a table of the same settings would come out differently.
 _VERSION = 1
-
-
-def _portable(value: Any) -> Any:
-    """Settings as a store may hold them: files by name and checksum, folders by name."""
-    if isinstance(value, dict):
-        # a type is a name, whatever lies in the current folder
-        return {k: v if k == "type" else _portable(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_portable(v) for v in value]
-    if isinstance(value, (str, Path)) and str(value) and Path(value).exists():
-        path = Path(value)
-        return {"file": path.name, "sha256": file_sha256(path)} if path.is_file() else path.name
-    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
 
 
 class Curation:
@@ -223,7 +210,7 @@ class Curation:
                     "version": _VERSION,
                     "source": self.source,
                     "steps": [{"type": s.type, **dataclasses.asdict(s)} for s in self.steps],
-                    "sentence_encoder": _portable(self.sentence_encoder_cfg),
+                    "sentence_encoder": portable(self.sentence_encoder_cfg),
                     "search": self.search_cfg,
                     "refine": self.refine_cfg,
                     "recall": self.recall,

@@ -28,7 +28,7 @@ from synthcap_mm.pairs.progress import Progress, meet
 from synthcap_mm.registry import DATASETS, MODELS
 from synthcap_mm.stores import OtherSettingsError, Store, StoreError, StoreLock, StoreWriter, write_atomically
 from synthcap_mm.stores.schema import captions_table, images_table, pairs_table, refined_table
-from synthcap_mm.stores.shards import file_sha256
+from synthcap_mm.stores.shards import file_sha256, portable
 from synthcap_mm.stores.store import ShardedTable
 from synthcap_mm.stores.tar_images import IMAGE_FORMATS, IMAGES_TAR, TarImages
 from synthcap_mm.stores.versions import library_versions, settings_digest, without_versions
@@ -65,18 +65,6 @@ def held_out(groups: Sequence[str], share: float, seed: int) -> np.ndarray:
         count = min(max(count, 1), len(distinct) - 1)  # something is left to train on
     chosen = set(distinct[:count])
     return np.array([g in chosen for g in groups], bool)
-
-
-def _by_content(value: Any) -> Any:
-    """Settings as a manifest may hold them: files by name and checksum, so that a store can be moved."""
-    if isinstance(value, dict):
-        return {k: v if k == "kind" else _by_content(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_by_content(v) for v in value]
-    if isinstance(value, Path) or (isinstance(value, str) and Path(value).exists()):
-        path = Path(value)
-        return {"file": path.name, "sha256": file_sha256(path)} if path.is_file() else path.name
-    return value
 
 
 def kept_format(keep_images: bool | str) -> str | None:
@@ -320,7 +308,7 @@ class PairFactory:
             "tag_provider": None if tagger is None else tagger.provenance(),
             "keep_images": self.image_format if generator is not None else None,
             "refine": refine,
-            "tokenizer_settings": _by_content(self.tokenizer_cfg),
+            "tokenizer_settings": portable(self.tokenizer_cfg),
         }
         return _Job(
             captions=captions,

@@ -66,6 +66,19 @@ def _digest(file: BinaryIO) -> str:  # Python 3.10 has no hashlib.file_digest
     return digest.hexdigest()
 
 
+def portable(value: Any) -> Any:
+    """Settings as a store may hold them: files by name and checksum, folders by name, so that a store can be moved."""
+    if isinstance(value, dict):
+        # A type or kind is a name, whatever lies in the current folder.
+        return {k: v if k in ("type", "kind") else portable(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [portable(v) for v in value]
+    if isinstance(value, (str, Path)) and str(value) and Path(value).exists():
+        path = Path(value)
+        return {"file": path.name, "sha256": file_sha256(path)} if path.is_file() else path.name
+    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
+
+
 def shard_name(table: str, index: int) -> str:
     """Path of a shard inside its store."""
     return f"{table}/{index:05d}.{'tar' if table == IMAGES_TAR else 'arrow'}"
