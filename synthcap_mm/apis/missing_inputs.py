@@ -10,6 +10,7 @@ from typing import Any
 
 from mmengine.config import Config
 
+from synthcap_mm.pairs.factory import store_path
 from synthcap_mm.stores import Store, StoreError
 
 
@@ -37,6 +38,27 @@ def _stores(cfg: Config, stages: tuple[str, ...]) -> list[str]:
     if "train" in stages and cfg.get("test_best"):
         found += _stores(cfg, ("test",))
     return list(dict.fromkeys(found))
+
+
+def unread_store(cfg: Config) -> str | None:
+    """A sentence, if ``synthesis.limit`` makes another store than training reads.
+
+    Args:
+        cfg: the config.
+
+    Returns:
+        The sentence; ``None`` if there is no limit, or training does not read ``synthesis.store``.
+    """
+    synthesis = cfg.get("synthesis", {})
+    read = _stores(cfg, ("train",))
+    if synthesis.get("limit") is None or "store" not in synthesis or synthesis["store"] not in read:
+        return None
+    made = store_path(synthesis["store"], synthesis["limit"])
+    return (
+        f"synthesis.limit={synthesis['limit']} makes the store {made}, but training reads {synthesis['store']}: leave "
+        f"the limit out, or name {made} wherever the config names the other (train_dataloader.dataset.store, "
+        "val_dataloader.dataset.store, model.store)"
+    )
 
 
 def _path_missing(path: str) -> bool:
@@ -92,7 +114,10 @@ def missing_inputs(cfg: Config, *stages: str) -> list[str]:
             stage = "photo_stores" if store in photo_stores else "synthesis"
             makes.add(stage)
             tool = "encode_images" if stage == "photo_stores" else "synthesize"
-            lines.append(f"store {store}: {error}\n    → python tools/{tool}.py {name}")
+            advice = f"→ python tools/{tool}.py {name}"
+            if store == cfg.get("synthesis", {}).get("store"):
+                advice = unread_store(cfg) or advice
+            lines.append(f"store {store}: {error}\n    {advice}")
     named = {str(v) for s in makes for v in _walk(cfg.get(s, {}))}
     if "photo_stores" in makes:
         named |= {str(v) for k in ("encoder", "tag_provider") for v in _walk(cfg.get("synthesis", {}).get(k, {}))}

@@ -13,10 +13,10 @@ from mmengine.dist import barrier, broadcast_object_list, is_main_process
 from mmengine.logging import MMLogger, print_log
 from mmengine.runner import Runner
 
-from synthcap_mm.apis.missing_inputs import missing_inputs
+from synthcap_mm.apis.missing_inputs import missing_inputs, unread_store
 from synthcap_mm.pairs import Curation, PairFactory, encode_photos, has_store
 from synthcap_mm.pairs.curation import report_table
-from synthcap_mm.pairs.factory import captions_sha256, kept_format
+from synthcap_mm.pairs.factory import captions_sha256, kept_format, store_path
 from synthcap_mm.pairs.inspection import inspect_store, real_photo_features
 from synthcap_mm.pairs.page import make_page
 from synthcap_mm.pairs.pictures import Pictures
@@ -58,13 +58,18 @@ def _on_all_ranks(value: bool) -> bool:
     return box[0]
 
 
+def _pairs_store(cfg: Config) -> str:
+    """The store that ``cfg.synthesis`` makes."""
+    return store_path(cfg.synthesis.store, cfg.synthesis.get("limit"))
+
+
 def _stale(cfg: Config) -> list[str]:
     """What a finished store of pairs was made with and ``cfg.synthesis`` does not say, one line each.
 
     Only what costs no model is looked at: building the encoder for its fingerprint takes what the store saves.
     """
     asked = cfg.synthesis
-    manifest = read_manifest(Path(asked.store) / "manifest.json")
+    manifest = read_manifest(Path(_pairs_store(cfg)) / "manifest.json")
     generator = asked.get("generator")
     made_by = manifest.get("generator")
     pairs = [
@@ -88,7 +93,7 @@ def _stale(cfg: Config) -> list[str]:
         model = encoder["model_name"].rsplit("/", 1)[-1]
         pairs.append(("encoder", name, name if model in name else model))
     try:
-        captions = DATASETS.build(asked.captions).read()
+        captions = DATASETS.build(asked.captions).read()[: asked.get("limit")]
     except OSError:  # the sentences are not needed any more
         pass
     else:
@@ -132,11 +137,11 @@ def synthesize(
         raise KeyError(f"the config {cfg.config_name} has no field 'synthesis', so there is nothing to make")
     if dry_run and only is not None:
         raise ValueError("a dry run is of all stages: --dry-run does not go with --only")
-    if missing_only and _on_all_ranks(has_store(cfg.synthesis.store)):
+    if missing_only and _on_all_ranks(has_store(_pairs_store(cfg))):
         stale = _stale(cfg)
         if stale:
             raise StoreError(
-                f"the store {cfg.synthesis.store} was made with other settings, and is not trained on silently:\n  "
+                f"the store {_pairs_store(cfg)} was made with other settings, and is not trained on silently:\n  "
                 + "\n  ".join(stale)
                 + "\nGive synthesis.store (and whatever reads it) another folder, or delete this one to make it anew."
             )
@@ -209,7 +214,9 @@ def curate(cfg: Config, replace: bool = False) -> dict[str, Any]:
             "curation = [dict(type='reassign')]"
         )
     settings = dict(settings) if isinstance(settings, dict) else {"steps": settings}
-    settings.setdefault("store", cfg.get("synthesis", {}).get("store"))
+    if "store" in cfg.get("synthesis", {}):
+        settings.setdefault("store", _pairs_store(cfg))
+    settings.setdefault("store", None)
     if settings["store"] is None:
         raise ValueError(f"the config {cfg.config_name} names no store: it has neither curation.store nor synthesis")
     known = list(inspect.signature(Curation).parameters)
@@ -259,7 +266,7 @@ def inspect_pairs(
     synthesis = cfg.get("synthesis", {})
     if "store" not in synthesis:
         raise ValueError(f"the config {cfg.config_name} has no synthesis.store, so there are no pairs to look at")
-    store = Store.open(synthesis.store)
+    store = Store.open(_pairs_store(cfg))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     photos = None
     if real_photos is not None:
@@ -320,9 +327,13 @@ def train(cfg: Config) -> dict[str, float]:
     Raises:
         MissingInputsError: if a store is missing, with the command that makes it,
             or if TensorBoard is asked for and not installed.
-        StoreError: if ``auto_synthesize`` finds a store that was made with other settings.
+        StoreError: if ``auto_synthesize`` finds a store that was made with other settings, or would make
+            one that is not trained on (``synthesis.limit``).
     """
     if cfg.get("auto_synthesize"):
+        unread = unread_store(cfg)
+        if unread:
+            raise StoreError(unread)
         synthesize(cfg, missing_only=True)
         encode_images(cfg, missing_only=True)
     require_inputs(cfg, "train")

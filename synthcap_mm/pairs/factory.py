@@ -72,6 +72,11 @@ def kept_format(keep_images: bool | str) -> str | None:
     return "png" if keep_images is True else keep_images or None
 
 
+def store_path(store: str, limit: int | None = None) -> str:
+    """Where the store is made that ``synthesis.store`` and ``synthesis.limit`` name: ``STORE_firstN`` with a limit."""
+    return str(store) if limit is None else f"{Path(store)}_first{limit}"
+
+
 def default_device() -> torch.device:
     """The current GPU, or the CPU."""
     if not torch.cuda.is_available():
@@ -182,7 +187,7 @@ class PairFactory:
                 raise ValueError(f"synthesis.{name} must be at least 1, got {value}")
         if not isinstance(keep_images, bool) and keep_images not in IMAGE_FORMATS:
             raise ValueError(f"synthesis.keep_images is True, False, 'png' or 'jpg', got {keep_images!r}")
-        self.store = Path(store) if limit is None else Path(f"{Path(store)}_first{limit}")
+        self.store = Path(store_path(store, limit))
         self.source = DATASETS.build(captions)
         self.encoder_cfg, self.generator_cfg, self.tag_provider_cfg = encoder, generator, tag_provider
         self.images_per_caption = images_per_caption
