@@ -24,7 +24,7 @@ from mmengine.logging import print_log
 from synthcap_mm.pairs.image_reader import ImageReader
 from synthcap_mm.pairs.image_shards import ImageRow, ImageShards, free_memory, halved, is_out_of_memory
 from synthcap_mm.pairs.plan import Plan, Stage
-from synthcap_mm.pairs.progress import Progress, meet
+from synthcap_mm.pairs.progress import Progress, meet, telling_of_failure
 from synthcap_mm.registry import DATASETS, MODELS
 from synthcap_mm.stores import OtherSettingsError, Store, StoreError, StoreLock, StoreWriter, write_atomically
 from synthcap_mm.stores.schema import captions_table, images_table, pairs_table, refined_table
@@ -223,11 +223,12 @@ class PairFactory:
         self._check_only(only)
         with only_job(self.store):
             job = self._prepare()
+            meet()  # all have their models
             writer = self._open(job, only)
-            barrier()  # all have read the manifest before it is written
+            meet()  # all have read the manifest before it is written
             if self.rank == 0:
                 writer.begin(datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"), __version__)
-            barrier()
+            meet()
             records = self._survey(job, writer)
             plan = self._plan(job, records, only)
             print_log(plan.describe(), logger="current")
@@ -499,10 +500,10 @@ class PairFactory:
                         bank = NegativeBank(writer, self._tables(job), job.captions, size, self.seed, self.device)
                     self._refine(writer, bank, job.refine, i)
                     bar.update(stage.sizes[i])
-        barrier()
+        meet()
         if self.rank == 0:
             self._finish(job, writer, entry, totals)
-        barrier()
+        meet()
         return self._summary(totals)
 
     def _require(self, job: _Job, records: dict[str, list[dict[str, Any] | None]], only: str | None) -> None:
@@ -793,7 +794,8 @@ def only_job(store: Path) -> Iterator[None]:
     if refusal[0] is not None:
         raise StoreError(refusal[0])
     try:
-        yield
+        with telling_of_failure():
+            yield
     finally:
         if rank == 0:
             lock.__exit__(None, None, None)

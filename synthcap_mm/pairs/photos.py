@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.dist import barrier, get_dist_info
+from mmengine.dist import get_dist_info
 
 from synthcap_mm.pairs.factory import (
     build_encoder,
@@ -84,11 +84,12 @@ def _encode(
         "shard_size": shard_size,
         "tag_provider": None if tagger is None else tagger.provenance(),
     }
+    meet()  # all have their models
     writer = StoreWriter(store, header, versions_for_all(device))
-    barrier()
+    meet()
     if rank == 0:
         writer.begin(datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"), __version__)
-    barrier()
+    meet()
     spans = shard_spans(len(source), shard_size)
     # A photo that could not be read may have been mended since: its shard is tried again.
     records = [writer.record("images", i) for i in range(len(spans))]
@@ -114,5 +115,5 @@ def _encode(
             writer.write("captions", 0, captions_table(ids, texts, groups, [False] * len(ids), None))
         records = writer.finish(tables)
         result["flagged"] = sum(r["flagged"] for r in records["images"]["shards"])
-    barrier()
+    meet()
     return result

@@ -6,14 +6,19 @@ import contextlib
 import itertools
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from mmengine.dist import barrier, get_dist_info
 from mmengine.logging import print_log
 
+from synthcap_mm.stores.errors import StoreError
+
 #: Seconds between two looks at the others, and between two lines in a log without a terminal.
 _LOOK, _LINE = 0.2, 60.0
 _names = itertools.count()
+#: Where a rank tells that the job it is at failed; the innermost job last.
+_jobs: list[Meeting] = []
 
 
 def duration(seconds: float) -> str:
@@ -55,14 +60,14 @@ class Meeting:
         """Wait until all ranks are here; ``look()`` is called now and then.
 
         Raises:
-            RuntimeError: if another rank failed.
+            StoreError: if another rank failed, here or elsewhere in :func:`telling_of_failure`.
         """
         if self._store is None:
             return
         self._store.add(f"{self._prefix}/here", 1)
         while self._store.add(f"{self._prefix}/here", 0) < self.world:
-            if self._store.add(f"{self._prefix}/failed", 0):
-                raise RuntimeError("another rank failed; its own message says why")
+            if any(meeting._has_failed() for meeting in (self, *_jobs)):
+                raise StoreError("another rank failed; its own message says why")
             time.sleep(_LOOK)
             if look is not None:
                 look()
@@ -74,10 +79,35 @@ class Meeting:
             with contextlib.suppress(RuntimeError):  # the store's host may be gone already
                 self._store.add(f"{self._prefix}/failed", 1)
 
+    def _has_failed(self) -> bool:
+        return self._store.add(f"{self._prefix}/failed", 0) > 0
+
 
 def meet() -> None:
-    """Wait for all ranks, however long they take."""
+    """Wait for all ranks, however long they take.
+
+    Raises:
+        StoreError: see :meth:`Meeting.wait`.
+    """
     Meeting().wait()
+
+
+@contextlib.contextmanager
+def telling_of_failure() -> Iterator[None]:
+    """A job of all ranks: one that leaves it by an exception is not waited for at any meeting in it.
+
+    Without it a rank that failed between two meetings would never come to the next one, where the others wait without
+    a time limit.
+    """
+    job = Meeting()
+    _jobs.append(job)
+    try:
+        yield
+    except BaseException:
+        job.fail()
+        raise
+    finally:
+        _jobs.remove(job)
 
 
 class Progress:
