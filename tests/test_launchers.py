@@ -9,7 +9,7 @@ import pytest
 
 TOOLS = Path(__file__).resolve().parents[1] / "tools"
 STAND_IN = r"""#!/usr/bin/env bash
-printf '%s\n' "$@" "OMP=${OMP_NUM_THREADS:-}" "PP=${PYTHONPATH:-}" "MP=${MASTER_PORT:-}"
+printf '%s\n' "$@" "TYPED=${SYNTHCAP_COMMAND:-}" "OMP=${OMP_NUM_THREADS:-}" "PP=${PYTHONPATH:-}" "MP=${MASTER_PORT:-}"
 """
 
 
@@ -29,8 +29,8 @@ def launch(tmp_path):
             ["bash", str(tools / script), *args], cwd=tmp_path / "elsewhere", env=env, capture_output=True, text=True
         )
         lines = done.stdout.splitlines()
-        variables = dict(line.split("=", 1) for line in lines[-3:])
-        return done.returncode, lines[:-3], {**variables, "stderr": done.stderr}
+        variables = dict(line.split("=", 1) for line in lines[-4:])
+        return done.returncode, lines[:-4], {**variables, "stderr": done.stderr}
 
     return run
 
@@ -77,8 +77,12 @@ def test_test_and_synthesize(launch):
     _, args, _ = launch("dist_test.sh", "my.py", "best.pth", "3", "--tta")
     assert args[-6:] == [f"{TOOLS}/test.py", "--launcher", "pytorch", "my.py", "best.pth", "--tta"]
     assert "--nproc_per_node=3" in args
-    _, args, _ = launch("dist_synthesize.sh", "my.py", "4", "--stage", "encode")
-    assert args[-6:] == [f"{TOOLS}/synthesize.py", "--launcher", "pytorch", "my.py", "--stage", "encode"]
+    for name in ("synthesize", "curate"):
+        _, args, variables = launch(f"dist_{name}.sh", "my.py", "4", "--cfg-options", "a='x y'")
+        assert args[-6:] == [f"{TOOLS}/{name}.py", "--launcher", "pytorch", "my.py", "--cfg-options", "a='x y'"]
+        assert "--nproc_per_node=4" in args
+        # what to type to go on after Ctrl-C
+        assert variables["TYPED"] == f"bash {TOOLS}/dist_{name}.sh my.py 4 --cfg-options a=\\'x\\ y\\'"
 
 
 def test_port_and_machines(launch):
@@ -103,6 +107,8 @@ def test_port_and_machines(launch):
         ("dist_train.sh", "my.py", "0"),
         ("dist_test.sh", "my.py", "2"),
         ("dist_synthesize.sh", "my.py"),
+        ("dist_curate.sh", "my.py"),
+        ("launch.sh", "train.py", "dist_train.sh", "CONFIG", "my.py"),
         ("slurm_train.sh", "gpu", "job"),
     ],
 )

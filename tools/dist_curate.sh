@@ -4,15 +4,4 @@
 # NNODES, NODE_RANK, MASTER_ADDR and PORT: see launch.sh.
 set -euo pipefail
 
-tools=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-if [ $# -lt 2 ]; then
-    echo "usage: bash $0 CONFIG GPUS [flags of tools/curate.py]" >&2
-    exit 2
-fi
-# What to type to go on, for the message after Ctrl-C.
-SYNTHCAP_COMMAND="bash$(printf ' %q' "$0" "$@")"
-export SYNTHCAP_COMMAND
-config=$1
-gpus=$2
-shift 2
-exec bash "$tools/launch.sh" curate.py "$gpus" "$config" "$@"
+exec bash "$(dirname "${BASH_SOURCE[0]}")/launch.sh" curate.py "$0" "CONFIG" "$@"

@@ -8,11 +8,4 @@ tools=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 if [[ ${1:-} =~ ^[0-9]+$ ]]; then
     set -- "$(dirname "$tools")/configs/synthcap_coco.py" "$@"
 fi
-if [ $# -lt 2 ]; then
-    echo "usage: bash $0 [CONFIG] GPUS [flags of tools/train.py]" >&2
-    exit 2
-fi
-config=$1
-gpus=$2
-shift 2
-exec bash "$tools/launch.sh" train.py "$gpus" "$config" "$@"
+exec bash "$tools/launch.sh" train.py "$0" "[CONFIG]" "$@"

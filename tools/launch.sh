@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Usage: bash tools/launch.sh SCRIPT PROCESSES [arguments of tools/SCRIPT]
-# What the dist_*.sh scripts share: PROCESSES processes of tools/SCRIPT on this machine,
-# one for each GPU, or on the CPU (gloo) where there is none.
+# Usage: bash tools/launch.sh SCRIPT TYPED INPUTS [what was given to the script TYPED: INPUTS, GPUS, flags of tools/SCRIPT]
+# What the dist_*.sh scripts share: as many processes of tools/SCRIPT on this machine as GPUS says,
+# one for each GPU, or on the CPU (gloo) where there is none. INPUTS names what comes before GPUS, e.g. "CONFIG".
 #
 # One machine: a free port is taken, so that two jobs do not clash; PORT names one.
 # Several machines: run the same command on each, with
@@ -11,8 +11,20 @@ set -euo pipefail
 tools=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(dirname "$tools")
 script=$1
-processes=$2
-shift 2
+typed=$2
+read -ra inputs <<<"$3"
+shift 3
+if [ $# -le ${#inputs[@]} ]; then
+    echo "usage: bash $typed ${inputs[*]} GPUS [flags of tools/$script]" >&2
+    exit 2
+fi
+# What to type to go on, for the message after Ctrl-C.
+SYNTHCAP_COMMAND="bash$(printf ' %q' "$typed" "$@")"
+export SYNTHCAP_COMMAND
+given=("${@:1:${#inputs[@]}}")
+shift ${#inputs[@]}
+processes=$1
+shift
 
 if ! [[ $processes =~ ^[1-9][0-9]*$ ]]; then
     echo "the number of processes (GPUs) must be a positive integer, not '$processes'" >&2
@@ -47,4 +59,4 @@ fi
 
 # torch.distributed.run, with a quiet end after Ctrl-C.
 exec python -m synthcap_mm.apis.run_ranks "${rendezvous[@]}" --nproc_per_node="$processes" \
-    "$tools/$script" --launcher pytorch "$@"
+    "$tools/$script" --launcher pytorch "${given[@]}" "$@"
