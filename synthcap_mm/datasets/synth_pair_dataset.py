@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 from synthcap_mm.datasets.features import as_feature
 from synthcap_mm.registry import DATASETS
 from synthcap_mm.stores import Store, StoreError
+from synthcap_mm.stores.additions import check_up_to_date
 from synthcap_mm.structures import CaptionSample, group_id
 
 #: With fewer held-out groups than this, CIDEr says nothing; chosen by hand.
@@ -48,7 +49,8 @@ class SynthPairDataset(Dataset):
 
     Raises:
         StoreMissingError: if there is no store; the message has the command.
-        StoreError: if it is damaged, has no such table, or holds photos.
+        StoreError: if it is damaged, has no such table, holds photos, or the pairs were curated before its captions,
+            images or pairs were made anew; the message has the command.
         ValueError: if nothing is left to serve, or ``refined`` or a choice among images
             is asked for without ``pairs``.
     """
@@ -79,6 +81,8 @@ class SynthPairDataset(Dataset):
         self.image_choice = image_choice
         self.seed = seed
         self._pairs = None if pairs is None else self.store.pairs(pairs)
+        if pairs is not None:
+            check_up_to_date(self.store, pairs)
         self._refined = self.store.refined(pairs) if refined and split == "train" else None
         # Shared memory: worker processes that outlive an epoch see the new one.
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()

@@ -33,7 +33,15 @@ from synthcap_mm.pairs.neighbours import UnitRows, make_search, row_cosines
 from synthcap_mm.pairs.progress import meet
 from synthcap_mm.registry import MODELS
 from synthcap_mm.stores import Store, StoreError
-from synthcap_mm.stores.additions import Parts, add_tables, fingerprint_of, open_apart_from
+from synthcap_mm.stores.additions import (
+    Parts,
+    add_tables,
+    check_up_to_date,
+    fingerprint_of,
+    made_of,
+    open_apart_from,
+)
+from synthcap_mm.stores.errors import explained
 from synthcap_mm.stores.schema import pairs_table, refined_table
 from synthcap_mm.stores.shards import portable, shard_problem
 from synthcap_mm.structures import group_id
@@ -143,6 +151,7 @@ class Curation:
                 f"the store {self.path} has no table pairs/{self.source} to curate; "
                 + (f"it has {', '.join(there)}" if there else "it holds captions only (synthesis.generator is None)")
             )
+        check_up_to_date(self.store, self.source)
         settings = self._settings()
         key = fingerprint_of(settings)
         made = self._made(table, note, settings, key, replace)
@@ -203,7 +212,6 @@ class Curation:
                     "with synthesis.refine=None; give curation.refine=dict(...)"
                 )
         self.refine_cfg = dict(refine) if refine else None
-        tables = self.store.manifest["tables"]
         return json.loads(
             json.dumps(
                 {
@@ -215,10 +223,7 @@ class Curation:
                     "refine": self.refine_cfg,
                     "recall": self.recall,
                     "part_size": self.part_size,  # decides what a part is
-                    "made_of": {
-                        name: fingerprint_of([r["sha256"] for r in tables[name]["shards"]])
-                        for name in ("captions", "images", f"pairs/{self.source}")
-                    },
+                    "made_of": made_of(self.store, ("captions", "images", f"pairs/{self.source}")),
                 }
             )
         )
@@ -374,7 +379,8 @@ class Curation:
         meet()
         if not whole:
             if self.rank == 0 and not index.is_file():
-                self.search.prepare(database, index)
+                with explained(self.path, self.parts.inside(index.name)):
+                    self.search.prepare(database, index)
             meet()
             search = self.search.over(database, index)
         for i, part in self._missing(stage, len(queries)):

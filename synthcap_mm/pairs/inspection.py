@@ -16,6 +16,7 @@ from mmengine.logging import print_log
 
 from synthcap_mm.registry import DATASETS, MODELS
 from synthcap_mm.stores import Store, StoreError
+from synthcap_mm.stores.additions import check_up_to_date
 
 #: Flagged images that are listed by name; all are counted.
 MOST_FLAGGED = 200
@@ -228,7 +229,8 @@ def inspect_store(
         seed: of the sample. Default 0.
 
     Raises:
-        StoreError: if the store holds photos or captions only, or has no such table.
+        StoreError: if the store holds photos or captions only, has no such table, or the table was curated before
+            its captions, images or pairs were made anew.
         ValueError: if it has no usable pair, or a number is below 1.
     """
     if sample < 1 or points < 2:
@@ -238,6 +240,7 @@ def inspect_store(
     if not store.has("images"):
         raise StoreError(f"the store {store.path} holds captions only; there are no pairs to look at")
     table = store.pairs(pairs)
+    check_up_to_date(store, pairs)
     caption, image, score = (table.numbers(c) for c in ("caption", "image", "score"))
     has_flag = store.images.is_set("flags")
     heldout = np.zeros(len(store.captions), bool)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from synthcap_mm.stores.errors import StoreError, StoreMissingError
+from synthcap_mm.stores.errors import StoreError, StoreMissingError, explained
 from synthcap_mm.stores.shards import shard_name, shard_problem, write_json, write_shard
 from synthcap_mm.stores.store import ShardedTable, Store, read_manifest
 
@@ -58,6 +58,45 @@ def open_apart_from(path: str | os.PathLike, tables: Collection[str]) -> Store:
         return Store(path, {**manifest, "tables": {k: v for k, v in manifest["tables"].items() if k not in tables}})
 
 
+def made_of(store: Store, tables: Collection[str]) -> dict[str, str]:
+    """Identity of tables that another one is made of: name → hash of their shards' checksums."""
+    return {name: fingerprint_of([r["sha256"] for r in store.manifest["tables"][name]["shards"]]) for name in tables}
+
+
+def check_up_to_date(store: Store, pairs: str) -> None:
+    """Refuse a curated pairs table whose captions, images or pairs have changed since it was made.
+
+    Its rows would point at others. A table that is not curated (``default``) is always up to date.
+
+    Args:
+        store: the store.
+        pairs: name of a pairs table that it has.
+
+    Raises:
+        StoreError: naming what changed, and the command that makes the table anew.
+    """
+    shards = store.manifest["tables"][f"pairs/{pairs}"]["shards"]
+    if not any("curation" in record for record in shards):
+        return
+    again = f"Make it anew: python tools/curate.py CONFIG --replace (curation.name={pairs!r})."
+    note = store.path / "pairs" / pairs / "curation.json"
+    try:
+        was = json.loads(note.read_text("utf-8"))["settings"]["made_of"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StoreError(f"what pairs/{pairs} of {store.path} was made of is not known ({error}). {again}") from error
+    now = made_of(store, [name for name in was if store.has(name)])
+    changed = [name for name in was if was[name] != now.get(name)]
+    if changed:
+        names = ", ".join(changed)
+        raise StoreError(
+            f"pairs/{pairs} of the store {store.path} is out of date: {names} changed since it was curated, "
+            "and its rows may point at other captions and images. " + again
+        )
+    for name in was:
+        if name.startswith("pairs/"):  # curated itself, perhaps
+            check_up_to_date(store, name.removeprefix("pairs/"))
+
+
 class Parts:
     """Intermediate tables of a job, in shards that survive an interruption.
 
@@ -71,7 +110,8 @@ class Parts:
     """
 
     def __init__(self, store: str | os.PathLike, name: str, key: str) -> None:
-        self._all = Path(store) / WORK_FOLDER
+        self.store = Path(store)
+        self._all = self.store / WORK_FOLDER
         self.name = name
         self.root = self._all / f"{name}-{key[:16]}"
 
@@ -95,8 +135,17 @@ class Parts:
         return [i for i in range(count) if self.record(table, i) is None]
 
     def write(self, table: str, index: int, rows: pa.Table) -> None:
-        """Write one part; it appears whole or not at all."""
-        write_shard(self.root, table, index, rows)
+        """Write one part; it appears whole or not at all.
+
+        Raises:
+            StoreError: if the disk is full, or the folder must not be written in; parts that are there are kept.
+        """
+        with explained(self.store, self.inside(shard_name(table, index))):
+            write_shard(self.root, table, index, rows)
+
+    def inside(self, file: str) -> str:
+        """Path inside the store of one of the job's files."""
+        return f"{WORK_FOLDER}/{self.root.name}/{file}"
 
     def read(self, table: str, count: int) -> ShardedTable:
         """All parts of a table as one.
@@ -134,6 +183,8 @@ def add_tables(
 
     Raises:
         StoreMissingError: if there is no finished store (any more).
+        StoreError: if the disk is full, or the folder must not be written in; the store is whole then,
+            without the tables.
     """
     path = Path(path)
     file = path / "manifest.json"
@@ -145,16 +196,26 @@ def add_tables(
         manifest["tables"] = {k: v for k, v in manifest["tables"].items() if k not in tables}
         return manifest
 
-    write_json(file, manifest_without())
-    done = {
-        name: {"shards": [write_shard(path, name, i, rows, **info) for i, rows in enumerate(shards)]}
-        for name, shards in tables.items()
-    }
-    for note, value in notes.items():
-        write_json(path / note, value)
-    manifest = manifest_without()
-    manifest["tables"] |= done
-    write_json(file, manifest)
+    with explained(path, "manifest.json"):
+        write_json(file, manifest_without())
+    try:
+        done: dict[str, dict[str, list]] = {name: {"shards": []} for name in tables}
+        for name, shards in tables.items():
+            for i, rows in enumerate(shards):
+                with explained(path, shard_name(name, i)):
+                    done[name]["shards"].append(write_shard(path, name, i, rows, **info))
+        for note, value in notes.items():
+            with explained(path, note):
+                write_json(path / note, value)
+        manifest = manifest_without()
+        manifest["tables"] |= done
+        with explained(path, "manifest.json"):
+            write_json(file, manifest)
+    except StoreError:
+        # What no manifest lists only takes room, of which there may be none.
+        for name in tables:
+            shutil.rmtree(path / name, ignore_errors=True)
+        raise
     for name, shards in tables.items():
         # The manifest has the records now; a longer table of the same name may have left shards.
         kept = {shard_name(name, i) for i in range(len(shards))}

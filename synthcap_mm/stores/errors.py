@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
-#: What :func:`explain_os_error` has words for.
-EXPLAINED = _FULL | _FORBIDDEN
 
 
 class StoreError(RuntimeError):
@@ -60,3 +60,22 @@ def explain_os_error(error: OSError, store: Path, file: str | None = None) -> St
             "--cfg-options synthesis.store=FOLDER."
         )
     return StoreError(f"cannot write {what}: {error}")
+
+
+@contextlib.contextmanager
+def explained(store: str | os.PathLike, file: str | None = None) -> Iterator[None]:
+    """Wherever a store is written: a full disk, or a folder that must not be written in, is told as what it is.
+
+    Args:
+        store: the store's folder.
+        file: the file in it that is written, for the message. Default ``None``: not named.
+
+    Raises:
+        StoreError: see :func:`explain_os_error`. Other faults stay what they are.
+    """
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, StoreError) or error.errno not in _FULL | _FORBIDDEN:
+            raise
+        raise explain_os_error(error, Path(store), file) from error

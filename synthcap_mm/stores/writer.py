@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from synthcap_mm.stores.errors import EXPLAINED, OtherSettingsError, StoreError, explain_os_error
+from synthcap_mm.stores.errors import OtherSettingsError, StoreError, explained
 from synthcap_mm.stores.schema import SCHEMA_VERSION
 from synthcap_mm.stores.shards import (
     shard_name,
@@ -140,7 +140,7 @@ class StoreWriter:
 
         A finished store stays one: what may have been lost of it shows by its checksums.
         """
-        with self._explained():
+        with explained(self.path, "manifest.json"):
             self._begin(created, package_version)
 
     def _begin(self, created: str, package_version: str) -> None:
@@ -163,7 +163,7 @@ class StoreWriter:
     def note(self, **fields: Any) -> None:
         """Write further fields into the manifest of an unfinished store (one rank calls it)."""
         self.header.update(fields)
-        with self._explained():
+        with explained(self.path, "manifest.json"):
             self._write_unfinished()
 
     def _write(self, tables: dict[str, Any], complete: bool) -> None:
@@ -206,7 +206,7 @@ class StoreWriter:
         Raises:
             StoreError: if the disk is full, or the folder must not be written in; nothing half-written is left.
         """
-        with self._explained(shard_name(table, index)):
+        with explained(self.path, shard_name(table, index)):
             return write_shard(self.path, table, index, rows, **self._info(info))
 
     @contextlib.contextmanager
@@ -217,7 +217,7 @@ class StoreWriter:
             StoreError: as :meth:`write`.
         """
         name = shard_name(IMAGES_TAR, index)
-        with self._explained(name):
+        with explained(self.path, name):
             with write_atomically(self.path / name) as file:
                 tar = TarImageWriter(file, image_format)
                 yield tar
@@ -226,15 +226,6 @@ class StoreWriter:
 
     def _info(self, info: dict[str, Any]) -> dict[str, Any]:
         return info if self._made_with is None else {**info, "made_with": self._made_with}
-
-    @contextlib.contextmanager
-    def _explained(self, file: str = "manifest.json") -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            if isinstance(error, StoreError) or error.errno not in EXPLAINED:
-                raise
-            raise explain_os_error(error, self.path, file) from error
 
     def finish(self, tables: dict[str, int], **extra: Any) -> dict[str, Any]:
         """Write the manifest of the whole store (one rank calls it, after all have written).
@@ -267,7 +258,7 @@ class StoreWriter:
         used = max((r.get("made_with", -1) for table in done.values() for r in table["shards"]), default=-1)
         if "libraries" in self.header:
             self.header["libraries"] = self.header["libraries"][: used + 1]
-        with self._explained():
+        with explained(self.path, "manifest.json"):
             self._write(done, complete=True)
         # The manifest is the only record from here on. Temporary files are of runs that were killed.
         for table in tables:

@@ -15,6 +15,7 @@ from synthcap_mm.datasets import SynthPairDataset
 from synthcap_mm.pairs import Curation, PairFactory
 from synthcap_mm.pairs.curation import report_table
 from synthcap_mm.pairs.curation_steps import best, make_steps
+from synthcap_mm.pairs.inspection import inspect_store
 from synthcap_mm.registry import MODELS
 from synthcap_mm.stores import Store, StoreError, StoreLock, StoreMissingError
 from synthcap_mm.stores.additions import WORK_FOLDER
@@ -235,6 +236,32 @@ def test_the_dataset_serves_it(store):
     row = made["image"][made["caption"] == sample.sample_id][0]
     np.testing.assert_allclose(sample.feat.numpy(), Store.open(store).images.feature(int(row)), atol=1e-3)
     assert len(dataset) == len(set(made["caption"].tolist()) - set(HELDOUT))
+
+
+def test_a_table_is_out_of_date_when_what_it_was_made_of_was_made_anew(tiny_synthesis):
+    settings = {**tiny_synthesis, "keep_images": True}
+    path = settings["store"]
+    PairFactory(**settings).run()
+    Curation(path, [{"type": "reassign"}], device="cpu").run()
+    Curation(path, [{"type": "clip_score"}], name="again", source="curated", device="cpu").run()
+    for pairs in ("default", "curated", "again"):
+        SynthPairDataset(path, pairs=pairs)
+    PairFactory(**{**settings, "tag_provider": {"type": "TinyTagger", "score": 0.5}}).run(only="tags")
+    SynthPairDataset(path)
+    told = r"pairs/curated of the store .* is out of date: images changed since it was curated.*tools/curate.py CONFIG --replace"
+    with pytest.raises(StoreError, match=told):
+        SynthPairDataset(path, pairs="curated")
+    with pytest.raises(StoreError, match=told):
+        Curation(path, [{"type": "clip_score"}], name="another", source="curated", device="cpu").run()
+    with pytest.raises(StoreError, match=told):
+        inspect_store(Store.open(path), "curated")
+    Curation(path, [{"type": "clip_score"}], device="cpu").run(replace=True)
+    SynthPairDataset(path, pairs="curated")
+    with pytest.raises(StoreError, match=r"pairs/again .* is out of date: images, pairs/curated changed"):
+        SynthPairDataset(path, pairs="again")
+    (Path(path) / "pairs/curated/curation.json").unlink()
+    with pytest.raises(StoreError, match=r"made of is not known.*tools/curate.py"):
+        SynthPairDataset(path, pairs="curated")
 
 
 def test_refined_features_of_the_table(tmp_path):

@@ -1,6 +1,8 @@
 """Further tables in a finished store."""
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +51,47 @@ def test_an_unfinished_store_gets_none(store, tmp_path):
     with pytest.raises(StoreMissingError, match="no finished store"):
         add_tables(tmp_path / "nowhere", {"pairs/new": [rows(1)]}, {})
     assert not (Path(store) / "pairs" / "new").exists()
+
+
+@pytest.mark.parametrize("number, told", [(errno.ENOSPC, "the disk is full"), (errno.EACCES, "no permission")])
+@pytest.mark.parametrize("at", ["manifest.json", "pairs/new/00001.arrow", "pairs/new/why.json"])
+def test_a_full_disk_leaves_nothing_half_written(store, monkeypatch, number, told, at):
+    from synthcap_mm.stores import shards
+
+    before = Store.open(store, verify="full").manifest["tables"].keys()
+    add_tables(store, {"pairs/new": [rows(1)]}, {})
+    replace, count = os.replace, {at: 0}
+
+    def full(source, target):
+        if str(target).endswith(at):
+            count[at] += 1
+            if at != "manifest.json" or count[at] == 2:  # the second manifest is the one that lists the table
+                raise OSError(number, os.strerror(number))
+        replace(source, target)
+
+    monkeypatch.setattr(shards.os, "replace", full)
+    with pytest.raises(StoreError, match=f"{told}.* write {at} of the store"):
+        add_tables(store, {"pairs/new": [rows(1, 2), rows(3)]}, {"pairs/new/why.json": {}})
+    assert Store.open(store, verify="full").manifest["tables"].keys() == before
+    assert not (Path(store) / "pairs/new").exists() and not list(Path(store).rglob("*.tmp"))
+    monkeypatch.setattr(shards.os, "replace", replace)
+    add_tables(store, {"pairs/new": [rows(1, 2), rows(3)]}, {})
+    assert Store.open(store, verify="full").has("pairs/new")
+
+
+def test_a_full_disk_keeps_the_parts_that_are_there(tmp_path, monkeypatch):
+    from synthcap_mm.stores import shards
+
+    parts = Parts(tmp_path, "job", "1" * 64)
+    parts.write("a", 0, pa.table({"x": [1]}))
+
+    def full(handle):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(shards.os, "fsync", full)
+    with pytest.raises(StoreError, match=r"the disk is full: cannot write \.additions/job-1{16}/a/00001\.arrow of the"):
+        parts.write("a", 1, pa.table({"x": [2]}))
+    assert parts.missing("a", 2) == [1] and not list(tmp_path.rglob("*.tmp"))
 
 
 def test_open_apart_from_what_is_to_be_made_again(store):
