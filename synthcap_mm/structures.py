@@ -51,6 +51,7 @@ class CaptionSample:
         image: the picture, when features were not made beforehand.
         caption: the sentence to learn; ``None`` at inference.
         references: the sentences to be scored against.
+        domain: part of the dataset that is scored by itself too (NoCaps' ``'in-domain'``, …), or ``None``.
         tags: all stored detections; the preprocessor chooses among them.
         memory_row: row of the caption in its store's captions table, -1 if none.
         group: :func:`group_id` of the caption's group, -1 if none.
@@ -79,6 +80,7 @@ class CaptionSample:
     pred_logprobs: list[float] | None = None
     pred_scores: list[float] | None = None
     pred_tags: list[str] | None = None
+    domain: str | None = None
 
 
 @dataclass(slots=True)

@@ -33,7 +33,8 @@ class CaptionEvalDataset(Dataset):
         verify: see :meth:`Store.open`. Default ``'size'``.
         photos: config of a photo source, e.g. ``dict(type='CocoPhotos', ann_file=...,
             image_root=...)`` (a captions json, read with pycocotools), ``PhotoFolder`` or any
-            other with ``keys``, ``load`` and ``references``. Default ``None``: there is a ``store``.
+            other with ``keys``, ``load`` and ``references`` (and ``domain``, where metrics are wanted by
+            domain). Default ``None``: there is a ``store``.
 
     Raises:
         StoreMissingError: if there is no store; the message has the command.
@@ -80,6 +81,8 @@ class CaptionEvalDataset(Dataset):
                 raise ValueError(f"{message}. None is left to score; the first: {bad[0][1]}")
             print_log(f"{message}; the others are scored (allow_missing=True)", logger="current", level=30)
         self._rows = np.array(rows)
+        domain_of = getattr(self._photos, "domain", lambda row: None)
+        self._domains = {row: domain_of(row) for row in rows}
         keys = [str(self._photos.keys[row]) for row in rows]
         self.metainfo: dict[str, Any] = {"store": where, "photos": len(rows), "missing": len(bad), "keys": keys}
 
@@ -111,6 +114,8 @@ class CaptionEvalDataset(Dataset):
             "missing": int(flagged.sum()),
             "keys": [self.store.images.value("key", int(row)) for row in self._rows],
         }
+        by_domain = self.store.manifest.get("domains", {})
+        self._domains = {row: domain for domain, rows in by_domain.items() for row in rows}
         self._references: dict[str, list[str]] = {}
         if self.store.has("captions"):
             table = self.store.captions
@@ -137,7 +142,12 @@ class CaptionEvalDataset(Dataset):
                     "rest (a score over fewer photos is another score)."
                 ) from error
             return CaptionSample(
-                sample_id=row, key=key, source="real", image=image, references=self._photos.references(row)
+                sample_id=row,
+                key=key,
+                source="real",
+                image=image,
+                references=self._photos.references(row),
+                domain=self._domains[row],
             )
         images = self.store.images
         key = images.value("key", row)
@@ -148,4 +158,5 @@ class CaptionEvalDataset(Dataset):
             feat=as_feature(images.feature(row), f"photo {key!r} of {self.store.path}"),
             tags=self.store.tags(row),
             references=self._references.get(key, []),
+            domain=self._domains.get(row),
         )

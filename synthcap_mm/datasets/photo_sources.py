@@ -41,6 +41,8 @@ class PhotoSource:
         paths (dict[str, Path]): file of each key, in the order of the source.
         references (dict[str, list[str]], optional): reference captions by key.
         origin (str): where they come from, for messages.
+        domains (dict[str, str], optional): the part of the set that each key belongs to, where metrics are
+            wanted by part (NoCaps). Defaults to ``None``: there are none.
 
     Attributes:
         keys (list[str]): what identifies each photo; unique.
@@ -51,7 +53,13 @@ class PhotoSource:
         ValueError: if there is no photo.
     """
 
-    def __init__(self, paths: dict[str, Path], references: dict[str, list[str]] | None, origin: str) -> None:
+    def __init__(
+        self,
+        paths: dict[str, Path],
+        references: dict[str, list[str]] | None,
+        origin: str,
+        domains: dict[str, str] | None = None,
+    ) -> None:
         if not paths:
             raise ValueError(f"no photos in {origin}")
         missing = [key for key, path in paths.items() if not path.is_file()]
@@ -64,6 +72,7 @@ class PhotoSource:
         self._paths = paths
         self._references = references or {}
         self._origin = origin
+        self._domains = domains or {}
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -93,11 +102,16 @@ class PhotoSource:
         """Reference captions of the photo at ``index``; empty if there are none."""
         return list(self._references.get(self.keys[index], []))
 
+    def domain(self, index: int) -> str | None:
+        """The part of the set that the photo at ``index`` belongs to, or ``None``."""
+        return self._domains.get(self.keys[index])
+
     def sha256(self) -> str:
-        """Hash of keys, file sizes and references, in order; the pixels are not read."""
+        """Hash of keys, file sizes, references and domains, in order; the pixels are not read."""
         digest = hashlib.sha256()
         for index, key in enumerate(self.keys):
             row = [key, self.path(index).stat().st_size, self.references(index)]
+            row += [self._domains[key]] if key in self._domains else []
             digest.update(json.dumps(row, ensure_ascii=False).encode() + b"\n")
         return digest.hexdigest()
 
@@ -200,6 +214,8 @@ class PhotoFolder(PhotoSource):
 class CocoPhotos(PhotoSource):
     """Photos of a COCO-format captions json; key = file name; all its captions are references.
 
+    NoCaps' field ``domain`` goes with each photo, so that metrics are of each domain too.
+
     An image info file (COCO's or NoCaps' test set) has no captions: its photos have no references.
 
     Args:
@@ -270,7 +286,8 @@ class CocoPhotos(PhotoSource):
             for image in images
             if domain in (None, image.get("domain"))
         }
-        super().__init__(_choose(paths, keys, split, str(ann_file)), references, str(ann_file))
+        domains = {image["file_name"]: str(image["domain"]) for image in images if image.get("domain")}
+        super().__init__(_choose(paths, keys, split, str(ann_file)), references, str(ann_file), domains)
 
 
 @DATASETS.register_module()
@@ -355,6 +372,7 @@ class ConcatPhotos(PhotoSource):
         paths: dict[str, Path] = {}
         references: dict[str, list[str]] = {}
         owner: dict[str, str] = {}
+        domains: dict[str, str] = {}
         for part in parts:
             repeated = [key for key in part.keys if key in owner]
             if repeated:
@@ -365,6 +383,9 @@ class ConcatPhotos(PhotoSource):
             for index, key in enumerate(part.keys):
                 owner[key] = part._origin
                 paths[key] = part.path(index)
+                if (domain := part.domain(index)) is not None:
+                    domains[key] = domain
                 if with_references:
                     references[key] = part.references(index)
-        super().__init__(paths, references, " + ".join(part._origin for part in parts) or "ConcatPhotos(sources=[])")
+        origin = " + ".join(part._origin for part in parts) or "ConcatPhotos(sources=[])"
+        super().__init__(paths, references, origin, domains)

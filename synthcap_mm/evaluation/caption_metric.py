@@ -116,6 +116,7 @@ class _Result(NamedTuple):
     key: str
     caption: str
     references: list[str]
+    domain: str | None = None
 
 
 @METRICS.register_module()
@@ -127,6 +128,10 @@ class CaptionMetric(BaseMetric):
     once; a missing, repeated or unknown image is an error, never an average over
     fewer. They are named where the dataset's ``metainfo['keys']`` tells which
     images there are, as this project's datasets do.
+
+    Where samples have a ``domain`` (NoCaps), each domain is scored by itself too, as ``'in-domain/CIDEr'`` and so
+    on: as if its images were the whole set, which is also where CIDEr then counts words. The names without a
+    domain are of all images ("entire").
 
     Args:
         metrics (Sequence[str]): of 'BLEU', 'ROUGE_L', 'CIDEr'. Defaults to all three.
@@ -176,7 +181,9 @@ class CaptionMetric(BaseMetric):
                 "metrics need a dataset whose photos have captions"
             )
         for sample in data_samples:
-            self.results.append(_Result(sample.sample_id, sample.key, sample.pred_caption, list(sample.references)))
+            self.results.append(
+                _Result(sample.sample_id, sample.key, sample.pred_caption, list(sample.references), sample.domain)
+            )
 
     def evaluate(self, size: int) -> dict[str, float]:
         """Gather all ranks' captions and score them.
@@ -241,7 +248,7 @@ class CaptionMetric(BaseMetric):
             results (Sequence): what :meth:`process` kept, of all ranks.
 
         Returns:
-            dict[str, float]: see :func:`score_captions`.
+            dict[str, float]: see :func:`score_captions`; and the same for each domain, ``'DOMAIN/NAME'``.
 
         Raises:
             ValueError: if different samples have the same key, or there are none.
@@ -257,6 +264,12 @@ class CaptionMetric(BaseMetric):
         predictions = {key: result.caption for key, result in unique.items()}
         references = {key: result.references for key, result in unique.items()}
         averages, per_image = score_captions(predictions, references, self.metrics)
+        for domain in sorted({r.domain for r in unique.values() if r.domain is not None}):
+            keys = [key for key, result in unique.items() if result.domain == domain]
+            of_domain, _ = score_captions(
+                {key: predictions[key] for key in keys}, {key: references[key] for key in keys}, self.metrics
+            )
+            averages |= {f"{domain}/{name}": value for name, value in of_domain.items()}
         empty = [key for key, caption in predictions.items() if not caption.strip()]
         if empty:
             print_log(f"{len(empty)} of {len(unique)} predicted captions are empty: {_few(empty)}", logger="current")

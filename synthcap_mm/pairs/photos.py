@@ -84,6 +84,13 @@ def _encode(
         "shard_size": shard_size,
         "tag_provider": None if tagger is None else tagger.provenance(),
     }
+    domain_of = getattr(source, "domain", None)  # a source of one's own may have none
+    domains: dict[str, list[int]] = {}
+    for i in range(len(source) if domain_of else 0):
+        if (domain := domain_of(i)) is not None:
+            domains.setdefault(domain, []).append(i)
+    if domains:
+        header["domains"] = domains
     meet()  # all have their models
     writer = StoreWriter(store, header, versions_for_all(device))
     meet()

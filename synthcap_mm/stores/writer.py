@@ -35,6 +35,7 @@ _NOT_COMPARED = (
     "schema_version",
     "encoder",
     "libraries",
+    "domains",  # rows by domain: the photos' hash has them already
 )
 
 

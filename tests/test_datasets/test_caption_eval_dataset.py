@@ -1,6 +1,7 @@
 """Real photos as an evaluation gets them."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 
 from synthcap_mm.datasets import CaptionEvalDataset, caption_eval_dataset
 from synthcap_mm.pairs import encode_photos
+from synthcap_mm.registry import DATASETS
 from synthcap_mm.stores import Store, StoreError, StoreMissingError
 
 
@@ -105,6 +107,25 @@ def test_photos_of_a_coco_json_come_as_images(coco, tiny):
     assert np.array_equal(np.asarray(sample.image), np.asarray(source.load(5)))
     assert (sample.key, sample.source, sample.feat) == ("photo 5.png", "real", None)
     assert sample.references == source.references(5) and sample.tags == []
+
+
+def test_domains_come_from_the_json_and_through_a_store(coco, tmp_path):
+    assert {sample.domain for sample in CaptionEvalDataset(photos=coco)} == {None}
+    file = Path(coco["ann_file"])
+    content = json.loads(file.read_text())
+    expected = ["in-domain" if i % 3 else "out-domain" for i in range(12)]
+    for image, domain in zip(content["images"], expected):
+        image["domain"] = domain
+    plain = DATASETS.build(coco).sha256()
+    file.write_text(json.dumps(content))
+    assert DATASETS.build(coco).sha256() != plain
+    assert [sample.domain for sample in CaptionEvalDataset(photos=coco)] == expected
+    store = str(tmp_path / "store")
+    for _ in range(2):  # again, it is reused
+        encode_photos(store, coco, {"type": "TinyEncoder"}, shard_size=5)
+    assert [sample.domain for sample in CaptionEvalDataset(store)] == expected
+    several = {"type": "ConcatPhotos", "sources": [{**coco, "domain": d} for d in ("in-domain", "out-domain")]}
+    assert [s.domain for s in CaptionEvalDataset(photos=several)] == sorted(expected)
 
 
 def test_a_photo_that_does_not_decode_is_refused_by_name_or_counted(coco, tmp_path, monkeypatch):

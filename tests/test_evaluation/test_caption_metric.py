@@ -54,6 +54,21 @@ def test_equals_plain_pycocoevalcap():
     assert averages["length"] == pytest.approx((6 + 5 + 4 + 7) / 4)
 
 
+def test_domains_are_scored_by_themselves_too():
+    metric = CaptionMetric()
+    samples = make_samples()
+    for sample, domain in zip(samples, ("in-domain", "out-domain", "in-domain", None)):
+        sample.domain = domain
+    metric.process(None, samples)
+    scores = metric.evaluate(4)
+    plain, _ = score_captions(PREDICTIONS, REFERENCES)
+    assert {name: scores[name] for name in plain} == plain
+    for domain, keys in (("in-domain", ["a.jpg", "c.jpg"]), ("out-domain", ["b.jpg"])):
+        alone, _ = score_captions({k: PREDICTIONS[k] for k in keys}, {k: REFERENCES[k] for k in keys})
+        assert {name: scores[f"{domain}/{name}"] for name in alone} == alone
+    assert len(scores) == 3 * len(plain)
+
+
 def test_known_values_by_hand():
     # one wrong word of four: unigram precision 3/4; LCS 3 of 4 on both sides; no shared 4-gram
     averages, _ = score_captions({"x": "a b c d", "y": "e f g h"}, {"x": ["a b c z"], "y": ["e f g z"]})

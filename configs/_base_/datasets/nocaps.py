@@ -1,5 +1,6 @@
 # NoCaps' validation set (4,500 photos: 648 in-domain, 2,938 near-domain, 914 out-domain) as the test of a captioner that
-# learned from COCO's captions; NoCaps has no captions to train on.
+# learned from COCO's captions; NoCaps has no captions to train on. Metrics are of all photos and of each domain
+# (in-domain/CIDEr, near-domain/CIDEr, out-domain/CIDEr).
 #   python tools/prepare_data.py coco nocaps --source DOWNLOADS
 # One domain alone: photo_stores.0.photos.domain=out-domain, with a store of its own for photo_stores.0.store and
 # test_dataloader.dataset.store.
