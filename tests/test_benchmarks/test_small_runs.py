@@ -1,0 +1,45 @@
+"""Scripts of benchmarks/ that measure: they run, in small, and say what they promise to say."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run(*command):
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "-1"}
+    env["PATH"] = f"{Path(sys.executable).parent}:{env['PATH']}"
+    done = subprocess.run([str(c) for c in command], cwd=ROOT, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def script(name, *options):
+    return run(sys.executable, f"benchmarks/{name}.py", *options)
+
+
+def test_factory():
+    said = script("factory", "--images", 4, "--batch", 2, "--steps", 1, "--width", 4, "--repeats", 1, "--keep-images")
+    figures = dict(re.findall(r"^(\S.*?)  +([\d.]+) ", said, re.M))
+    assert float(figures["generator alone"]) > float(figures["bare loop, in sequence"]) > 0
+    assert float(figures["factory, keeping pictures"]) > 0 and float(figures["factory / loop"]) > 0
+    assert "(wanted: at least 0.95)" in said and "times faster (wanted: at least 20)" in said
+
+
+def test_inspection(tmp_path):
+    said = script("inspection", "--rows", 3000, "--dim", 16, "--work-dir", tmp_path)
+    assert re.fullmatch(r"3,000 pairs of 16 dimensions: [\d.]+ s, peak [\d.]+ GB, page [\d.]+ MB\n", said)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_killing(tmp_path):
+    said = run("bash", "benchmarks/kill_synthesize.sh", "--runs", 1, "--ranks", 1, "--captions", 64,
+               "--folder", tmp_path)  # fmt: skip
+    assert "1 of 1 stores byte-identical" in said and "1 of 1 without a finished shard made again" in said
+    assert said.endswith("nothing wrong\n")
