@@ -110,6 +110,7 @@ def test_port_and_machines(launch):
         ("dist_curate.sh", "my.py"),
         ("launch.sh", "train.py", "dist_train.sh", "CONFIG", "my.py"),
         ("slurm_train.sh", "gpu", "job"),
+        ("slurm_synthesize.sh", "gpu", "job"),
     ],
 )
 def test_wrong_use_says_how(args):
@@ -141,9 +142,13 @@ def test_slurm(launch):
     wanted = ["--partition=gpu", "--job-name=caption", "--gres=gpu:4", "--ntasks=4", "--ntasks-per-node=4"]
     assert args[:5] == wanted
     assert args[5:9] == ["--cpus-per-task=5", "--kill-on-bad-exit=1", "--mem", "8G"]
-    assert args[9:] == ["python", "-u", f"{TOOLS}/train.py", "my.py", "--launcher", "slurm", "--amp"]
+    assert args[9:] == ["python", "-u", f"{TOOLS}/train.py", "--launcher", "slurm", "my.py", "--amp"]
     assert 20000 <= int(variables["MP"]) < 40000
     _, args, variables = launch("slurm_train.sh", "gpu", "caption", "my.py", "out", "--amp", GPUS="16", PORT="999")
     assert {"--gres=gpu:8", "--ntasks=16", "--ntasks-per-node=8"} <= set(args)
     assert args[-3:] == ["--work-dir", "out", "--amp"]
     assert variables["MP"] == "999"
+    _, args, variables = launch("slurm_synthesize.sh", "gpu", "draw", "my.py", "--limit", "9")
+    assert {"--gres=gpu:8", "--ntasks=8", "--job-name=draw"} <= set(args)
+    assert args[-6:] == [f"{TOOLS}/synthesize.py", "--launcher", "slurm", "my.py", "--limit", "9"]
+    assert variables["TYPED"] == f"bash {TOOLS}/slurm_synthesize.sh gpu draw my.py --limit 9"

@@ -43,7 +43,7 @@ def main() -> None:
 
     try:
         inspect_pairs(cfg, args.pairs, args.real_photos, args.sample, args.out, args.redraw, args.seed)
-    except (StoreError, ValueError, FileNotFoundError, ImportError) as error:  # what the user can mend
+    except (StoreError, ValueError, OSError, ImportError) as error:  # what the user can mend
         raise SystemExit(str(error)) from error
 
 

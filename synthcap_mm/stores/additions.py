@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from synthcap_mm.stores.errors import StoreError, StoreMissingError, explained
 from synthcap_mm.stores.shards import shard_name, shard_problem, write_json, write_shard
-from synthcap_mm.stores.store import ShardedTable, Store, read_manifest
+from synthcap_mm.stores.store import ShardedTable, Store, check_schema, read_manifest
 
 #: Folder of a store in which unfinished tables and their intermediate results lie.
 WORK_FOLDER = ".additions"
@@ -30,7 +30,7 @@ def open_apart_from(path: str | os.PathLike, tables: Collection[str]) -> Store:
 
     Raises:
         StoreMissingError: if there is no store, or an unfinished one.
-        StoreError: if something else of it is missing or damaged.
+        StoreError: if something else of it is missing or damaged, or a newer version wrote it.
     """
     path = Path(path)
     try:
@@ -41,6 +41,7 @@ def open_apart_from(path: str | os.PathLike, tables: Collection[str]) -> Store:
         if not (path / "manifest.json").is_file():
             raise
         manifest = read_manifest(path / "manifest.json")
+        check_schema(path, manifest)
         others = {
             record["file"]
             for name, table in manifest["tables"].items()

@@ -106,6 +106,15 @@ def test_open_apart_from_what_is_to_be_made_again(store):
         open_apart_from(store, ["pairs/new"])
 
 
+def test_a_store_of_a_newer_version_is_left_alone(store):
+    add_tables(store, {"pairs/new": [rows(1, 2)]}, {})
+    file = Path(store) / "manifest.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "schema_version": 2, "tables": "of another form"}))
+    (Path(store) / "pairs/new/00000.arrow").write_bytes(b"")
+    with pytest.raises(StoreError, match=r"schema 2.*update synthcap_mm"):
+        open_apart_from(store, ["pairs/new"])
+
+
 def test_parts_survive_and_others_are_swept(tmp_path):
     old, other = Parts(tmp_path, "job", "1" * 64), Parts(tmp_path, "job-two", "2" * 64)
     for parts in (old, other):

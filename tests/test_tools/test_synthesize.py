@@ -54,3 +54,29 @@ def test_ctrl_c_ends_with_what_to_type(tmp_path, ranks):
     assert said.count("stopped. Finished shards are kept") == 1 and script in said.split("type:")[1]
     assert "Traceback" not in said
     assert not list((tmp_path / "data").rglob("*.tmp")) and not list((tmp_path / "data").rglob(".lock"))
+
+
+@pytest.mark.slow
+def test_slurms_variables_are_enough(tmp_path):
+    """Two processes as srun starts them, on the CPU, give the store of one."""
+    import socket
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    ranks = []
+    for rank in "01":
+        (tmp_path / "two").mkdir(exist_ok=True)
+        slurm = {"SLURM_PROCID": rank, "SLURM_NTASKS": "2", "SLURM_LOCALID": rank}
+        env = {**ENV, **slurm, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        command = [*TOOL, "--launcher", "slurm", *SMALL]
+        ranks.append(subprocess.Popen(command, cwd=tmp_path / "two", env=env, stderr=subprocess.PIPE, text=True))
+    said = [process.communicate(timeout=300)[1] for process in ranks]
+    assert [process.returncode for process in ranks] == [0, 0], said
+    (tmp_path / "one").mkdir()
+    assert run(tmp_path / "one")[0] == 0
+    one, two = (
+        {p.relative_to(tmp_path / n): p.read_bytes() for p in (tmp_path / n).rglob("*") if p.suffix == ".arrow"}
+        for n in ("one", "two")
+    )
+    assert one == two and len(one) > 10
