@@ -64,7 +64,14 @@ photo_stores = [
 ]
 
 width = 192
-prefix_length = 2
+projector = dict(  # the last neck of every method
+    type="PrefixProjector",
+    in_dim=256,
+    width=width,
+    prefix_length=2,
+    kind="mlp",
+    input_scale=16.0,  # √256: entries of about 1, for which layers are initialised
+)
 model = dict(
     type="SynthCaptioner",
     store=store,
