@@ -74,6 +74,7 @@ def test_every_variant_changes_a_setting_that_is_there(config, module):
             "PseudoFeatureOptimizer",
             "TextAsPrefix",
             "NoiseInjection",
+            "TextFeatureMix",
             "TextMemoryProjection",
             "PrefixProjector",
         }

@@ -64,14 +64,7 @@ photo_stores = [
 ]
 
 width = 192
-projector = dict(  # the last neck of every method
-    type="PrefixProjector",
-    in_dim=256,
-    width=width,
-    prefix_length=2,
-    kind="mlp",
-    input_scale=16.0,  # √256: entries of about 1, for which layers are initialised
-)
+projector = dict(type="PrefixProjector", in_dim=256, width=width, prefix_length=2, kind="mlp")  # of every method
 model = dict(
     type="SynthCaptioner",
     store=store,
