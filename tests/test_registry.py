@@ -16,6 +16,7 @@ DOCUMENTED = {
         "PrefixProjector",
         "NoiseInjection",
         "TextAsPrefix",
+        "TextFeatureMix",
         "GPT2CaptionHead",
         "SynthCaptioner",
         "CaptionPreprocessor",

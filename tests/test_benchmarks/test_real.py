@@ -11,6 +11,7 @@ import torch
 from mmengine.config import Config
 
 from synthcap_mm.registry import MODELS
+from synthcap_mm.structures import CaptionSample, Tag
 
 REAL = Path(__file__).resolve().parents[2] / "benchmarks" / "real"
 
@@ -74,6 +75,7 @@ def test_every_variant_changes_a_setting_that_is_there(config, module):
             "PseudoFeatureOptimizer",
             "TextAsPrefix",
             "NoiseInjection",
+            "TextFeatureMix",
             "TextMemoryProjection",
             "PrefixProjector",
         }
@@ -269,3 +271,16 @@ def test_real_drawn_pairs_in_small(module, real_data, tmp_path):
     assert store.images.value("flags", 2) == ["black"]
     assert [store.tags(i)[0].name for i in (0, 1, 3)] == ["car"] * 3
     assert store.pairs().numbers("score")[:2] == pytest.approx([0.70, 0.70], abs=0.02)
+
+
+# ---- why methods differ
+def test_tags_are_held_against_captions(module):
+    diagnose = module("diagnose")
+    assert diagnose.mentions("person", "Two girls run") and diagnose.mentions("bus", "red buses")
+    assert not diagnose.mentions("person", "a manly dog") and not diagnose.mentions("cat", "a catalogue")
+    tags = [Tag("person", 0.9), Tag("kite", 0.8), Tag("dog", 0.1)]
+    sample = CaptionSample(0, "a", tags=tags, references=["a man", "a dog"])
+    found = diagnose.agreement(diagnose.TagPrompt(), [sample], [sample.references])
+    assert found == {"tags": 2, "named": 0.5, "objects named": 0.0}
+    assert [tag.name for tag in diagnose.right_only(sample).tags] == ["person", "dog"]
+    assert sample.tags == tags

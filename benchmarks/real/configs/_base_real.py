@@ -64,7 +64,7 @@ photo_stores = [
 ]
 
 width = 192
-prefix_length = 2
+projector = dict(type="PrefixProjector", in_dim=256, width=width, prefix_length=2, kind="mlp")  # of every method
 model = dict(
     type="SynthCaptioner",
     store=store,

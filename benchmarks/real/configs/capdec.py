@@ -4,6 +4,6 @@ model = dict(
     necks=[
         dict(type="TextAsPrefix"),
         dict(type="NoiseInjection", variance=0.016),  # its public code
-        dict(type="PrefixProjector", in_dim=256, width=_base_.width, prefix_length=_base_.prefix_length, kind="mlp"),
+        _base_.projector,
     ],
 )

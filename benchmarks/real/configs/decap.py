@@ -5,6 +5,6 @@ model = dict(
         dict(type="TextAsPrefix"),
         # Its public code has 1/100, CLIP's temperature; tau belongs to the encoder, and is SynTIC's here.
         dict(type="TextMemoryProjection", temperature=0.07, phases=["predict"]),
-        dict(type="PrefixProjector", in_dim=256, width=_base_.width, prefix_length=_base_.prefix_length, kind="mlp"),
+        _base_.projector,
     ],
 )

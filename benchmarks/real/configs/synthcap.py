@@ -25,7 +25,7 @@ model = dict(
         ),
         # tau belongs to the encoder: about 0.07 is what this one was trained with.
         dict(type="TextMemoryProjection", temperature=0.07, exclude_self=False),
-        dict(type="PrefixProjector", in_dim=256, width=_base_.width, prefix_length=_base_.prefix_length, kind="mlp"),
+        _base_.projector,
     ],
 )
 train_dataloader = dict(dataset=dict(pairs="default", image_choice="first"))

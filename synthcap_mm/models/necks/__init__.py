@@ -5,6 +5,7 @@ from .noise_injection import NoiseInjection
 from .prefix_projector import PrefixProjector
 from .pseudo_feature_optimizer import PseudoFeatureOptimizer, refine
 from .text_as_prefix import TextAsPrefix
+from .text_feature_mix import TextFeatureMix
 from .text_memory_projection import TextMemoryProjection
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "PrefixProjector",
     "PseudoFeatureOptimizer",
     "TextAsPrefix",
+    "TextFeatureMix",
     "TextMemoryProjection",
     "refine",
 ]

@@ -44,6 +44,7 @@ def test_wrong_names_are_refused():
     [
         {"type": "NoiseInjection"},
         {"type": "TextAsPrefix"},
+        {"type": "TextFeatureMix"},
         {"type": "TextMemoryProjection"},
         {"type": "PseudoFeatureOptimizer", "mode": "amortised", "embed_dim": 4},
         {"type": "PrefixProjector", "in_dim": 4},

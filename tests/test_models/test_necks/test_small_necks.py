@@ -1,10 +1,10 @@
-"""NoiseInjection, TextAsPrefix and PrefixProjector."""
+"""NoiseInjection, TextAsPrefix, TextFeatureMix and PrefixProjector."""
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from synthcap_mm.models.necks import NoiseInjection, PrefixProjector, TextAsPrefix
+from synthcap_mm.models.necks import NoiseInjection, PrefixProjector, TextAsPrefix, TextFeatureMix
 from synthcap_mm.structures import PrefixBatch
 
 
@@ -44,6 +44,37 @@ def test_text_takes_the_images_place_in_training_only():
     assert TextAsPrefix()(batch, "predict")[0] is batch
     with pytest.raises(ValueError, match="TextAsPrefix needs the captions' features"):
         TextAsPrefix()(PrefixBatch(images, "pseudo"), "train")
+
+
+def test_text_is_mixed_in_for_some_samples_and_follows_the_global_generator():
+    torch.manual_seed(0)
+    images, texts = unit(2000, 4), unit(2000, 4)
+    batch = PrefixBatch(images, "pseudo", text_feats=texts)
+    neck = TextFeatureMix(prob=0.3)
+    torch.manual_seed(3)
+    out, losses = neck(batch, "train")
+    torch.manual_seed(3)
+    again, _ = neck(batch, "train")
+    other, _ = neck(batch, "train")
+    assert losses == {} and torch.equal(out.feats, again.feats) and not torch.equal(out.feats, other.feats)
+    from_text = (out.feats == texts).all(dim=1)
+    assert torch.equal(out.feats[~from_text], images[~from_text])
+    assert abs(from_text.float().mean().item() - 0.3) < 0.04
+    # Whole rows, and nothing else of the batch.
+    assert out.source == "pseudo" and out.text_feats is texts and torch.equal(batch.feats, images)
+
+
+def test_text_is_mixed_in_in_training_only_and_at_the_extremes():
+    images, texts = unit(3, 4), unit(3, 4)
+    batch = PrefixBatch(images, "pseudo", text_feats=texts)
+    assert torch.equal(TextFeatureMix(prob=0.0)(batch, "train")[0].feats, images)
+    assert torch.equal(TextFeatureMix(prob=1.0)(batch, "train")[0].feats, texts)
+    assert TextFeatureMix(prob=1.0)(batch, "predict")[0] is batch
+    assert TextFeatureMix(prob=1.0)(batch.replace(source="real"), "train")[0].feats is images
+    with pytest.raises(ValueError, match="TextFeatureMix needs the captions' features"):
+        TextFeatureMix()(PrefixBatch(images, "pseudo"), "train")
+    with pytest.raises(ValueError, match=r"'prob' must be in \[0, 1\], got 1.5"):
+        TextFeatureMix(prob=1.5)
 
 
 @pytest.mark.parametrize("phase", ["train", "predict"])
