@@ -2,8 +2,8 @@
 
 Scenes from a grammar (:mod:`.scenes`), captions as several people would write
 them (:mod:`.language`), two looks (:mod:`.painting`), the sources that the
-stores are made from (:mod:`.sources`) and a mini-CLIP: its files are named
-here. Importing this package loads nothing heavy.
+stores are made from (:mod:`.sources`), a mini-CLIP (:mod:`.encoder`) and a detector (:mod:`.detector`): their files
+are named here. Importing this package loads nothing heavy.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ MINICLIP_CONFIG = str(_HERE / "miniclip" / "config.json")
 MINICLIP_WEIGHTS = str(_HERE / "miniclip" / "weights.safetensors")
 #: Merges of the mini-CLIP's tokenizer, for ``open_clip.SimpleTokenizer(bpe_path=...)``.
 MINICLIP_TOKENIZER = str(_HERE / "miniclip" / "bpe.txt.gz")
-#: One name a line, for zero-shot tags: each kind of object in each of its colours.
-VOCABULARY_FILE = str(_HERE / "vocabulary.txt")
+#: Weights of the detector (safetensors, half precision).
+MINIDETECTOR_WEIGHTS = str(_HERE / "minidetector" / "weights.safetensors")
 #: Tokens of a caption, start and end included.
 MINICLIP_CONTEXT = 28
 

@@ -1,12 +1,11 @@
-"""The mini-world's encoder and tagger, ready to be named in a config."""
+"""The mini-world's encoder, ready to be named in a config."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from synthcap_mm.miniscenes import MINICLIP_CONFIG, MINICLIP_TOKENIZER, MINICLIP_WEIGHTS, VOCABULARY_FILE
+from synthcap_mm.miniscenes import MINICLIP_CONFIG, MINICLIP_TOKENIZER, MINICLIP_WEIGHTS
 from synthcap_mm.models.backbones.open_clip_backbone import OpenCLIPBackbone
-from synthcap_mm.models.tag_providers.clip_tag_provider import CLIPTagProvider
 from synthcap_mm.registry import MODELS
 
 
@@ -21,15 +20,3 @@ class MiniCLIP(OpenCLIPBackbone):
     def __init__(self, **options: Any) -> None:
         files = {"pretrained": MINICLIP_WEIGHTS, "model_config": MINICLIP_CONFIG, "tokenizer": MINICLIP_TOKENIZER}
         super().__init__(**{"model_name": "miniclip", **files, **options})
-
-
-@MODELS.register_module()
-class MiniScenesTagger(CLIPTagProvider):
-    """Zero-shot tags over the mini-world's objects; it sees pixels only.
-
-    Args:
-        **options: of :class:`CLIPTagProvider`, over the encoder and the vocabulary.
-    """
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**{"encoder": {"type": "MiniCLIP"}, "vocabulary": VOCABULARY_FILE, **options})

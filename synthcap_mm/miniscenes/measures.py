@@ -1,11 +1,11 @@
-"""Loads the mini-CLIP with open_clip alone, and measures what its features tell."""
+"""Loads the mini-CLIP with open_clip alone, and measures what its features, and tags, tell."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,9 +13,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from synthcap_mm.miniscenes import MINICLIP_CONFIG, MINICLIP_CONTEXT, MINICLIP_TOKENIZER, MINICLIP_WEIGHTS
+from synthcap_mm.miniscenes.language import coloured_name
+from synthcap_mm.miniscenes.scenes import KINDS
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+    from synthcap_mm.miniscenes.scenes import Scene
+    from synthcap_mm.models.tag_providers.base import BaseTagProvider
 
 #: What open_clip's preprocess subtracts and divides by where nothing else is said.
 MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -87,3 +92,33 @@ def linear_probe(
         optimizer.step()
     with torch.no_grad():
         return float((layer(test).argmax(1) == test_labels).float().mean())
+
+
+class NamesFound(NamedTuple):
+    """What tags tell of scenes, as shares.
+
+    Attributes:
+        kinds: of the groups, those whose kind is named, in whatever colour.
+        coloured: of the groups, those named in their colour.
+        right: of the names, those of a group that is there.
+    """
+
+    kinds: float
+    coloured: float
+    right: float
+
+
+def names_found(
+    tagger: BaseTagProvider, images: Sequence[Image], scenes: Sequence[Scene], min_score: float = 0.3, batch: int = 128
+) -> NamesFound:
+    """How well tags name the groups of the scenes that ``images`` show."""
+    kinds, coloured, right = [], [], []
+    for start in range(0, len(images), batch):
+        part = slice(start, start + batch)
+        for tags, scene in zip(tagger.detect(list(images[part])), scenes[part]):
+            names = {tag.name for tag in tags if tag.score >= min_score}
+            true = {coloured_name(g.kind, g.colour) for g in scene.groups}
+            kinds += [any(coloured_name(g.kind, c) in names for c in KINDS[g.kind].colours) for g in scene.groups]
+            coloured += [name in names for name in true]
+            right += [name in true for name in names]
+    return NamesFound(*(float(np.mean(x)) if x else 0.0 for x in (kinds, coloured, right)))

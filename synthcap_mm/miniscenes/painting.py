@@ -228,7 +228,22 @@ def _tile(item: Placed, size: int, rng: np.random.Generator, photo: bool) -> Ima
     return tile
 
 
-def _render(scene: Scene, rng: np.random.Generator, size: int, photo: bool) -> Image:
+#: Where an object is: kind, colour, and ``(x1, y1, x2, y2)`` as shares of the picture's side.
+Where = tuple[str, str, tuple[float, float, float, float]]
+
+
+def _turned(p: Placed, degrees: float, edge: float) -> tuple[float, float, float, float]:
+    """The box around an object after the picture was turned and ``edge`` (a share) was cut off all around."""
+    turn = np.deg2rad(degrees)
+    x = np.array([-1.0, 1.0, 1.0, -1.0]) * p.width / 2 + p.x - 0.5
+    y = np.array([0.0, 0.0, -1.0, -1.0]) * p.height + p.foot - 0.5
+    x, y = x * np.cos(turn) + y * np.sin(turn), y * np.cos(turn) - x * np.sin(turn)
+    corners = np.array([x.min(), y.min(), x.max(), y.max()]) / (1 - 2 * edge) + 0.5
+    return tuple(corners.clip(0, 1).tolist())
+
+
+def _render(scene: Scene, rng: np.random.Generator, size: int, photo: bool) -> tuple[Image, list[Where]]:
+    """The picture, and where its objects are, the farthest first."""
     from PIL import Image, ImageDraw, ImageFilter
 
     big = size * 2
@@ -260,9 +275,10 @@ def _render(scene: Scene, rng: np.random.Generator, size: int, photo: bool) -> I
         small = canvas.resize((size, size), Image.Resampling.BOX)
         light = np.array(_LIGHTING[scene.light])
         if scene.light != "day":
-            return Image.fromarray(np.clip(np.asarray(small) * (0.35 + 0.65 * light), 0, 255).astype(np.uint8))
-        return small
-    canvas = canvas.rotate((rng.random() - 0.5) * 12, Image.Resampling.BILINEAR, fillcolor=_tone(RGB["gray"], 0.8))
+            small = Image.fromarray(np.clip(np.asarray(small) * (0.35 + 0.65 * light), 0, 255).astype(np.uint8))
+        return small, [(p.kind, p.colour, _turned(p, 0.0, 0.0)) for p in placed]
+    degrees = (rng.random() - 0.5) * 12
+    canvas = canvas.rotate(degrees, Image.Resampling.BILINEAR, fillcolor=_tone(RGB["gray"], 0.8))
     edge = big // 22
     canvas = canvas.resize((size, size), Image.Resampling.BOX, box=(edge, edge, big - edge, big - edge))
     if rng.random() < 0.3:
@@ -277,7 +293,8 @@ def _render(scene: Scene, rng: np.random.Generator, size: int, photo: bool) -> I
     cast *= np.array(_LIGHTING[scene.light], dtype=np.float32) * (0.85 + 0.3 * rng.random())
     pixels = pixels * (coarse * light)[..., None] * cast
     pixels += rng.standard_normal(pixels.shape, dtype=np.float32) * (4 + 6 * rng.random())
-    return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+    image = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+    return image, [(p.kind, p.colour, _turned(p, degrees, edge / big)) for p in placed]
 
 
 def photograph(scene: Scene, size: int = 64) -> Image:
@@ -286,6 +303,20 @@ def photograph(scene: Scene, size: int = 64) -> Image:
     Args:
         scene: a complete scene.
         size: side of the picture in pixels. Defaults to 64 (assumed).
+    """
+    return annotated_photograph(scene, size)[0]
+
+
+def annotated_photograph(scene: Scene, size: int = 64) -> tuple[Image, list[Where]]:
+    """:func:`photograph`, and where its objects are: what a detector learns from.
+
+    Args:
+        scene: a complete scene.
+        size: side of the picture in pixels. Defaults to 64 (assumed).
+
+    Returns:
+        The picture, and for each object, the farthest first: kind, colour, and
+        ``(x1, y1, x2, y2)`` as shares of the picture's side, within it.
     """
     return _render(scene, np.random.default_rng([scene.seed, 1]), size, photo=True)
 
@@ -297,7 +328,7 @@ def draw(scene: Scene, size: int = 64) -> Image:
         scene: a complete scene.
         size: side of the picture in pixels. Defaults to 64 (assumed).
     """
-    return _render(scene, np.random.default_rng([scene.seed, 2]), size, photo=False)
+    return _render(scene, np.random.default_rng([scene.seed, 2]), size, photo=False)[0]
 
 
 @MODELS.register_module()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import textwrap
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,10 @@ from mmengine.logging import print_log
 from torch import Tensor
 
 from synthcap_mm.miniscenes import measures
+from synthcap_mm.miniscenes.detector import MiniScenesTagger
 from synthcap_mm.miniscenes.language import VOCABULARY
 from synthcap_mm.miniscenes.painting import MiniScenesPainter, photograph
-from synthcap_mm.miniscenes.scenes import KINDS, Scene, scene_of
+from synthcap_mm.miniscenes.scenes import KINDS, Scene, held_out, scene_of
 from synthcap_mm.miniscenes.sources import MiniScenesCaptions, MiniScenesPhotos
 
 _ASPECTS: dict[str, Callable[[Scene], object]] = {
@@ -112,8 +114,21 @@ def report() -> list[str]:
         lines.append(f"linear probe on photos of one group, {aspect}: {accuracy:.3f} (most frequent answer {most:.3f})")
     names = measures.text_features(model, tokenizer, [f"a photo of a {v}" for v in VOCABULARY])
     plans = [painter.plan(c.text, i)[1] for i, c in enumerate(captions[:600])]
-    lines.append(f"zero-shot tags on test photos: {_zero_shot(feats['test'], names, scenes['test'])}")
-    lines.append(f"zero-shot tags on drawings: {_zero_shot(drawn[:600], names, plans)}")
+    lines.append(f"zero-shot names of test photos: {_zero_shot(feats['test'], names, scenes['test'])}")
+    lines.append(f"zero-shot names of drawings: {_zero_shot(drawn[:600], names, plans)}")
+    tagger = MiniScenesTagger()
+    photos, drawings = (
+        [test.load(i) for i in range(300)],
+        painter.generate([c.text for c in captions[:600]], list(range(600))),
+    )
+    lines.append(f"detector on test photos: {measures.names_found(tagger, photos, scenes['test'])}")
+    lines.append(f"detector on drawings: {measures.names_found(tagger, drawings, plans)}")
+    rare = [
+        s for s in (scene_of("test", 0, i) for i in range(1000)) if any(held_out(g.kind, g.colour) for g in s.groups)
+    ]
+    only = [replace(s, main=g, other=None, relation=None) for s in rare for g in s.groups if held_out(g.kind, g.colour)]
+    shown = [photograph(s) for s in rare for g in s.groups if held_out(g.kind, g.colour)]
+    lines.append(f"detector on held-out kinds in colours ({len(only)}): {measures.names_found(tagger, shown, only)}")
     return lines
 
 

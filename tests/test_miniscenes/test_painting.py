@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from synthcap_mm.miniscenes.language import complete, describe, parse
-from synthcap_mm.miniscenes.painting import MiniScenesPainter, draw, photograph
+from synthcap_mm.miniscenes.painting import MiniScenesPainter, annotated_photograph, draw, photograph
 from synthcap_mm.miniscenes.scenes import Group, Scene, scene_of, scene_rng
 from synthcap_mm.registry import MODELS
 
@@ -115,6 +115,25 @@ def test_photos_are_deterministic_and_differ_by_seed():
     again = complete(parse("a dog and a chair on the beach"), np.random.default_rng(0))
     assert (pixels(photograph(scene)) == pixels(photograph(again))).all()
     assert photograph(scene, 96).size == (96, 96)
+
+
+def test_a_photo_is_annotated_where_its_objects_are():
+    for seed in range(20):
+        scene = Scene("snow", Group("ball", "red", "large", 1), None, None, "day", seed)
+        image, objects = annotated_photograph(scene)
+        assert (pixels(image) == pixels(photograph(scene))).all()
+        ((kind, colour, (x1, y1, x2, y2)),) = objects
+        assert (kind, colour) == ("ball", "red")
+        # The red pixels are in the box, and their middle is the box's.
+        red = pixels(image).astype(int)
+        rows, columns = np.nonzero(red[..., 0] - red[..., 1:].max(-1) > 60)
+        assert abs((columns.mean() + 0.5) / 64 - (x1 + x2) / 2) < 0.03
+        assert abs((rows.mean() + 0.5) / 64 - (y1 + y2) / 2) < 0.08
+        inside = (columns / 64 > x1 - 0.05) & (columns / 64 < x2 + 0.05) & (rows / 64 > y1 - 0.05)
+        assert inside.mean() > 0.95
+        assert min(x1, y1) >= 0 and max(x2, y2) <= 1
+    two = scene_of("train", 0, 3)
+    assert len(annotated_photograph(two)[1]) == sum(g.count for g in two.groups)
 
 
 def test_registered_and_described():

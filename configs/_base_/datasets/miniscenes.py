@@ -20,7 +20,7 @@ photo_stores = [
     dict(store=val_photos, photos=dict(type="MiniScenesPhotos", split="val", num=300), image_batch=64),
 ]
 train_dataloader = dict(
-    batch_size=40,
+    batch_size=16,
     num_workers=0,
     sampler=dict(type="DefaultSampler", shuffle=True),
     dataset=dict(type="SynthPairDataset", store=store, split="train", refined=True),
