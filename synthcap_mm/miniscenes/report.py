@@ -83,7 +83,7 @@ def report() -> list[str]:
     labels = (torch.arange(len(looks)) >= len(feats["train"])).long()
     order = torch.randperm(len(looks), generator=torch.Generator().manual_seed(0))
     fit, check = order[:6000], order[6000:]
-    probe = measures.linear_probe(looks[fit], labels[fit], looks[check], labels[check], steps=800, decay=0.0)
+    probe = measures.linear_probe(looks[fit], labels[fit], looks[check], labels[check], steps=2000, decay=0.0)
     means = {"photos": feats["train"].mean(0), "drawings": drawn.mean(0), "captions": texts.mean(0)}
     lines.append(f"linear probe, photo or drawing: {probe:.3f}")
     for a, b in (("photos", "drawings"), ("photos", "captions"), ("drawings", "captions")):

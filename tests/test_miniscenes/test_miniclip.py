@@ -97,7 +97,7 @@ def test_retrieval_is_like_clips_on_real_data(val):
 
 
 def test_the_projections_temperature_fits(clip):
-    assert 30 <= float(clip[0].logit_scale.exp()) <= 100.1
+    assert 30 <= float(clip[0].logit_scale.detach().exp()) <= 100.1
 
 
 def test_a_linear_probe_tells_drawings_from_photos(clip):
@@ -110,7 +110,7 @@ def test_a_linear_probe_tells_drawings_from_photos(clip):
     ]
     fit, check = (torch.cat([f[part] for f in feats]) for part in (slice(0, 3000), slice(3000, 4000)))
     labels = [torch.arange(2).repeat_interleave(n) for n in (3000, 1000)]
-    assert measures.linear_probe(fit, labels[0], check, labels[1], steps=800, decay=0.0) >= 0.95
+    assert measures.linear_probe(fit, labels[0], check, labels[1], steps=2000, decay=0.0) >= 0.95
     gap = float((feats[0].mean(0) - feats[1].mean(0)).norm())
     halves = float((feats[0][:2000].mean(0) - feats[0][2000:].mean(0)).norm())
     assert gap > 2 * halves
