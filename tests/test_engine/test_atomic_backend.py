@@ -47,6 +47,13 @@ def test_a_save_that_breaks_off_leaves_the_old_checkpoint(tmp_path, monkeypatch)
     assert [p.name for p in tmp_path.iterdir()] == ["epoch_1.pth"]
 
 
+def test_what_a_kill_left_goes_when_the_file_is_written_again(tmp_path):
+    for name in (".epoch_1.pth.x9_k.tmp", ".epoch_11.pth.x9_k.tmp"):
+        (tmp_path / name).write_bytes(b"half")
+    AtomicLocalBackend().put(b"whole", tmp_path / "epoch_1.pth")
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".epoch_11.pth.x9_k.tmp", "epoch_1.pth"]
+
+
 def test_checkpoints_are_written_through_it(tmp_path, monkeypatch):
     written = []
     original = atomic_backend.write_atomically
