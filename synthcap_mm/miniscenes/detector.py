@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from synthcap_mm.miniscenes import MINIDETECTOR_WEIGHTS
 from synthcap_mm.miniscenes.language import coloured_name
 from synthcap_mm.miniscenes.scenes import COLOURS, KINDS
-from synthcap_mm.models.tag_providers.base import BaseTagProvider, file_sha256
+from synthcap_mm.models.tag_providers.base import BaseTagProvider
 from synthcap_mm.registry import MODELS
+from synthcap_mm.stores.shards import file_sha256
 from synthcap_mm.structures import Tag
 
 if TYPE_CHECKING:

@@ -123,11 +123,10 @@ def report() -> list[str]:
     )
     lines.append(f"detector on test photos: {measures.names_found(tagger, photos, scenes['test'])}")
     lines.append(f"detector on drawings: {measures.names_found(tagger, drawings, plans)}")
-    rare = [
-        s for s in (scene_of("test", 0, i) for i in range(1000)) if any(held_out(g.kind, g.colour) for g in s.groups)
-    ]
-    only = [replace(s, main=g, other=None, relation=None) for s in rare for g in s.groups if held_out(g.kind, g.colour)]
-    shown = [photograph(s) for s in rare for g in s.groups if held_out(g.kind, g.colour)]
+    scenes_of_all = [scene_of("test", 0, i) for i in range(1000)]
+    rare = [(s, g) for s in scenes_of_all for g in s.groups if held_out(g.kind, g.colour)]
+    only = [replace(s, main=g, other=None, relation=None) for s, g in rare]
+    shown = [photograph(s) for s, _ in rare]
     lines.append(f"detector on held-out kinds in colours ({len(only)}): {measures.names_found(tagger, shown, only)}")
     return lines
 

@@ -117,6 +117,10 @@ class _Job:
         """Spans of captions, or of a pool's photos, whose images are a shard."""
         return self.spans if self.pool is None else self.pool_spans
 
+    def load(self, rows: Sequence[ImageRow]) -> list[Any]:
+        """Pictures of some rows, drawn or out of the pool."""
+        return draw(self.generator, rows) if self.pool is None else load_photos(self.pool, rows)
+
     @property
     def tags(self) -> str | None:
         """Stands in the record of a shard whose images this job's tag provider has seen."""
@@ -640,8 +644,7 @@ class PairFactory:
             self.device,
             tags=job.tags if tag else None,
         )
-        load = functools.partial(*((draw, job.generator) if job.pool is None else (load_photos, job.pool)))
-        maker.make(shards, functools.partial(self._image_rows, job), load)
+        maker.make(shards, functools.partial(self._image_rows, job), job.load)
         return maker
 
     def _retag(self, job: _Job, writer: StoreWriter, shard: int, bar: Progress) -> None:

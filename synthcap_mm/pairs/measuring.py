@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import tempfile
 import time
 from collections.abc import Callable
@@ -52,7 +51,7 @@ def measure(factory: PairFactory, job: Any, plan: Plan, batches: int) -> None:
         plan: to be filled in.
         batches: batches of images, after one to warm up with.
     """
-    from synthcap_mm.pairs.factory import draw, load_photos, refined
+    from synthcap_mm.pairs.factory import refined
 
     device = factory.device
     with tempfile.TemporaryDirectory(prefix="synthcap_dry_run_") as folder:
@@ -68,14 +67,11 @@ def measure(factory: PairFactory, job: Any, plan: Plan, batches: int) -> None:
         if stage := plan.stage("images"):
             rows = factory._image_rows(job, 0)[: (batches + 1) * factory.image_batch]
             warm, rest = rows[: factory.image_batch], rows[factory.image_batch :] or rows
-            load = (
-                functools.partial(draw, job.generator) if job.pool is None else functools.partial(load_photos, job.pool)
-            )
             with Progress("measuring", len(warm) + len(rest), 0, stage.unit) as bar:
                 maker = ImageShards(writer, job.reader, bar, factory.image_batch, job.image_format, device)
-                maker.make([0], lambda shard: warm, load)
+                maker.make([0], lambda shard: warm, job.load)
                 start = _finished(device)
-                maker.make([1], lambda shard: rest, load)
+                maker.make([1], lambda shard: rest, job.load)
                 seconds = (_finished(device) - start) / len(rest)
             stage.seconds = _over_all_ranks(seconds)
             record = writer.record("images", 1)

@@ -141,3 +141,14 @@ def make_runner(model, stores, work_dir, stop=None, resume=False, workers=0, epo
     )
     diary = next(h for h in runner.hooks if isinstance(h, Diary))
     return runner, diary
+
+
+def equal(a, b):
+    """Whether two checkpoints, or parts of them, are the same to the bit."""
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(equal(a[k], b[k]) for k in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(equal, a, b))
+    return a == b

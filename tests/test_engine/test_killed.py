@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from small_runner import equal
 
 HERE = Path(__file__).resolve().parent
 #: Where a run is killed, and its resumption too, and the epochs whose checkpoints the two resumptions go on from.
@@ -25,16 +26,6 @@ def train(folder, jobs):
         [sys.executable, str(HERE / "killed.py"), str(folder / "jobs.json")], env=env, check=True, timeout=200
     )
     return json.loads((folder / "codes.json").read_text())
-
-
-def equal(a, b):
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(equal(a[k], b[k]) for k in a)
-    if isinstance(a, (list, tuple)):
-        return len(a) == len(b) and all(map(equal, a, b))
-    return a == b
 
 
 def checkpoints(folder):

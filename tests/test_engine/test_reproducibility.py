@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from small_runner import Stopped, make_runner
+from small_runner import Stopped, equal, make_runner
 
 from synthcap_mm.engine import IterationSeedHook, ResumeValidationHook
 
@@ -23,16 +23,6 @@ def dropping(tiny_model):
 def checkpoint(folder, pattern):
     (path,) = folder.glob(pattern)
     return path.name, torch.load(path, weights_only=False)
-
-
-def equal(a, b):
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(equal(a[k], b[k]) for k in a)
-    if isinstance(a, (list, tuple)):
-        return len(a) == len(b) and all(map(equal, a, b))
-    return a == b
 
 
 _WHOLE = {}

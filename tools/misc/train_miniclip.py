@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from augmentation import relight, shift_and_sharpen
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
@@ -125,20 +126,6 @@ def encode_text(model: nn.Module, tokens: Tensor) -> Tensor:
     return F.normalize(x[torch.arange(len(x)), ends] @ model.text_projection, dim=-1)
 
 
-def augment(pixels: Tensor, generator: torch.Generator) -> Tensor:
-    """Shift by up to 4 pixels; other brightness, contrast, sharpness; no mirror, for captions say left and right."""
-    padded = F.pad(pixels, (4, 4, 4, 4), mode="replicate")
-    dx, dy = torch.randint(0, 9, (2,), generator=generator).tolist()
-    pixels = padded[:, :, dy : dy + pixels.shape[2], dx : dx + pixels.shape[3]]
-
-    def each(low: float, high: float) -> Tensor:
-        return low + (high - low) * torch.rand(len(pixels), 1, 1, 1, generator=generator)
-
-    blurred = F.avg_pool2d(F.pad(pixels, (1, 1, 1, 1), mode="replicate"), 3, 1)
-    pixels = pixels + each(-1.0, 1.2).clamp(-0.5, None) * (pixels - blurred)
-    return pixels * each(0.8, 1.2) + each(-0.15, 0.15)
-
-
 def batches(places: np.ndarray, size: int, same_place: float, generator: torch.Generator) -> list[Tensor]:
     """Rows of the batches of an epoch, in random order; a part of them by place."""
     order = torch.randperm(len(places), generator=generator).numpy()
@@ -183,7 +170,8 @@ def train(args: argparse.Namespace, model: nn.Module, tokenizer, scenes: list[Sc
             rate = args.lr * warm * (0.5 + 0.5 * math.cos(math.pi * step / total))
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            pixels = augment(to_pixels([photos[r] for r in rows]), generator)
+            pixels, _ = shift_and_sharpen(to_pixels([photos[r] for r in rows]), generator)
+            pixels = relight(pixels, generator)
             # On a CPU, channels last and bfloat16 each halve the time of the small convolutions.
             with torch.autocast("cpu", torch.bfloat16, enabled=not args.full_precision):
                 images = model.encode_image(pixels.contiguous(memory_format=torch.channels_last))

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from augmentation import each, relight, shift_and_sharpen
 from mmengine.logging import print_log
 from torch import Tensor
 
@@ -89,23 +90,14 @@ def losses(maps: Tensor, heat: Tensor, labels: Tensor, numbers: Tensor) -> Tenso
 
 
 def augment(pixels: Tensor, generator: torch.Generator) -> tuple[Tensor, tuple[int, int]]:
-    """Shift by up to 4 pixels; other brightness, contrast, paleness, sharpness.
+    """Other places, sharpness, paleness and light.
 
     Returns:
         The pixels, and the shift to the right and down.
     """
-    padded = F.pad(pixels, (4, 4, 4, 4), mode="replicate")
-    dx, dy = torch.randint(0, 9, (2,), generator=generator).tolist()
-    pixels = padded[:, :, dy : dy + pixels.shape[2], dx : dx + pixels.shape[3]]
-
-    def each(low: float, high: float) -> Tensor:
-        return low + (high - low) * torch.rand(len(pixels), 1, 1, 1, generator=generator)
-
-    blurred = F.avg_pool2d(F.pad(pixels, (1, 1, 1, 1), mode="replicate"), 3, 1)
-    pixels = pixels + each(-1.0, 1.2).clamp(-0.5, None) * (pixels - blurred)
-    pale = each(-1.0, 0.4).clamp(0, None)
-    pixels = pixels * (1 - pale) + pale
-    return pixels * each(0.8, 1.2) + each(-0.15, 0.15), (4 - dx, 4 - dy)
+    pixels, shift = shift_and_sharpen(pixels, generator)
+    pale = each(pixels, -1.0, 0.4, generator).clamp(0, None)
+    return relight(pixels * (1 - pale) + pale, generator), shift
 
 
 def train(args: argparse.Namespace, model: MiniDetector, scenes: list[Scene]) -> None:
