@@ -23,11 +23,11 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from augmentation import relight, shift_and_sharpen
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from synthcap_mm.miniscenes import MINICLIP_CONTEXT
+from synthcap_mm.miniscenes.augmentation import relight, shift_and_sharpen
 from synthcap_mm.miniscenes.language import WEB, describe
 from synthcap_mm.miniscenes.measures import (
     build_miniclip,

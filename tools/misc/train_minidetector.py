@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from augmentation import each, relight, shift_and_sharpen
 from mmengine.logging import print_log
 from torch import Tensor
 
+from synthcap_mm.miniscenes.augmentation import each, relight, shift_and_sharpen
 from synthcap_mm.miniscenes.detector import CELLS, MiniDetector, MiniScenesTagger
 from synthcap_mm.miniscenes.measures import names_found
 from synthcap_mm.miniscenes.painting import MiniScenesPainter, Where, annotated_photograph, photograph

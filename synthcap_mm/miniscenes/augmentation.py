@@ -1,4 +1,4 @@
-"""What the training scripts of this folder do to photos, so that few of them go far."""
+"""What ``tools/misc`` does to photos when it trains the mini-CLIP and the detector, so that few of them go far."""
 
 from __future__ import annotations
 
