@@ -27,10 +27,11 @@ def main() -> None:
     init_distributed(cfg)
 
     from synthcap_mm.apis.workflow import MissingInputsError, test
+    from synthcap_mm.stores import StoreError
 
     try:
         test(cfg, args.checkpoint)
-    except MissingInputsError as error:
+    except (MissingInputsError, StoreError) as error:
         raise SystemExit(str(error)) from error
 
 

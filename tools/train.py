@@ -55,6 +55,7 @@ def main() -> None:
     init_distributed(cfg)
 
     from synthcap_mm.apis.workflow import MissingInputsError, latest_checkpoint, train
+    from synthcap_mm.stores import StoreError
 
     if args.resume is not None:
         cfg.load_from = latest_checkpoint(cfg.work_dir) if args.resume == "auto" else args.resume
@@ -63,7 +64,7 @@ def main() -> None:
             print_log(f"nothing to resume in {cfg.work_dir}; starting from the beginning", logger="current")
     try:
         train(cfg)
-    except MissingInputsError as error:
+    except (MissingInputsError, StoreError) as error:
         raise SystemExit(str(error)) from error
 
 
