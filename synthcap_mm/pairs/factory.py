@@ -307,6 +307,12 @@ class PairFactory:
         heldout = held_out(groups, self.holdout, self.seed)
         encoder = build_encoder(self.encoder_cfg, self.device)
         generator = None if self.generator_cfg is None else MODELS.build(self.generator_cfg)
+        k = getattr(generator, "k", None) if getattr(generator, "retrieves", False) else None
+        if k is not None and k != self.images_per_caption:
+            raise ValueError(
+                f"synthesis.generator.k={k} is another number of images for each caption than synthesis."
+                f"images_per_caption={self.images_per_caption}: set images_per_caption={k} and leave k out"
+            )
         if generator is not None and hasattr(generator, "to"):
             generator = generator.to(self.device)
         tagger = build_tag_provider(self.tag_provider_cfg, self.device) if generator is not None else None

@@ -437,6 +437,17 @@ def test_retrieved_pairs_point_at_the_pools_most_similar_photos(retrieving, tiny
     assert PairFactory(**retrieving).run()["shards_made"] == 0
 
 
+def test_another_number_of_images_in_the_generator_is_refused_and_the_same_is_not(retrieving, tiny):
+    retrieving["generator"]["k"] = 3
+    drawn = tiny.TinyPainter.drawn
+    with pytest.raises(ValueError, match="set images_per_caption=3 and leave k out"):
+        PairFactory(**retrieving).run()
+    assert tiny.TinyPainter.drawn == drawn and not Path(retrieving["store"], "manifest.json").exists()
+    retrieving["generator"]["k"] = 2
+    PairFactory(**retrieving).run()
+    assert len(Store.open(retrieving["store"]).pairs()) == 80
+
+
 def test_flagged_photos_of_the_pool_are_not_retrieved(retrieving):
     retrieving["generator"]["pool"]["broken"] = (2, 9)
     counts = PairFactory(**retrieving).run()
