@@ -23,7 +23,7 @@ from synthcap_mm.pairs.page import make_page
 from synthcap_mm.pairs.pictures import Pictures
 from synthcap_mm.registry import DATASETS
 from synthcap_mm.stores import Store, StoreError
-from synthcap_mm.stores.shards import portable, write_atomically, write_json
+from synthcap_mm.stores.shards import folder_sha256, portable, write_atomically, write_json
 from synthcap_mm.stores.store import read_manifest
 
 
@@ -80,6 +80,10 @@ def _stale(cfg: Config) -> list[str]:
         pairs = [p for p in pairs if p[0] not in ("images_per_caption", "keep_images")]
     for key in sorted({*(generator or {})} & {*(made_by or {})} - {"type", "model"}):
         pairs.append((f"generator.{key}", made_by[key], generator[key]))
+    if generator is not None and made_by is not None and "files_sha256" in made_by and "model" in generator:
+        folder = Path(generator["model"])
+        if folder.is_dir():  # gone, it is not needed any more
+            pairs.append(("generator.model's files", made_by["files_sha256"], folder_sha256(folder)))
     tagger, tagged_by = asked.get("tag_provider"), manifest.get("tag_provider")
     if generator is not None:
         pairs.append(("tag_provider.type", (tagged_by or {}).get("type"), tagger and tagger["type"].rsplit(".", 1)[-1]))

@@ -371,6 +371,9 @@ class PairFactory:
             # Stores of the first landing: tags came in the same pass, and shards did not say so.
             seen_by = settings_digest(writer.previous.get("tag_provider"))
             writer.set_default("images", tags=seen_by)
+            if not any(line.startswith("tag_provider") for line in writer.replaced):
+                # The same provider, of which less was recorded then.
+                writer.reword("images", "tags", seen_by, job.tags)
             # Nor did they say with which settings a table was made that does not outlive a change of them.
             writer.set_default(REFINED, settings=settings_digest(writer.previous.get("refine")))
             if entry := writer.header.get("tokenizer"):

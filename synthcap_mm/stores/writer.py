@@ -38,6 +38,17 @@ _NOT_COMPARED = (
 )
 
 
+#: Settings that stores did not record at first, of components that they did: where they lack them, they are not judged.
+_RECORDED_LATER = frozenset({"config_sha256", "encoder_files"})
+
+
+def _as_recorded(old: Any, new: Any) -> Any:
+    """``new`` without what could not be in ``old`` yet."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        return {k: _as_recorded(old.get(k), v) for k, v in new.items() if k in old or k not in _RECORDED_LATER}
+    return new
+
+
 def _differences(old: Any, new: Any, path: str = "") -> list[str]:
     if isinstance(old, dict) and isinstance(new, dict):
         return [
@@ -102,7 +113,7 @@ class StoreWriter:
                 )
             compared = [
                 {k: without_versions(v) for k, v in manifest.items() if k not in _NOT_COMPARED}
-                for manifest in (old, self.header)
+                for manifest in (old, _as_recorded(old, self.header))
             ]
             fields = [k for k in sorted({*compared[0], *compared[1]}) if compared[0].get(k) != compared[1].get(k)]
             refused = [k for k in fields if k not in replaces]
@@ -144,6 +155,12 @@ class StoreWriter:
         for name, record in self._known.items():
             if name.rsplit("/", 1)[0] == table and (index is None or name == shard_name(table, index)):
                 self._known[name] = {**record, **{k: v for k, v in info.items() if k not in record}}
+
+    def reword(self, table: str, field: str, old: Any, new: Any) -> None:
+        """Where a record of the manifest that was there says ``old`` in a field, it says ``new`` from now on."""
+        for name, record in self._known.items():
+            if name.rsplit("/", 1)[0] == table and record.get(field) == old:
+                self._known[name] = {**record, field: new}
 
     def drop(self, table: str) -> None:
         """Leave a table out of the manifest from now on; :meth:`finish` removes its files."""

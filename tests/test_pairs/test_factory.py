@@ -18,7 +18,8 @@ from synthcap_mm.pairs.factory import held_out, seed_of
 from synthcap_mm.pairs.image_reader import image_flags
 from synthcap_mm.registry import DATASETS, MODELS
 from synthcap_mm.stores import Store, StoreError
-from synthcap_mm.stores.shards import file_sha256
+from synthcap_mm.stores.shards import file_sha256, portable
+from synthcap_mm.stores.versions import settings_digest
 from synthcap_mm.tokenization import make_tokenizer
 
 
@@ -669,3 +670,36 @@ def test_a_tokenizer_file_with_other_content_is_taken_over(tiny_synthesis, tiny_
     after = Store.open(settings["store"]).manifest
     assert after["tokenizer"]["sha256"] == file_sha256(file) != before["tokenizer"]["sha256"]
     assert after["tables"] == before["tables"]
+
+
+class FiledTagger:
+    """A tag provider whose encoder is a local file."""
+
+    def __init__(self, file):
+        self.file = file
+
+    def detect(self, images):
+        return [[] for _ in images]
+
+    def provenance(self):
+        return {"type": "FiledTagger", "encoder": "clip.pt", "encoder_files": portable([self.file])}
+
+
+def test_tags_by_another_local_file_are_noticed_and_a_store_that_did_not_record_it_is_kept(
+    tiny_synthesis, tiny, tmp_path
+):
+    MODELS.register_module(name="FiledTagger", module=FiledTagger, force=True)
+    (tmp_path / "clip.pt").write_bytes(b"one")
+    settings = {**tiny_synthesis, "tag_provider": {"type": "FiledTagger", "file": str(tmp_path / "clip.pt")}}
+    PairFactory(**settings).run()
+    file = Path(settings["store"], "manifest.json")
+    manifest = json.loads(file.read_text())
+    del manifest["tag_provider"]["encoder_files"]
+    for record in manifest["tables"]["images"]["shards"]:
+        record["tags"] = settings_digest(manifest["tag_provider"])
+    file.write_text(json.dumps(manifest))
+    drawn = tiny.TinyPainter.drawn
+    assert PairFactory(**settings).run()["shards_made"] == 0 and tiny.TinyPainter.drawn == drawn
+    (tmp_path / "clip.pt").write_bytes(b"two")
+    with pytest.raises(StoreError, match=r"tag_provider\.encoder_files"):
+        PairFactory(**settings).run()
