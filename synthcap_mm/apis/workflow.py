@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,13 @@ from mmengine.runner import Runner
 from synthcap_mm.apis.missing_inputs import missing_inputs, unread_store
 from synthcap_mm.pairs import Curation, PairFactory, encode_photos, has_store
 from synthcap_mm.pairs.curation import report_table
-from synthcap_mm.pairs.factory import captions_sha256, kept_format, store_path
+from synthcap_mm.pairs.factory import TABLE_OF, captions_sha256, kept_format, store_path
 from synthcap_mm.pairs.inspection import inspect_store, real_photo_features
 from synthcap_mm.pairs.page import make_page
 from synthcap_mm.pairs.pictures import Pictures
 from synthcap_mm.registry import DATASETS
 from synthcap_mm.stores import Store, StoreError
-from synthcap_mm.stores.shards import write_atomically, write_json
+from synthcap_mm.stores.shards import folder_sha256, portable, write_atomically, write_json
 from synthcap_mm.stores.store import read_manifest
 
 
@@ -77,14 +78,17 @@ def _stale(cfg: Config) -> list[str]:
         ("holdout", manifest.get("holdout"), asked.get("holdout", 0.02)),
         ("images_per_caption", manifest.get("images_per_caption"), asked.get("images_per_caption", 1)),
         ("keep_images", manifest.get("keep_images"), kept_format(asked.get("keep_images", False))),
-        ("refine", manifest.get("refine"), asked.get("refine")),
         ("generator.type", (made_by or {}).get("type"), generator and generator["type"].rsplit(".", 1)[-1]),
     ]
     if generator is None:
         # The factory records nothing of images where none were drawn.
-        pairs = [p for p in pairs if p[0] not in ("images_per_caption", "keep_images", "refine")]
+        pairs = [p for p in pairs if p[0] not in ("images_per_caption", "keep_images")]
     for key in sorted({*(generator or {})} & {*(made_by or {})} - {"type", "model"}):
         pairs.append((f"generator.{key}", made_by[key], generator[key]))
+    if generator is not None and made_by is not None and "files_sha256" in made_by and "model" in generator:
+        folder = Path(generator["model"])
+        if folder.is_dir():  # gone, it is not needed any more
+            pairs.append(("generator.model's files", made_by["files_sha256"], folder_sha256(folder)))
     tagger, tagged_by = asked.get("tag_provider"), manifest.get("tag_provider")
     if generator is not None:
         pairs.append(("tag_provider.type", (tagged_by or {}).get("type"), tagger and tagger["type"].rsplit(".", 1)[-1]))
@@ -101,8 +105,62 @@ def _stale(cfg: Config) -> list[str]:
         pairs.append(("captions", manifest["captions"]["count"], len(captions)))
         if not same and manifest["captions"]["count"] == len(captions):
             pairs.append(("captions", "other sentences", "those of synthesis.captions"))
+    return _differing(pairs)
+
+
+def _differing(pairs: list[tuple[str, Any, Any]]) -> list[str]:
     as_read = [(key, old, json.loads(json.dumps(new))) for key, old, new in pairs]
     return [f"{key}: the store has {old!r}, the config asks for {new!r}" for key, old, new in as_read if old != new]
+
+
+def _refuse_stale_tables(cfg: Config, used: Collection[str]) -> None:
+    """Refuse tables of a finished store whose own settings have changed since; synthesize makes just these anew.
+
+    Args:
+        cfg: the config.
+        used: the tables that are to be used, of :data:`~synthcap_mm.pairs.factory.TABLE_OF`.
+
+    Raises:
+        StoreError: naming the tables, what has changed, and the command.
+    """
+    asked = cfg.synthesis
+    manifest = read_manifest(Path(asked.store) / "manifest.json")
+    # The factory refines nothing where no images were drawn.
+    refine = asked.get("refine") if asked.get("generator") is not None else None
+    tokenizer = portable(asked.get("tokenizer", {"kind": "train"}))
+    stale = []
+    for setting, new in (("refine", refine), ("tokenizer_settings", tokenizer)):
+        # Without the setting nothing is made, and a store that says nothing of it (of another maker) is not judged.
+        if TABLE_OF[setting] in used and setting in manifest:
+            lines = _differing([(setting.removesuffix("_settings"), manifest[setting], new)])
+            stale += [f"{TABLE_OF[setting]}: {line}" for line in lines]
+    if stale:
+        raise StoreError(
+            f"of the store {asked.store}, {len(stale)} part(s) are stale, and not trained on silently:\n  "
+            + "\n  ".join(stale)
+            + f"\nOnly that is made anew, from the images that are there (with the same --cfg-options), by:\n"
+            f"  python tools/synthesize.py {cfg.filename or cfg.get('config_name', 'CONFIG')}"
+        )
+
+
+def _used_tables(cfg: Config) -> set[str]:
+    """What training uses of the store of ``cfg.synthesis``, of :data:`~synthcap_mm.pairs.factory.TABLE_OF`."""
+    store = cfg.get("synthesis", {}).get("store")
+    if store is None or not (Path(store) / "manifest.json").is_file():
+        return set()
+
+    def reads_refined(dataset: Any) -> bool:
+        if isinstance(dataset, (list, tuple)):
+            return any(map(reads_refined, dataset))
+        if not isinstance(dataset, dict):
+            return False
+        own = dataset.get("refined") and dataset.get("store") == store and dataset.get("pairs", "default") == "default"
+        return bool(own) or any(map(reads_refined, dataset.values()))
+
+    used = {TABLE_OF["refine"]} if reads_refined(cfg.train_dataloader.dataset) else set()
+    if cfg.model.get("store") == store and "tokenizer" not in cfg.model.get("data_preprocessor", {}):
+        used.add(TABLE_OF["tokenizer_settings"])
+    return used
 
 
 def synthesize(
@@ -145,6 +203,7 @@ def synthesize(
                 + "\n  ".join(stale)
                 + "\nGive synthesis.store (and whatever reads it) another folder, or delete this one to make it anew."
             )
+        _refuse_stale_tables(cfg, TABLE_OF.values())
         return {}
     require_inputs(cfg, "synthesis")
     options = {**cfg.synthesis, **({} if limit is None else {"limit": limit})}
@@ -328,7 +387,8 @@ def train(cfg: Config) -> dict[str, float]:
         MissingInputsError: if a store is missing, with the command that makes it,
             or if TensorBoard is asked for and not installed.
         StoreError: if ``auto_synthesize`` finds a store that was made with other settings, or would make
-            one that is not trained on (``synthesis.limit``).
+            one that is not trained on (``synthesis.limit``); if the refined features or the tokenizer that
+            are used were made with other settings.
     """
     if cfg.get("auto_synthesize"):
         unread = unread_store(cfg)
@@ -337,6 +397,8 @@ def train(cfg: Config) -> dict[str, float]:
         synthesize(cfg, missing_only=True)
         encode_images(cfg, missing_only=True)
     require_inputs(cfg, "train")
+    if used := _used_tables(cfg):
+        _refuse_stale_tables(cfg, used)
     _switch_tensorboard_on(cfg)
     runner = Runner.from_cfg(cfg)
     runner.train()

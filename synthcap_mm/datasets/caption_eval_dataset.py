@@ -30,7 +30,7 @@ class CaptionEvalDataset(Dataset):
             how many are missing. Default ``False``: refuse, since a score over fewer
             photos is another score. Of ``photos``, a damaged one is refused when it is
             met; to count them beforehand, ``True`` decodes all of them once more.
-        verify: see :meth:`Store.open`. Default ``'size'``.
+        verify: see :meth:`Store.open`. Default ``'used'``.
         photos: config of a photo source, e.g. ``dict(type='CocoPhotos', ann_file=...,
             image_root=...)`` (a captions json, read with pycocotools), ``PhotoFolder`` or any
             other with ``keys``, ``load`` and ``references`` (and ``domain``, where metrics are wanted by
@@ -47,7 +47,7 @@ class CaptionEvalDataset(Dataset):
         self,
         store: str | None = None,
         allow_missing: bool = False,
-        verify: str = "size",
+        verify: str = "used",
         photos: dict[str, Any] | None = None,
     ) -> None:
         if (store is None) == (photos is None):

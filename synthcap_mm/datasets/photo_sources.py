@@ -26,6 +26,7 @@ from synthcap_mm.datasets.caption_formats import (
 from synthcap_mm.datasets.sources import CaptionFile
 from synthcap_mm.registry import DATASETS
 from synthcap_mm.requirements import require
+from synthcap_mm.stores.shards import file_sha256
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -113,6 +114,24 @@ class PhotoSource:
             row = [key, self.path(index).stat().st_size, self.references(index)]
             row += [self._domains[key]] if key in self._domains else []
             digest.update(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+        return digest.hexdigest()
+
+    def listing_sha256(self) -> str:
+        """Hash of keys and references, in order: of which photos these are, whatever is in their files."""
+        digest = hashlib.sha256()
+        for index, key in enumerate(self.keys):
+            digest.update(json.dumps([key, self.references(index)], ensure_ascii=False).encode() + b"\n")
+        return digest.hexdigest()
+
+    def files_sha256(self, rows: Iterable[int]) -> str:
+        """Hash of the files of some photos, byte by byte.
+
+        Args:
+            rows: their indices.
+        """
+        digest = hashlib.sha256()
+        for index in rows:
+            digest.update(file_sha256(self.path(index)).encode())
         return digest.hexdigest()
 
     def describe(self) -> str:

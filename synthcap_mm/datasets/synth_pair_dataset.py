@@ -45,7 +45,7 @@ class SynthPairDataset(Dataset):
             ``'random'`` (a function of seed, epoch and sample) or ``'best'`` (highest
             cosine with the caption). Default ``'first'``; with ``pairs=None`` nothing else.
         seed: for ``'random'``. Default 0.
-        verify: see :meth:`Store.open`. Default ``'size'``.
+        verify: see :meth:`Store.open`. Default ``'used'``.
 
     Raises:
         StoreMissingError: if there is no store; the message has the command.
@@ -63,7 +63,7 @@ class SynthPairDataset(Dataset):
         refined: bool = False,
         image_choice: str = "first",
         seed: int = 0,
-        verify: str = "size",
+        verify: str = "used",
     ) -> None:
         if image_choice not in ("first", "random", "best"):
             raise ValueError(f"image_choice is 'first', 'random' or 'best', not {image_choice!r}")

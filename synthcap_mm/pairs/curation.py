@@ -31,6 +31,7 @@ from synthcap_mm.pairs.curation_steps import DECIMALS, Pairs, Reassign, at_least
 from synthcap_mm.pairs.factory import only_job
 from synthcap_mm.pairs.neighbours import UnitRows, make_search, row_cosines
 from synthcap_mm.pairs.progress import meet
+from synthcap_mm.pairs.refining import BANK_SIZE, check_refine, refine_options
 from synthcap_mm.registry import MODELS
 from synthcap_mm.stores import Store, StoreError
 from synthcap_mm.stores.additions import (
@@ -109,6 +110,8 @@ class Curation:
             at_least_one(setting, value)
         if device is None:
             device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else "cpu"
+        if refine not in (None, True, False):
+            check_refine(refine, "curation.refine")
         self.path, self.name, self.source = Path(store), name, source
         self.sentence_encoder_cfg, self.refine_cfg = sentence_encoder, refine or None
         self.recall, self.part_size, self.text_batch = recall, part_size, text_batch
@@ -455,7 +458,7 @@ class Curation:
         """Optimised features of the table's pairs, against negatives from its training pairs."""
         from synthcap_mm.models.necks.pseudo_feature_optimizer import refine
 
-        options = {k: v for k, v in self.refine_cfg.items() if k != "bank_size"}
+        options = refine_options(self.refine_cfg)
         texts, images = UnitRows(self.store.captions), UnitRows(self.store.images)
 
         def load(captions: np.ndarray, image: np.ndarray) -> list[torch.Tensor]:
@@ -467,7 +470,7 @@ class Curation:
             return [t.to(self.device) for t in features]
 
         rng = np.random.default_rng(int(self.store.manifest["seed"]))
-        chosen = np.sort(rng.permutation(len(pairs))[: self.refine_cfg.get("bank_size", 4096)])
+        chosen = np.sort(rng.permutation(len(pairs))[: self.refine_cfg.get("bank_size", BANK_SIZE)])
         bank = dict(
             zip(
                 ("negative_image", "negative_text", "negative_groups"),

@@ -25,6 +25,7 @@ from synthcap_mm.pairs.image_reader import ImageReader
 from synthcap_mm.pairs.image_shards import ImageRow, ImageShards, free_memory, halved, is_out_of_memory
 from synthcap_mm.pairs.plan import Plan, Stage
 from synthcap_mm.pairs.progress import Progress, meet, telling_of_failure
+from synthcap_mm.pairs.refining import BANK_SIZE, check_refine, refined
 from synthcap_mm.registry import DATASETS, MODELS
 from synthcap_mm.stores import OtherSettingsError, Store, StoreError, StoreLock, StoreWriter, write_atomically
 from synthcap_mm.stores.schema import captions_table, images_table, pairs_table, refined_table
@@ -38,6 +39,9 @@ from synthcap_mm.version import __version__
 
 #: The stages that can be run alone, in their order.
 STAGES = ("text", "images", "tags", "refine")
+REFINED = "refined/default"
+#: Settings on which one table (or the tokenizer) depends and nothing else: they may change, and it is made anew.
+TABLE_OF = {"refine": REFINED, "tokenizer_settings": "tokenizer"}
 #: Keys of flagged images that the summary names.
 _NAMED = 10
 
@@ -126,6 +130,16 @@ class _Job:
         """Stands in the record of a shard whose images this job's tag provider has seen."""
         return settings_digest(self.header["tag_provider"])
 
+    @property
+    def refined_by(self) -> str | None:
+        """Stands in the record of a shard of refined features that was made with this job's settings."""
+        return settings_digest(self.refine)
+
+    @property
+    def tokenizer_by(self) -> str | None:
+        """Stands in the manifest's entry of a tokenizer that was made with this job's settings."""
+        return settings_digest(self.header["tokenizer_settings"])
+
 
 class PairFactory:
     """Makes the store of pairs that a config's ``synthesis`` describes.
@@ -140,9 +154,11 @@ class PairFactory:
         tag_provider: config of a tag provider, or ``None``. Default ``None``.
         refine: settings of :func:`~synthcap_mm.models.necks.pseudo_feature_optimizer.refine`,
             with ``bank_size`` the number of fixed negatives (default 4096,
-            assumed); ``None``: no refined features. Default ``None``.
+            assumed); ``None``: no refined features. Of a store that was made with other
+            settings only the refined table is made anew. Default ``None``.
         tokenizer: arguments of :func:`~synthcap_mm.tokenization.make_tokenizer`, or
-            ``None``. Default ``dict(kind='train')``.
+            ``None``; of a store that was made with others only the tokenizer is made anew.
+            Default ``dict(kind='train')``.
         holdout: share of the captions' groups held out for selection. Default 0.02.
         seed: base seed. Default 0.
         shard_size: captions (or photos of a pool) in a shard. Default 1024.
@@ -191,6 +207,7 @@ class PairFactory:
                 raise ValueError(f"synthesis.{name} must be at least 1, got {value}")
         if not isinstance(keep_images, bool) and keep_images not in IMAGE_FORMATS:
             raise ValueError(f"synthesis.keep_images is True, False, 'png' or 'jpg', got {keep_images!r}")
+        check_refine(refine)
         self.store = Path(store_path(store, limit))
         self.source = DATASETS.build(captions)
         self.encoder_cfg, self.generator_cfg, self.tag_provider_cfg = encoder, generator, tag_provider
@@ -236,6 +253,12 @@ class PairFactory:
             records = self._survey(job, writer)
             plan = self._plan(job, records, only)
             print_log(plan.describe(), logger="current")
+            if writer.replaced:
+                print_log(
+                    f"the store {self.store} was made with other settings; what depends on them is made anew, the rest "
+                    "stays:\n  " + "\n  ".join(writer.replaced),
+                    logger="current",
+                )
             if writer.changed_versions and any(s.missing for s in plan.stages):
                 print_log(
                     f"shards of {self.store} were made with other versions, and those made now may differ from them by "
@@ -294,6 +317,12 @@ class PairFactory:
         heldout = held_out(groups, self.holdout, self.seed)
         encoder = build_encoder(self.encoder_cfg, self.device)
         generator = None if self.generator_cfg is None else MODELS.build(self.generator_cfg)
+        k = getattr(generator, "k", None) if getattr(generator, "retrieves", False) else None
+        if k is not None and k != self.images_per_caption:
+            raise ValueError(
+                f"synthesis.generator.k={k} is another number of images for each caption than synthesis."
+                f"images_per_caption={self.images_per_caption}: set images_per_caption={k} and leave k out"
+            )
         if generator is not None and hasattr(generator, "to"):
             generator = generator.to(self.device)
         tagger = build_tag_provider(self.tag_provider_cfg, self.device) if generator is not None else None
@@ -339,9 +368,8 @@ class PairFactory:
         versions = versions_for_all(self.device)
         finds_later = job.image_format is not None or job.pool is not None
         try:
-            writer = StoreWriter(
-                self.store, job.header, versions, replaces=("tag_provider",) if only == "tags" and finds_later else ()
-            )
+            replaces = (*TABLE_OF, *(["tag_provider"] if only == "tags" and finds_later else []))
+            writer = StoreWriter(self.store, job.header, versions, replaces)
         except OtherSettingsError as error:
             hint = ""
             if "captions" in error.fields:
@@ -353,7 +381,26 @@ class PairFactory:
             # Stores of the first landing: tags came in the same pass, and shards did not say so.
             seen_by = settings_digest(writer.previous.get("tag_provider"))
             writer.set_default("images", tags=seen_by)
+            if not any(line.startswith("tag_provider") for line in writer.replaced):
+                # The same provider, of which less was recorded then.
+                writer.reword("images", "tags", seen_by, job.tags)
+            # Nor did they say with which settings a table was made that does not outlive a change of them.
+            writer.set_default(REFINED, settings=settings_digest(writer.previous.get("refine")))
+            if entry := writer.header.get("tokenizer"):
+                made_with = settings_digest(writer.previous.get("tokenizer_settings"))
+                writer.header["tokenizer"] = {**entry, "settings": entry.get("settings", made_with)}
+            if job.refine is None:
+                writer.drop(REFINED)
+            if self.tokenizer_cfg is None:
+                writer.header.pop("tokenizer", None)
         return writer
+
+    def _record(
+        self, job: _Job, writer: StoreWriter, table: str, index: int, full: bool = True
+    ) -> dict[str, Any] | None:
+        """As :meth:`StoreWriter.record`, and ``None`` for a shard of other settings."""
+        record = writer.record(table, index, full)
+        return None if table == REFINED and record and record.get("settings") != job.refined_by else record
 
     def _tables(self, job: _Job) -> dict[str, int]:
         """The tables of a whole store, and their numbers of shards."""
@@ -364,14 +411,14 @@ class PairFactory:
                 tables[IMAGES_TAR] = len(job.image_spans)
             tables["pairs/default"] = len(job.spans)
         if job.refine is not None:
-            tables["refined/default"] = len(job.spans)
+            tables[REFINED] = len(job.spans)
         return tables
 
     def _survey(self, job: _Job, writer: StoreWriter) -> dict[str, list[dict[str, Any] | None]]:
         """Records of all shards, ``None`` for a missing or damaged one; each rank reads its share of the files."""
         tables = self._tables(job)
         names = [(table, i) for table, count in tables.items() for i in range(count)]
-        mine = [writer.record(table, i) for table, i in names[self.rank :: self.world]]
+        mine = [self._record(job, writer, table, i) for table, i in names[self.rank :: self.world]]
         meet()
         found: list[list[Any]] = all_gather_object(mine)
         records: dict[str, list[dict[str, Any] | None]] = {table: [] for table in tables}
@@ -430,7 +477,7 @@ class PairFactory:
             if retag or only == "tags":
                 add("tags", "images", job.image_spans, per_image, "images", retag)
         if job.refine is not None and only in (None, "refine"):
-            add("refine", "refined/default", job.spans, k, "pairs", absent["refined/default"]).row_bytes = 2.0 * dim
+            add("refine", REFINED, job.spans, k, "pairs", absent[REFINED]).row_bytes = 2.0 * dim
         return plan
 
     def _images_to_do(
@@ -478,7 +525,7 @@ class PairFactory:
             with self._stage(stage, totals) as (shards, bar):
                 for i in shards:
                     self._encode_text(job, writer, i, bar)
-            entry = self._tokenizer(job.captions, job.heldout, writer.header.get("tokenizer"))
+            entry = self._tokenizer(job, writer.header.get("tokenizer"))
         if stage := plan.stage("images"):
             with self._stage(stage, totals) as (shards, bar):
                 self._make_images(job, writer, shards, bar, tag=only is None or job.image_format is None)
@@ -500,9 +547,9 @@ class PairFactory:
                 bank = None
                 for i in shards:
                     if bank is None:
-                        size = job.refine.get("bank_size", 4096)
+                        size = job.refine.get("bank_size", BANK_SIZE)
                         bank = NegativeBank(writer, self._tables(job), job.captions, size, self.seed, self.device)
-                    self._refine(writer, bank, job.refine, i)
+                    self._refine(job, writer, bank, i)
                     bar.update(stage.sizes[i])
         meet()
         if self.rank == 0:
@@ -528,12 +575,12 @@ class PairFactory:
     def _finish(self, job: _Job, writer: StoreWriter, entry: dict[str, Any] | None, totals: Counter) -> None:
         """Write the manifest if the store is whole, and say what there is (on the main rank)."""
         tables = self._tables(job)
-        found = {t: [writer.record(t, i, full=False) for i in range(n)] for t, n in tables.items()}
+        found = {t: [self._record(job, writer, t, i, full=False) for i in range(n)] for t, n in tables.items()}
         left = [t for t, records in found.items() if any(r is None for r in records)]
         images = [r for r in found.get("images", []) if r is not None]
         if any(r.get("tags", job.tags) != job.tags for r in images):
             left.append("tags")
-        if self.tokenizer_cfg is not None and entry is None:
+        if self.tokenizer_cfg is not None and (entry is None or entry["settings"] != job.tokenizer_by):
             left.append("tokenizer")
         totals["captions"] = sum(r["rows"] for r in found["captions"] if r is not None)
         totals["images"] = sum(r["rows"] for r in images)
@@ -614,22 +661,21 @@ class PairFactory:
         writer.write("captions", shard, table, truncated=truncated, batch_size=self.text_batch)
         bar.update(len(part))
 
-    def _tokenizer(
-        self, captions: Sequence[Any], heldout: np.ndarray, known: dict[str, Any] | None
-    ) -> dict[str, Any] | None:
+    def _tokenizer(self, job: _Job, known: dict[str, Any] | None) -> dict[str, Any] | None:
         if self.tokenizer_cfg is None:
             return None
         path = self.store / "tokenizer.json"
-        # Without a record (a run that was stopped), or with another checksum, it is made again.
-        whole = known is not None and path.is_file() and file_sha256(path) == known["sha256"]
+        # Without a record (a run that was stopped), of other settings, or with another checksum, it is made again.
+        same = known is not None and known["settings"] == job.tokenizer_by
+        whole = same and path.is_file() and file_sha256(path) == known["sha256"]
         meet()
         if self.rank == 0 and not whole:
-            texts = [c.text for c, out in zip(captions, heldout) if not out]
+            texts = [c.text for c, out in zip(job.captions, job.heldout) if not out]
             tokenizer = make_tokenizer(captions=texts, **self.tokenizer_cfg)
             with write_atomically(path) as file:
                 file.write(tokenizer.to_str(pretty=False).encode())
         meet()
-        return {"file": path.name, "sha256": file_sha256(path)}
+        return {"file": path.name, "sha256": file_sha256(path), "settings": job.tokenizer_by}
 
     def _make_images(
         self, job: _Job, writer: StoreWriter, shards: Sequence[int], bar: Progress, tag: bool
@@ -720,37 +766,9 @@ class PairFactory:
         )
         writer.write("pairs/default", shard, table)
 
-    def _refine(self, writer: StoreWriter, bank: NegativeBank, settings: dict, shard: int) -> None:
-        feats, text, groups = bank.pairs(shard)
-        writer.write("refined/default", shard, refined_table(refined(feats, text, groups, bank, settings)))
-
-
-def refined(feats: torch.Tensor, text: torch.Tensor, groups: torch.Tensor, bank: Any, settings: dict) -> np.ndarray:
-    """Optimised features of pairs, 1024 at a time.
-
-    Args:
-        feats: image features ``(N, D)``.
-        text: features of their captions.
-        groups: their groups.
-        bank: the fixed negatives: ``text``, ``image``, ``groups``.
-        settings: ``synthesis.refine``.
-    """
-    from synthcap_mm.models.necks.pseudo_feature_optimizer import refine
-
-    options = {k: v for k, v in settings.items() if k != "bank_size"}
-    done = [
-        refine(
-            feats[a : a + 1024],
-            text[a : a + 1024],
-            groups[a : a + 1024],
-            negative_text=bank.text,
-            negative_image=bank.image,
-            negative_groups=bank.groups,
-            **options,
-        )
-        for a in range(0, len(feats), 1024)
-    ]
-    return torch.cat(done).float().cpu().numpy()
+    def _refine(self, job: _Job, writer: StoreWriter, bank: NegativeBank, shard: int) -> None:
+        table = refined_table(refined(*bank.pairs(shard), bank, job.refine))
+        writer.write(REFINED, shard, table, settings=job.refined_by)
 
 
 def shard_spans(count: int, shard_size: int) -> list[range]:

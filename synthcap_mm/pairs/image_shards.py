@@ -129,9 +129,8 @@ class _Shards:
         table = images_table(self._keys, np.concatenate(self._features), self._tags, self._flags)
         kinds = Counter(flag for flags in self._flags for flag in flags)
         flagged = sum(map(bool, self._flags))
-        self._maker.writer.write(
-            "images", shard, table, flagged=flagged, flags=dict(sorted(kinds.items())), **self._info
-        )
+        info = {**self._info, **self._maker.info_of(shard)}
+        self._maker.writer.write("images", shard, table, flagged=flagged, flags=dict(sorted(kinds.items())), **info)
         self.done.add(shard)
         self._start()
 
@@ -154,7 +153,8 @@ class ImageShards:
             one batch size, which its record tells.
         image_format: keep the pictures in this format. Default ``None``: drop them.
         device: where the reader computes. Default: the CPU.
-        **info: for the shards' records.
+        info_of: what the record of a shard says besides, by the shard's number. Default: nothing.
+        **info: for the records of all shards.
     """
 
     def __init__(
@@ -165,10 +165,12 @@ class ImageShards:
         batch_size: int,
         image_format: str | None = None,
         device: torch.device | None = None,
+        info_of: Callable[[int], dict[str, Any]] = lambda shard: {},
         **info: Any,
     ) -> None:
         self.writer, self.reader, self.bar = writer, reader, bar
         self.batch_size, self.image_format, self.device, self.info = batch_size, image_format, device, info
+        self.info_of = info_of
 
     def make(
         self,

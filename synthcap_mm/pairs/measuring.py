@@ -15,6 +15,7 @@ from mmengine.dist import all_gather_object
 from synthcap_mm.pairs.image_shards import ImageShards
 from synthcap_mm.pairs.plan import Plan
 from synthcap_mm.pairs.progress import Progress
+from synthcap_mm.pairs.refining import refined
 from synthcap_mm.stores import StoreWriter
 from synthcap_mm.stores.schema import captions_table
 
@@ -51,7 +52,6 @@ def measure(factory: PairFactory, job: Any, plan: Plan, batches: int) -> None:
         plan: to be filled in.
         batches: batches of images, after one to warm up with.
     """
-    from synthcap_mm.pairs.factory import refined
 
     device = factory.device
     with tempfile.TemporaryDirectory(prefix="synthcap_dry_run_") as folder:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import datetime
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.dist import get_dist_info
+from mmengine.dist import all_gather_object, get_dist_info
+from mmengine.logging import print_log
 
 from synthcap_mm.pairs.factory import (
     build_encoder,
@@ -25,6 +27,7 @@ from synthcap_mm.pairs.progress import Progress, meet
 from synthcap_mm.registry import DATASETS
 from synthcap_mm.stores import StoreWriter
 from synthcap_mm.stores.schema import captions_table
+from synthcap_mm.stores.store import read_manifest
 from synthcap_mm.version import __version__
 
 
@@ -38,6 +41,10 @@ def encode_photos(
     device: str | torch.device | None = None,
 ) -> dict[str, int]:
     """Encode and tag real photos once, so that every evaluation costs decoding only.
+
+    Run again, it makes the shards anew that are missing or damaged, that have a photo that
+    could not be read, and those of whose files one has other bytes than when they were encoded
+    (each run reads all files for it; a source of another kind than files is compared as a whole).
 
     Args:
         store: folder of the store to make.
@@ -66,6 +73,21 @@ def encode_photos(
         return _encode(Path(store), source, backbone, tagger, shard_size, image_batch, device)
 
 
+def _digests(source: Any, spans: Sequence[range]) -> list[str]:
+    """What the photos' files of each shard hold; the ranks share out the reading."""
+    rank, world = get_dist_info()
+    mine = [source.files_sha256(span) for span in spans[rank::world]]
+    meet()
+    found = all_gather_object(mine)
+    return [found[i % world][i // world] for i in range(len(spans))]
+
+
+def _photos_of(store: Path) -> dict[str, Any] | None:
+    """What the manifest that is there says of its photos, if there is one."""
+    file = store / "manifest.json"
+    return read_manifest(file).get("photos") if file.is_file() else None
+
+
 def _encode(
     store: Path,
     source: Any,
@@ -76,11 +98,13 @@ def _encode(
     device: torch.device,
 ) -> dict[str, int]:
     rank, world = get_dist_info()
+    spans = shard_spans(len(source), shard_size)
+    has_files = hasattr(source, "files_sha256")
     header = {
         "kind": "photos",
         "embed_dim": backbone.embed_dim,
         "encoder": backbone.fingerprint(),
-        "photos": {"count": len(source), "sha256": source.sha256()},
+        "photos": {"count": len(source), "sha256": source.listing_sha256() if has_files else source.sha256()},
         "shard_size": shard_size,
         "tag_provider": None if tagger is None else tagger.provenance(),
     }
@@ -91,19 +115,40 @@ def _encode(
             domains.setdefault(domain, []).append(i)
     if domains:
         header["domains"] = domains
+    digests = _digests(source, spans) if has_files else [None] * len(spans)
+    # Stores of the first landing compared all photos by their sizes, and their shards did not say of what they were.
+    by_size = {"count": len(source), "sha256": source.sha256()}
+    known_by_size = has_files and _photos_of(store) == by_size
     meet()  # all have their models
-    writer = StoreWriter(store, header, versions_for_all(device))
+    writer = StoreWriter(store, header, versions_for_all(device), replaces=["photos"] if known_by_size else [])
+    if known_by_size:
+        for i, digest in enumerate(digests):
+            writer.set_default("images", i, photos_sha256=digest)
     meet()
     if rank == 0:
         writer.begin(datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"), __version__)
     meet()
-    spans = shard_spans(len(source), shard_size)
-    # A photo that could not be read may have been mended since: its shard is tried again.
     records = [writer.record("images", i) for i in range(len(spans))]
-    missing = [i for i, r in enumerate(records) if r is None or r["flagged"]]
+    changed = [i for i, r in enumerate(records) if r is not None and r.get("photos_sha256") != digests[i]]
+    if changed:
+        first = spans[changed[0]]
+        print_log(
+            f"{len(changed)} of {len(spans)} shards of {store} are of photos whose files have changed since, and are "
+            f"made anew, the first: {source.keys[first[0]]} … {source.keys[first[-1]]}",
+            logger="current",
+        )
+    # A photo that could not be read may have been mended since: its shard is tried again.
+    missing = [i for i, r in enumerate(records) if r is None or r["flagged"] or i in changed]
     meet()
     with Progress("photos", len(source), len(source) - sum(len(spans[i]) for i in missing), "photos") as bar:
-        maker = ImageShards(writer, ImageReader(backbone, tagger), bar, image_batch, device=device)
+        maker = ImageShards(
+            writer,
+            ImageReader(backbone, tagger),
+            bar,
+            image_batch,
+            device=device,
+            info_of=lambda shard: {"photos_sha256": digests[shard]} if has_files else {},
+        )
         maker.make(
             missing[rank::world],
             lambda shard: [ImageRow(source.keys[i], i) for i in spans[shard]],

@@ -38,6 +38,42 @@ def read_manifest(file: Path) -> dict[str, Any]:
     return manifest
 
 
+#: How much :meth:`Store.open` looks at.
+VERIFY = ("used", "size", "full")
+# Shards whose checksums were compared in this process, by what would tell that they were written since.
+_COMPARED: set[tuple[str, int, int, str]] = set()
+
+
+def _damage(path: Path, record: dict[str, Any]) -> str | None:
+    """What is wrong with a shard, its checksum compared once in a process; ``None`` if nothing."""
+    file = path / record["file"]
+    try:
+        stat = file.stat()
+    except FileNotFoundError:
+        return "is missing"
+    known = (str(file.resolve()), stat.st_mtime_ns, stat.st_size, record["sha256"])
+    if known in _COMPARED:
+        return None
+    problem = shard_problem(path, record, full=True)
+    if problem is None:
+        _COMPARED.add(known)
+    return problem
+
+
+def _bad_files(path: Path, problems: list[str]) -> StoreError:
+    """What is wrong with a store's files, and which command makes them anew."""
+    shown = "; ".join(problems[:5]) + ("; …" if len(problems) > 5 else "")
+    # another pairs table is not synthesize's to mend
+    curated = sum(bool(re.match(r"shard (pairs|refined)/(?!default/)", problem)) for problem in problems)
+    tools = ["tools/curate.py"] if curated else []
+    if curated < len(problems):
+        tools.insert(0, "tools/synthesize.py (or encode_images.py)")
+    return StoreError(
+        f"the store {path} has {len(problems)} bad file(s): {shown}. "
+        f"Running its {' and its '.join(tools)} command again makes just these anew."
+    )
+
+
 def check_schema(path: Path, manifest: dict[str, Any]) -> None:
     """Refuse a store of a newer version.
 
@@ -156,26 +192,30 @@ class Store:
         manifest: the content of ``manifest.json``.
     """
 
-    def __init__(self, path: str | os.PathLike, manifest: dict[str, Any]) -> None:
+    def __init__(self, path: str | os.PathLike, manifest: dict[str, Any], compare: bool = True) -> None:
         self.path = Path(path)
         self.manifest = manifest
+        self._compare = compare
 
     @classmethod
-    def open(cls, path: str | os.PathLike, verify: str = "size") -> Store:
+    def open(cls, path: str | os.PathLike, verify: str = "used") -> Store:
         """Open the store in the folder ``path``.
 
         Args:
             path: the store's folder.
-            verify: ``'size'`` compares the size of every shard with the manifest,
-                ``'full'`` its checksum too (reads everything once). Default ``'size'``.
+            verify: ``'used'`` compares the size of every shard with the manifest, and its
+                checksum when its table is first used in a process (0.8 s a GB on a core of a busy
+                2-core machine, read from memory; what is used is read anyhow, the kept pictures
+                excepted, which are not compared); ``'size'`` sizes only; ``'full'`` all
+                checksums at once. Default ``'used'``.
 
         Raises:
             StoreMissingError: if there is no store, or an unfinished one.
             StoreError: if a shard (or the tokenizer) is missing or damaged, or the
                 store was written by a newer version.
         """
-        if verify not in ("size", "full"):
-            raise ValueError(f"verify is 'size' or 'full', not {verify!r}")
+        if verify not in VERIFY:
+            raise ValueError(f"verify is one of {', '.join(map(repr, VERIFY))}, not {verify!r}")
         path = Path(path)
         file = path / "manifest.json"
         make = (
@@ -202,20 +242,12 @@ class Store:
             elif file_sha256(file) != tokenizer["sha256"]:
                 problems.append(f"{tokenizer['file']} is damaged (its checksum differs)")
         if problems:
-            shown = "; ".join(problems[:5]) + ("; …" if len(problems) > 5 else "")
-            # another pairs table is not synthesize's to mend
-            curated = sum(bool(re.match(r"shard (pairs|refined)/(?!default/)", problem)) for problem in problems)
-            tools = ["tools/curate.py"] if curated else []
-            if curated < len(problems):
-                tools.insert(0, "tools/synthesize.py (or encode_images.py)")
-            raise StoreError(
-                f"the store {path} has {len(problems)} bad file(s): {shown}. "
-                f"Running its {' and its '.join(tools)} command again makes just these anew."
-            )
-        return cls(path, manifest)
+            raise _bad_files(path, problems)
+        return cls(path, manifest, compare=verify == "used")
 
     def __reduce__(self) -> tuple:
-        return type(self), (self.path, self.manifest)
+        # What a worker process uses, its parent used before.
+        return type(self), (self.path, self.manifest, False)
 
     def __repr__(self) -> str:
         sizes = ", ".join(
@@ -232,7 +264,8 @@ class Store:
         """The table ``name``, mapped.
 
         Raises:
-            StoreError: if the store has no such table; the message lists those it has.
+            StoreError: if the store has no such table; the message lists those it has. If a shard of
+                it is damaged (unless ``verify='size'``).
         """
         cache = self.__dict__.setdefault("_tables", {})
         if name not in cache:
@@ -240,7 +273,12 @@ class Store:
                 raise StoreError(
                     f"the store {self.path} has no table {name!r}; it has {', '.join(sorted(self.manifest['tables']))}"
                 )
-            cache[name] = ShardedTable(self.path, name, self.manifest["tables"][name]["shards"])
+            records = self.manifest["tables"][name]["shards"]
+            if self._compare:
+                found = [(r["file"], _damage(self.path, r)) for r in records]
+                if any(problem for _, problem in found):
+                    raise _bad_files(self.path, [f"shard {file} {problem}" for file, problem in found if problem])
+            cache[name] = ShardedTable(self.path, name, records)
         return cache[name]
 
     @property

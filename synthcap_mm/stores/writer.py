@@ -39,6 +39,17 @@ _NOT_COMPARED = (
 )
 
 
+#: Settings that stores did not record at first, of components that they did: where they lack them, they are not judged.
+_RECORDED_LATER = frozenset({"config_sha256", "encoder_files"})
+
+
+def _as_recorded(old: Any, new: Any) -> Any:
+    """``new`` without what could not be in ``old`` yet."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        return {k: _as_recorded(old.get(k), v) for k, v in new.items() if k in old or k not in _RECORDED_LATER}
+    return new
+
+
 def _differences(old: Any, new: Any, path: str = "") -> list[str]:
     if isinstance(old, dict) and isinstance(new, dict):
         return [
@@ -59,11 +70,12 @@ class StoreWriter:
             not compared with the store's.
         versions: versions of the libraries that make the shards; recorded once for
             all shards that were made with them. Default ``None``: not recorded.
-        replaces: fields of the header that may differ from the store's: they are
-            about to be made anew (``--only tags``). Default: none.
+        replaces: fields of the header that may differ from the store's: what depends
+            on them is about to be made anew (refined features, tags of kept pictures). Default: none.
 
     Attributes:
         previous: the manifest that was there, or ``None``.
+        replaced: where fields of ``replaces`` do differ, one line each.
         changed_versions: what differs between ``versions`` and those that the store was last made with.
 
     Raises:
@@ -85,7 +97,9 @@ class StoreWriter:
         file = self.path / "manifest.json"
         self._known: dict[str, dict[str, Any]] = {}
         self._was_complete = False
+        self._dropped: set[str] = set()
         self.previous: dict[str, Any] | None = None
+        self.replaced: list[str] = []
         libraries: list[dict[str, str]] = []
         if file.is_file():
             self.previous = old = read_manifest(file)
@@ -100,18 +114,19 @@ class StoreWriter:
                 )
             compared = [
                 {k: without_versions(v) for k, v in manifest.items() if k not in _NOT_COMPARED}
-                for manifest in (old, self.header)
+                for manifest in (old, _as_recorded(old, self.header))
             ]
             fields = [k for k in sorted({*compared[0], *compared[1]}) if compared[0].get(k) != compared[1].get(k)]
             refused = [k for k in fields if k not in replaces]
+            lines = _differences(*({k: m.get(k) for k in refused or fields} for m in compared))
             if refused:
-                lines = _differences(*({k: m.get(k) for k in refused} for m in compared))
                 raise OtherSettingsError(
                     f"the store {self.path} was made with other settings, and is not reused silently:\n  "
                     + "\n  ".join(lines)
                     + "\nChoose another folder, or delete it to make it anew.",
                     refused,
                 )
+            self.replaced = lines
             for table in old["tables"].values():
                 for record in table["shards"]:
                     self._known[record["file"]] = record
@@ -130,11 +145,28 @@ class StoreWriter:
         if libraries:
             self.header["libraries"] = libraries
 
-    def set_default(self, table: str, **info: Any) -> None:
-        """Give the records of the manifest that was there fields that they lack (written by an older version)."""
+    def set_default(self, table: str, index: int | None = None, **info: Any) -> None:
+        """Give the records of the manifest that was there fields that they lack (written by an older version).
+
+        Args:
+            table: the table.
+            index: number of one shard. Default ``None``: all.
+            **info: the fields.
+        """
         for name, record in self._known.items():
-            if name.rsplit("/", 1)[0] == table:
+            if name.rsplit("/", 1)[0] == table and (index is None or name == shard_name(table, index)):
                 self._known[name] = {**record, **{k: v for k, v in info.items() if k not in record}}
+
+    def reword(self, table: str, field: str, old: Any, new: Any) -> None:
+        """Where a record of the manifest that was there says ``old`` in a field, it says ``new`` from now on."""
+        for name, record in self._known.items():
+            if name.rsplit("/", 1)[0] == table and record.get(field) == old:
+                self._known[name] = {**record, field: new}
+
+    def drop(self, table: str) -> None:
+        """Leave a table out of the manifest from now on; :meth:`finish` removes its files."""
+        self._known = {name: r for name, r in self._known.items() if name.rsplit("/", 1)[0] != table}
+        self._dropped.add(table)
 
     def begin(self, created: str, package_version: str) -> None:
         """Write a manifest that says 'not finished' (one rank calls it).
@@ -262,8 +294,8 @@ class StoreWriter:
         with explained(self.path, "manifest.json"):
             self._write(done, complete=True)
         # The manifest is the only record from here on. Temporary files are of runs that were killed.
-        for table in tables:
-            for pattern in ("*.json", ".*.tmp"):
+        for table in (*tables, *self._dropped):
+            for pattern in ("*.json", ".*.tmp", *(["*.arrow"] if table in self._dropped else [])):
                 for beside in (self.path / table).glob(pattern):
                     beside.unlink()
         return done

@@ -294,6 +294,17 @@ def test_a_store_of_photos_is_refused(tiny_stores):
             SynthPairDataset(tiny_stores[1], pairs=pairs)
 
 
+@pytest.mark.parametrize("table", ["captions", "images", "pairs/default", "refined/default"])
+def test_a_damaged_shard_of_the_right_size_is_not_trained_on(tiny_stores, tmp_path, table):
+    store = shutil.copytree(tiny_stores[0], tmp_path / "store")
+    path = store / table / "00001.arrow"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(StoreError, match=rf"{table}/00001\.arrow is damaged"):
+        SynthPairDataset(str(store), refined=True)
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 @pytest.mark.parametrize(
     "table, told", [("images", "image {} of"), ("captions", "caption {} of"), ("refined/default", "refined pair {} of")]

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from synthcap_mm.datasets.sources import Caption
 from synthcap_mm.pairs import PairFactory, encode_photos, has_store
@@ -17,7 +18,9 @@ from synthcap_mm.pairs.factory import held_out, seed_of
 from synthcap_mm.pairs.image_reader import image_flags
 from synthcap_mm.registry import DATASETS, MODELS
 from synthcap_mm.stores import Store, StoreError
-from synthcap_mm.stores.shards import file_sha256
+from synthcap_mm.stores.shards import file_sha256, portable
+from synthcap_mm.stores.versions import settings_digest
+from synthcap_mm.tokenization import make_tokenizer
 
 
 @DATASETS.register_module(force=True)
@@ -300,9 +303,6 @@ def test_the_tokenizer_has_not_seen_the_held_out(tiny_synthesis, monkeypatch):
         ({"shard_size": 8}, "shard_size"),
         ({"generator": {"type": "TinyPainter", "size": 8}}, "generator.size: the store has 16, the config asks for 8"),
         ({"tag_provider": {"type": "TinyTagger", "score": 0.5}}, "tag_provider.score"),
-        ({"refine": {"steps": 4, "lr": 0.01, "bank_size": 16}}, "refine.steps: the store has 3"),
-        ({"refine": None}, "refine"),
-        ({"tokenizer": {"kind": "train", "vocab_size": 400}}, "tokenizer_settings.vocab_size"),
         ({"captions": {"type": "TinyCaptions", "num": 39}}, "captions.count: the store has 40"),
         ({"captions": {"type": "TinyCaptions", "num": 40, "seed": 1}}, "captions.sha256"),
         ({"images_per_caption": 2}, "images_per_caption"),
@@ -407,7 +407,6 @@ def test_image_features_that_are_not_finite_are_flagged(tiny_synthesis, tiny, mo
     "colour, flags", [((0, 0, 0), ["black"]), ((3, 3, 3), ["black"]), ((90, 90, 90), ["uniform"]), (None, [])]
 )
 def test_image_flags(colour, flags, tiny):
-    from PIL import Image
 
     image = tiny.TinyPainter().generate(["a dog"], [0])[0] if colour is None else Image.new("RGB", (50, 30), colour)
     assert image_flags(image) == flags
@@ -437,6 +436,17 @@ def test_retrieved_pairs_point_at_the_pools_most_similar_photos(retrieving, tiny
     np.testing.assert_allclose(np.take_along_axis(similar, found, 1), best, atol=2e-3)
     np.testing.assert_allclose(store.pairs().numbers("score").reshape(40, 2), best, atol=2e-3)
     assert PairFactory(**retrieving).run()["shards_made"] == 0
+
+
+def test_another_number_of_images_in_the_generator_is_refused_and_the_same_is_not(retrieving, tiny):
+    retrieving["generator"]["k"] = 3
+    drawn = tiny.TinyPainter.drawn
+    with pytest.raises(ValueError, match="set images_per_caption=3 and leave k out"):
+        PairFactory(**retrieving).run()
+    assert tiny.TinyPainter.drawn == drawn and not Path(retrieving["store"], "manifest.json").exists()
+    retrieving["generator"]["k"] = 2
+    PairFactory(**retrieving).run()
+    assert len(Store.open(retrieving["store"]).pairs()) == 80
 
 
 def test_flagged_photos_of_the_pool_are_not_retrieved(retrieving):
@@ -549,6 +559,66 @@ def test_other_photos_are_refused(tmp_path):
         encode_photos(**photo_settings(tmp_path, num=11))
 
 
+@pytest.fixture()
+def photo_files(tmp_path, tiny):
+    """Settings of a store of twelve files, in shards of five."""
+    for i, picture in enumerate(tiny.TinyPainter().generate(["a red dog"] * 12, list(range(12)))):
+        picture.save(tmp_path / f"{i:02d}.png")
+    photos = {"type": "PhotoFolder", "root": str(tmp_path), "references": {"03.png": ["a dog"]}}
+    return {
+        "store": str(tmp_path / "photos"),
+        "photos": photos,
+        "encoder": {"type": "TinyEncoder"},
+        "tag_provider": {"type": "TinyTagger"},
+        "shard_size": 5,
+    }
+
+
+def test_a_photo_that_was_replaced_costs_its_shard_only(photo_files, tmp_path):
+    encode_photos(**photo_files)
+    before = files(photo_files["store"])
+    old = (tmp_path / "06.png").read_bytes()
+    (tmp_path / "06.png").write_bytes((tmp_path / "07.png").read_bytes())
+    assert encode_photos(**photo_files) == {"photos": 12, "shards_made": 1, "shards_reused": 2, "flagged": 0}
+    after = files(photo_files["store"])
+    assert {n for n in before if before[n] != after[n]} == {"images/00001.arrow"}
+    assert encode_photos(**photo_files)["shards_made"] == 0
+    (tmp_path / "06.png").write_bytes(old)
+    assert encode_photos(**photo_files)["shards_made"] == 1
+    assert files(photo_files["store"]) == before
+
+
+def test_a_photo_of_the_same_size_and_other_bytes_is_noticed(photo_files, tmp_path):
+    encode_photos(**photo_files)
+    content = bytearray((tmp_path / "11.png").read_bytes())
+    content[-1] ^= 1  # of the last chunk's checksum, which Pillow does not read
+    (tmp_path / "11.png").write_bytes(content)
+    assert encode_photos(**photo_files)["shards_made"] == 1
+
+
+def test_a_store_whose_photos_were_compared_by_size_is_taken_over(photo_files, tmp_path):
+    encode_photos(**photo_files)
+    file = Path(photo_files["store"], "manifest.json")
+    old = json.loads(file.read_text())
+    old["photos"]["sha256"] = DATASETS.build(photo_files["photos"]).sha256()
+    for record in old["tables"]["images"]["shards"]:
+        del record["photos_sha256"]
+    file.write_text(json.dumps(old))
+    assert encode_photos(**photo_files)["shards_made"] == 0
+    (tmp_path / "00.png").write_bytes((tmp_path / "07.png").read_bytes())
+    assert encode_photos(**photo_files)["shards_made"] == 1
+    (tmp_path / "11.png").unlink()
+    with pytest.raises(StoreError, match=r"photos\.count"):
+        encode_photos(**photo_files)
+
+
+def test_other_references_are_other_photos(photo_files):
+    encode_photos(**photo_files)
+    photo_files["photos"]["references"]["03.png"] = ["a cat"]
+    with pytest.raises(StoreError, match=r"photos\.sha256"):
+        encode_photos(**photo_files)
+
+
 # ---- a zero-shot tagger on the same encoder
 @MODELS.register_module(force=True)
 class FeatureTagger(torch.nn.Module):
@@ -588,12 +658,48 @@ def test_a_store_knows_no_path_of_this_machine(tiny_synthesis, tiny_stores, tmp_
     assert Path(tiny_synthesis["store"], "tokenizer.json").read_bytes() == Path(file).read_bytes()
 
 
-def test_a_tokenizer_file_with_other_content_makes_another_store(tiny_synthesis, tiny_stores, tmp_path):
+def test_a_tokenizer_file_with_other_content_is_taken_over(tiny_synthesis, tiny_stores, tmp_path):
     file = tmp_path / "words.json"
     file.write_bytes(Store.open(tiny_stores[0]).tokenizer_path.read_bytes())
     settings = {**tiny_synthesis, "tokenizer": {"kind": "file", "path": str(file)}}
     PairFactory(**settings).run()
     PairFactory(**settings).run()
-    file.write_bytes(file.read_bytes() + b"\n")
-    with pytest.raises(StoreError, match=r"tokenizer_settings\.path\.sha256"):
+    before = Store.open(settings["store"]).manifest
+    file.write_text(make_tokenizer("train", ["a dog", "two dogs"], vocab_size=262).to_str(pretty=False))
+    assert PairFactory(**settings).run()["shards_made"] == 0
+    after = Store.open(settings["store"]).manifest
+    assert after["tokenizer"]["sha256"] == file_sha256(file) != before["tokenizer"]["sha256"]
+    assert after["tables"] == before["tables"]
+
+
+class FiledTagger:
+    """A tag provider whose encoder is a local file."""
+
+    def __init__(self, file):
+        self.file = file
+
+    def detect(self, images):
+        return [[] for _ in images]
+
+    def provenance(self):
+        return {"type": "FiledTagger", "encoder": "clip.pt", "encoder_files": portable([self.file])}
+
+
+def test_tags_by_another_local_file_are_noticed_and_a_store_that_did_not_record_it_is_kept(
+    tiny_synthesis, tiny, tmp_path
+):
+    MODELS.register_module(name="FiledTagger", module=FiledTagger, force=True)
+    (tmp_path / "clip.pt").write_bytes(b"one")
+    settings = {**tiny_synthesis, "tag_provider": {"type": "FiledTagger", "file": str(tmp_path / "clip.pt")}}
+    PairFactory(**settings).run()
+    file = Path(settings["store"], "manifest.json")
+    manifest = json.loads(file.read_text())
+    del manifest["tag_provider"]["encoder_files"]
+    for record in manifest["tables"]["images"]["shards"]:
+        record["tags"] = settings_digest(manifest["tag_provider"])
+    file.write_text(json.dumps(manifest))
+    drawn = tiny.TinyPainter.drawn
+    assert PairFactory(**settings).run()["shards_made"] == 0 and tiny.TinyPainter.drawn == drawn
+    (tmp_path / "clip.pt").write_bytes(b"two")
+    with pytest.raises(StoreError, match=r"tag_provider\.encoder_files"):
         PairFactory(**settings).run()

@@ -13,6 +13,7 @@ import pytest
 
 from synthcap_mm.stores.shards import (
     file_sha256,
+    portable,
     shard_name,
     shard_problem,
     write_atomically,
@@ -134,3 +135,26 @@ def test_the_same_rows_give_the_same_bytes(tmp_path):
     a = write_shard(tmp_path / "a", "t", 0, TABLE)
     b = write_shard(tmp_path / "b", "t", 0, pa.concat_tables([TABLE.slice(0, 10), TABLE.slice(10)]))
     assert a == b
+
+
+def test_settings_know_files_and_folders_by_their_content(tmp_path):
+    folder = tmp_path / "model"
+    (folder / "deep").mkdir(parents=True)
+    (folder / "deep" / "weights").write_bytes(bytes(300_000))
+    settings = {"type": "T", "path": str(folder), "list": [str(folder / "deep" / "weights"), 3, None, "words"]}
+    before = portable(settings)
+    assert str(tmp_path) not in str(before) and before["path"]["folder"] == "model"
+    (folder / ".notes").write_text("hidden")
+    assert portable(settings) == before
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "model").symlink_to(folder)
+    assert portable({**settings, "path": str(tmp_path / "other" / "model")}) == before
+    with open(folder / "deep" / "weights", "r+b") as file:  # in its middle, of the same size
+        file.seek(150_000)
+        file.write(b"x")
+    after = portable(settings)
+    assert (
+        after["path"] != before["path"]
+        and after["list"][0] != before["list"][0]
+        and after["list"][1:] == [3, None, "words"]
+    )

@@ -4,11 +4,12 @@ import json
 import pickle
 import shutil
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from synthcap_mm.stores import Store, StoreError, StoreMissingError, StoreWriter
+from synthcap_mm.stores import Store, StoreError, StoreMissingError, StoreWriter, shards
 from synthcap_mm.stores.schema import captions_table
 from synthcap_mm.stores.store import ShardedTable
 
@@ -54,11 +55,30 @@ def test_a_truncated_shard_is_named(pairs):
         Store.open(pairs)
 
 
-def test_a_flipped_bit_is_found_by_the_full_check(pairs):
+def test_a_flipped_bit_is_found_when_its_table_is_used(pairs):
     flip(pairs / "captions" / "00000.arrow")
-    Store.open(pairs)
-    with pytest.raises(StoreError, match=r"captions/00000\.arrow is damaged \(its checksum"):
+    with pytest.raises(StoreError, match=r"captions/00000\.arrow is damaged \(its checksum.*tools/synthesize\.py"):
         Store.open(pairs, verify="full")
+    store = Store.open(pairs)
+    assert len(store.images) == 40  # another table
+    for _ in range(2):  # and it is not forgotten
+        with pytest.raises(StoreError, match=r"captions/00000\.arrow is damaged \(its checksum"):
+            store.caption_rows()
+    assert len(Store.open(pairs, verify="size").captions) == 40
+
+
+def test_checksums_are_compared_once_in_a_process_and_again_after_a_change(pairs, monkeypatch):
+    compared = []
+    original = shards.file_sha256
+    monkeypatch.setattr(shards, "file_sha256", lambda path: compared.append(Path(path).name) or original(path))
+    for _ in range(2):
+        assert len(Store.open(pairs).images) == 40
+    assert compared == ["00000.arrow", "00001.arrow", "00002.arrow"]
+    assert len(pickle.loads(pickle.dumps(Store.open(pairs))).captions) == 40  # nor again in a worker
+    assert len(compared) == 3
+    flip(pairs / "images" / "00001.arrow")
+    with pytest.raises(StoreError, match=r"images/00001\.arrow"):
+        Store.open(pairs).flagged()
 
 
 @pytest.mark.parametrize("damage", ["flip", "delete"])

@@ -145,7 +145,8 @@ def test_a_test_without_the_photos_has_its_figures(trained):
     [
         ("synthesis.seed=7", "seed: the store has 0, the config asks for 7"),
         ("synthesis.generator.drop=0.5", "generator.drop: the store has 0.1, the config asks for 0.5"),
-        ("synthesis.refine.steps=3", "refine: "),
+        ("synthesis.refine.steps=3", "refined/default: refine: "),
+        ("synthesis.tokenizer.vocab_size=300", "tokenizer: tokenizer: "),
         ("synthesis.keep_images=True", "keep_images: the store has None, the config asks for 'png'"),
         ("synthesis.captions.num=90", "captions: the store has 80, the config asks for 90"),
     ],
@@ -153,8 +154,10 @@ def test_a_test_without_the_photos_has_its_figures(trained):
 def test_a_stale_store_is_not_trained_on(trained, change, said_of_it):
     folder, _ = trained
     said = tool(folder, "train", "synthcap_mini.py", "--work-dir", "stale", "--cfg-options", *SMALL, change, ok=False)
-    assert said_of_it in said and "not trained on silently" in said and "Traceback" not in said
-    assert "Epoch(train)" not in said
+    assert said_of_it in said and "not trained on silently" in said
+    assert "Epoch(train)" not in said and "Traceback" not in said
+    # What can be made anew by itself is told with the command.
+    assert ("tools/synthesize.py" in said) == (said_of_it.startswith(("refined/default", "tokenizer")))
 
 
 def test_tensorboard_is_a_switch(trained):

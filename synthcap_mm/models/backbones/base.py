@@ -72,11 +72,14 @@ class BaseBackbone(nn.Module, metaclass=_FrozenMeta):
         embed_dim (int): D, the width of the features.
         logit_scale (float): 1 / temperature that the encoder was trained with
             (CLIP: 100), for information.
+        local_files (tuple[str, ...]): files and folders of this machine that the encoder was made
+            from; what is made with it is compared by their content. Defaults to none.
     """
 
     name: str
     embed_dim: int
     logit_scale: float
+    local_files: tuple[str, ...] = ()
 
     def __init__(self) -> None:
         super().__init__()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
 import inspect
 import logging
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ from mmengine.logging import print_log
 from synthcap_mm.models.generators.base import BaseGenerator, check_seeds
 from synthcap_mm.registry import MODELS
 from synthcap_mm.requirements import require
+from synthcap_mm.stores.shards import folder_sha256
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -260,7 +260,7 @@ class DiffusersGenerator(BaseGenerator):
     def _identity(self) -> dict[str, str | None]:
         """Which weights these are, without reading gigabytes."""
         if Path(self.model).is_dir():
-            return {"files_sha256": _folder_sha256(Path(self.model))}
+            return {"files_sha256": folder_sha256(self.model)}
         from huggingface_hub import try_to_load_from_cache
 
         found = try_to_load_from_cache(self.model, "model_index.json", revision=self.revision)
@@ -397,22 +397,6 @@ class DiffusersGenerator(BaseGenerator):
         for name in sorted(set(passed) - accepted):
             self._say_once(f"{type(self.pipe).__name__} takes no {name}; it is left out")
         return {name: value for name, value in passed.items() if name in accepted}
-
-
-def _folder_sha256(folder: Path, sample: int = 1 << 16) -> str:
-    """Names, sizes, and the beginning, middle and end of all files: weights of another training differ there too."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
-        relative = path.relative_to(folder)
-        if not path.is_file() or any(part.startswith(".") for part in relative.parts):  # hf download keeps notes there
-            continue
-        size = path.stat().st_size
-        digest.update(f"{relative.as_posix()}\t{size}\n".encode())
-        with open(path, "rb") as file:
-            for start in sorted({0, max(0, (size - sample) // 2), max(0, size - sample)}):
-                file.seek(start)
-                digest.update(file.read(sample))
-    return digest.hexdigest()
 
 
 def _parameters(function: Callable) -> set[str]:

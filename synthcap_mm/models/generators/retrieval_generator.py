@@ -23,7 +23,9 @@ class RetrievalGenerator(BaseRetriever):
     Args:
         pool (dict): config of the source of photos, of the DATASETS registry, e.g.
             ``dict(type='PhotoFolder', root='photos/')``. Kept as it is, in ``self.pool``.
-        k (int): images for each caption. Defaults to 1 (assumed: as one drawing a caption).
+        k (int, optional): images for each caption where :meth:`retrieve` is not told. Who makes a
+            store tells it (``synthesis.images_per_caption``), and refuses another number here.
+            Defaults to None: 1 (assumed: as one drawing a caption).
         block (int): rows of the pool scored at a time. Defaults to 8192.
 
     Raises:
@@ -31,12 +33,12 @@ class RetrievalGenerator(BaseRetriever):
         TypeError: if ``pool`` is not a config.
     """
 
-    def __init__(self, pool: dict, k: int = 1, block: int = 8192) -> None:
+    def __init__(self, pool: dict, k: int | None = None, block: int = 8192) -> None:
         if not isinstance(pool, dict) or "type" not in pool:
             raise TypeError(
                 f"pool={pool!r}; it must be the config of a photo source: dict(type='PhotoFolder', root=...)"
             )
-        if k < 1 or block < 1:
+        if (k is not None and k < 1) or block < 1:
             raise ValueError(f"k={k} and block={block} must both be 1 or more")
         self.pool = pool
         self.k = k
@@ -56,8 +58,8 @@ class RetrievalGenerator(BaseRetriever):
         """
         if len(features.shape) != 2:
             raise ValueError(f"the pool's features must be (N, D); got {tuple(features.shape)}")
-        if features.shape[0] < self.k:
-            raise ValueError(f"the pool has {features.shape[0]} images, but each caption asks for k={self.k}")
+        if features.shape[0] < (self.k or 1):
+            raise ValueError(f"the pool has {features.shape[0]} images, but each caption asks for k={self.k or 1}")
         self._features = features
 
     def retrieve(
@@ -86,13 +88,13 @@ class RetrievalGenerator(BaseRetriever):
         check_seeds(captions, seeds)
         if len(text_feats) != len(captions):
             raise ValueError(f"{len(captions)} captions, but features of {len(text_feats)}")
-        scores, rows = blockwise_topk(text_feats.to(self._device), self._features, k or self.k, self.block)
+        scores, rows = blockwise_topk(text_feats.to(self._device), self._features, k or self.k or 1, self.block)
         return rows.cpu(), scores.cpu()
 
     def provenance(self) -> dict[str, Any]:
         """The source's type, the number of its images and ``k``; the images themselves are in the store."""
         count = None if self._features is None else int(self._features.shape[0])
-        return {**super().provenance(), "pool_type": str(self.pool["type"]), "pool_size": count, "k": self.k}
+        return {**super().provenance(), "pool_type": str(self.pool["type"]), "pool_size": count, "k": self.k or 1}
 
     def to(self, device: str | torch.device) -> RetrievalGenerator:
         """Names the device that searches; the pool's blocks go there one by one."""

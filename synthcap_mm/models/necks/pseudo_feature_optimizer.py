@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -20,15 +21,31 @@ _NEGATIVES = ("all_ranks", "rank")
 _SAME_CAPTION = 1 - 1e-5
 
 
-def _check_settings(temperature: float, steps: int, lr: float, pull: float, target_cosine: float | None) -> None:
-    for option, value, right, wanted in (
-        ("temperature", temperature, temperature > 0, "positive"),
-        ("steps", steps, steps >= 0, "0 or more"),
-        ("lr", lr, lr > 0, "positive"),
-        ("pull", pull, pull >= 0, "0 or more"),
-        ("target_cosine", target_cosine, target_cosine is None or -1 < target_cosine <= 1, "None or in (-1, 1]"),
+def check_settings(
+    temperature: float = 0.01, steps: int = 10, lr: float = 1e-3, pull: float = 1.0, target_cosine: float | None = None
+) -> None:
+    """Refuse settings of :func:`refine` that it cannot work with.
+
+    Args:
+        temperature: see :func:`refine`, as the others. Defaults to its own.
+        steps: gradient steps.
+        lr: their width.
+        pull: weight of the pull to the start.
+        target_cosine: the level.
+
+    Raises:
+        ValueError: for a value of another kind or out of range; the option is named.
+    """
+    for option, value, kind, right, wanted in (
+        ("temperature", temperature, (int, float), lambda v: v > 0, "a positive number"),
+        ("steps", steps, int, lambda v: v >= 0, "a whole number, 0 or more"),
+        ("lr", lr, (int, float), lambda v: v > 0, "a positive number"),
+        ("pull", pull, (int, float), lambda v: v >= 0, "a number, 0 or more"),
+        ("target_cosine", target_cosine, (int, float), lambda v: -1 < v <= 1, "None, or a number in (-1, 1]"),
     ):
-        if not right:
+        if value is None and option == "target_cosine":
+            continue
+        if isinstance(value, bool) or not isinstance(value, kind) or not math.isfinite(value) or not right(value):
             raise ValueError(f"pseudo feature refinement: '{option}' must be {wanted}, got {value!r}.")
 
 
@@ -140,7 +157,7 @@ def refine(
         ValueError: if shapes do not fit, features are not finite, a setting is out
             of range, or only one half of a bank is given.
     """
-    _check_settings(temperature, steps, lr, pull, target_cosine)
+    check_settings(temperature, steps, lr, pull, target_cosine)
     if feats.dim() != 2 or feats.shape != text_feats.shape:
         raise ValueError(
             f"refine: feats and text_feats must both be (B, D), got {tuple(feats.shape)} and {tuple(text_feats.shape)}."
@@ -284,7 +301,7 @@ class PseudoFeatureOptimizer(BaseNeck):
             raise ValueError(f"PseudoFeatureOptimizer: unknown 'mode' {mode!r}; choose from {list(_MODES)}.")
         if negatives not in _NEGATIVES:
             raise ValueError(f"PseudoFeatureOptimizer: unknown 'negatives' {negatives!r}; choose {list(_NEGATIVES)}.")
-        _check_settings(temperature, steps, lr, pull, target_cosine)
+        check_settings(temperature, steps, lr, pull, target_cosine)
         if mode == "per_sample" and "predict" in self.phases:
             raise ValueError(
                 "PseudoFeatureOptimizer: mode='per_sample' needs the caption and cannot act in phase 'predict'; use "

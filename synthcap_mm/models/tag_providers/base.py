@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 from abc import ABC, abstractmethod
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -67,12 +65,3 @@ class BaseTagProvider(ABC):
     def to(self, device: str | torch.device) -> BaseTagProvider:
         """Moves the provider's model; the base class has none."""
         return self
-
-
-def file_sha256(path: str | Path) -> str:
-    """SHA-256 of a file's content, in hexadecimal."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()

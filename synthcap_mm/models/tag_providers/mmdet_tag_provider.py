@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import json
 import pickle
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -14,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from synthcap_mm.models.tag_providers.base import BaseTagProvider, file_sha256
+from synthcap_mm.models.tag_providers.base import BaseTagProvider
 from synthcap_mm.registry import MODELS
 from synthcap_mm.requirements import require
+from synthcap_mm.stores.additions import fingerprint_of
+from synthcap_mm.stores.shards import file_sha256
 from synthcap_mm.structures import Tag
 
 if TYPE_CHECKING:
@@ -77,6 +80,7 @@ class MMDetTagProvider(BaseTagProvider):
             from mmengine.config import Config
 
             cfg = Config.fromfile(path)
+            of_a_file = {"config_sha256": _config_sha256(cfg)} if Path(config).is_file() else {}
             self._model = _build_detector(cfg, self._config_name)
             meta = _load_weights(self._model, weights, self._config_name)
             self._pipeline = _array_pipeline(cfg)
@@ -84,6 +88,7 @@ class MMDetTagProvider(BaseTagProvider):
         self._model.to(device).eval()
         self._provenance = {
             "config": self._config_name,
+            **of_a_file,
             "checkpoint": weights.name,
             "checkpoint_sha256": file_sha256(weights),
             "mmdet": mmdet.__version__,
@@ -137,7 +142,11 @@ class MMDetTagProvider(BaseTagProvider):
         return self.keep(tags)
 
     def provenance(self) -> dict[str, Any]:
-        """Config name, checkpoint (name and hash), mmdet's version and thresholds."""
+        """Config name, checkpoint (name and hash), mmdet's version and thresholds.
+
+        Of a config that is a file here, a hash too: of the model and the test pipeline, with what its bases
+        bring. Those that mmdet ships are known by name and version.
+        """
         return {**super().provenance(), **self._provenance}
 
     def to(self, device: str | torch.device) -> MMDetTagProvider:
@@ -210,6 +219,15 @@ def find_config(config: str) -> tuple[Path, str]:
         f"did you mean {' or '.join(repr(known) for known in near)}?" if near else "none of mmdet's has a similar name."
     )
     raise FileNotFoundError(f"{config!r} is neither a file nor a config that mmdet ships; {hint}")
+
+
+def _config_sha256(cfg: Config) -> str:
+    """Hash of what in a detector's config decides its detections."""
+    dataset = cfg.get("test_dataloader", {}).get("dataset", {})
+    while "dataset" in dataset:
+        dataset = dataset["dataset"]
+    decisive = [cfg.get("model"), dataset.get("pipeline"), dataset.get("metainfo")]  # not where the data lie
+    return fingerprint_of(json.loads(json.dumps(decisive, default=str)))
 
 
 def _local_checkpoint(checkpoint: str) -> Path:

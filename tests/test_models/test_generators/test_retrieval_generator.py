@@ -36,6 +36,7 @@ def test_memory_mapped_pool(tmp_path):
     generator.set_pool(np.load(tmp_path / "pool.npy", mmap_mode="r"))
     rows, scores = generator.retrieve(unit(30, 0)[[4, 17]], ["a", "b"], [0, 1])
     assert rows.tolist() == [[4], [17]] and scores.min() > 0.999
+    assert generator.provenance()["k"] == 1
 
 
 def test_is_a_retriever_from_a_config():

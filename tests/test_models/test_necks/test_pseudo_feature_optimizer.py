@@ -203,7 +203,7 @@ def test_neck_refuses_bad_options():
         PseudoFeatureOptimizer(phases=["train", "predict"])
     with pytest.raises(ValueError, match="unknown 'negatives' 'batch'"):
         PseudoFeatureOptimizer(negatives="batch")
-    with pytest.raises(ValueError, match="'lr' must be positive"):
+    with pytest.raises(ValueError, match="'lr' must be a positive number"):
         PseudoFeatureOptimizer(lr=0)
 
 

@@ -1,8 +1,6 @@
-import hashlib
-
 import pytest
 
-from synthcap_mm.models.tag_providers.base import BaseTagProvider, file_sha256
+from synthcap_mm.models.tag_providers.base import BaseTagProvider
 from synthcap_mm.structures import Tag
 
 
@@ -28,9 +26,3 @@ def test_bad_thresholds():
         Toy(min_score=1)
     with pytest.raises(TypeError, match="detect"):
         BaseTagProvider()
-
-
-def test_file_sha256(tmp_path):
-    content = bytes(range(256)) * 8000
-    (tmp_path / "f").write_bytes(content)
-    assert file_sha256(tmp_path / "f") == hashlib.sha256(content).hexdigest()

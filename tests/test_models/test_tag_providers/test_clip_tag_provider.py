@@ -139,6 +139,18 @@ def test_from_configs_and_provenance(tmp_path):
     assert other["vocabulary_sha256"] != told["vocabulary_sha256"]
 
 
+def test_an_encoder_of_local_files_is_known_by_their_content(tmp_path):
+    weights, told = tmp_path / "clip.pt", []
+    for content in (b"one", b"one", b"two"):
+        weights.write_bytes(content)
+        encoder = ColourEncoder()
+        encoder.local_files = (str(weights),)
+        told.append(CLIPTagProvider(encoder, ["red", "blue"]).provenance())
+    assert told[0] == told[1] != told[2] and str(tmp_path) not in json.dumps(told)
+    assert told[0]["encoder_files"][0]["file"] == "clip.pt"
+    assert "encoder_files" not in CLIPTagProvider(ColourEncoder(), ["red", "blue"]).provenance()
+
+
 def test_bad_input():
     with pytest.raises(ValueError, match=r"prompts=\['a photo'\]"):
         CLIPTagProvider(ColourEncoder(), ["a", "b"], prompts=["a photo"])

@@ -151,6 +151,18 @@ def test_provenance_has_no_path(tiny, tmp_path):
     assert str(Path(tiny["config"]).parent) not in json.dumps(told)
     assert told["type"] == "MMDetTagProvider" and told["config"] == "tiny.py" and told["checkpoint"] == "tiny.pth"
     assert len(told["checkpoint_sha256"]) == 64 and (told["max_tags"], told["min_score"]) == (20, 0.05)
+
+    # Settings that decide the tags count, also those of a base; comments and where the data lie do not.
+    def with_config(text):
+        (tmp_path / "tiny.py").write_text(text)
+        return MMDetTagProvider(str(tmp_path / "tiny.py"), tiny["checkpoint"]).provenance()
+
+    assert with_config(f"# a comment\n{CONFIG}\ntest_dataloader['dataset']['ann_file'] = 'here.json'\n") == told
+    (tmp_path / "base.py").write_text(CONFIG)
+    based = "_base_ = ['base.py']\n"
+    assert with_config(based) == told
+    (tmp_path / "base.py").write_text(CONFIG.replace("iou_threshold=0.5", "iou_threshold=0.6"))
+    assert with_config(based)["config_sha256"] != told["config_sha256"]
     other = tmp_path / "tiny.pth"
     checkpoint = torch.load(tiny["checkpoint"], weights_only=False)
     checkpoint["meta"]["epoch"] = 2
