@@ -124,7 +124,7 @@ def _refuse_stale_tables(cfg: Config, used: Collection[str]) -> None:
         StoreError: naming the tables, what has changed, and the command.
     """
     asked = cfg.synthesis
-    manifest = read_manifest(Path(asked.store) / "manifest.json")
+    manifest = read_manifest(Path(_pairs_store(cfg)) / "manifest.json")
     # The factory refines nothing where no images were drawn.
     refine = asked.get("refine") if asked.get("generator") is not None else None
     tokenizer = portable(asked.get("tokenizer", {"kind": "train"}))
@@ -136,7 +136,7 @@ def _refuse_stale_tables(cfg: Config, used: Collection[str]) -> None:
             stale += [f"{TABLE_OF[setting]}: {line}" for line in lines]
     if stale:
         raise StoreError(
-            f"of the store {asked.store}, {len(stale)} part(s) are stale, and not trained on silently:\n  "
+            f"of the store {_pairs_store(cfg)}, {len(stale)} part(s) are stale, and not trained on silently:\n  "
             + "\n  ".join(stale)
             + f"\nOnly that is made anew, from the images that are there (with the same --cfg-options), by:\n"
             f"  python tools/synthesize.py {cfg.filename or cfg.get('config_name', 'CONFIG')}"
@@ -145,7 +145,7 @@ def _refuse_stale_tables(cfg: Config, used: Collection[str]) -> None:
 
 def _used_tables(cfg: Config) -> set[str]:
     """What training uses of the store of ``cfg.synthesis``, of :data:`~synthcap_mm.pairs.factory.TABLE_OF`."""
-    store = cfg.get("synthesis", {}).get("store")
+    store = _pairs_store(cfg) if "synthesis" in cfg else None
     if store is None or not (Path(store) / "manifest.json").is_file():
         return set()
 

@@ -52,7 +52,6 @@ def measure(factory: PairFactory, job: Any, plan: Plan, batches: int) -> None:
         plan: to be filled in.
         batches: batches of images, after one to warm up with.
     """
-
     device = factory.device
     with tempfile.TemporaryDirectory(prefix="synthcap_dry_run_") as folder:
         writer = StoreWriter(folder, job.header)
