@@ -216,9 +216,11 @@ def _abbreviation(text: str, start: int) -> str | None:
         return None
     word, end = match.group(1), match.end()
     if len(word) == 1:
-        # At the end of a caption the original looks into the next line. We take
-        # its first word to be like this caption's, which it mostly is.
-        after = _NEXT_WORD.match(text, end) or (not text[end:].strip() and _NEXT_WORD.match(" " + text))
+        if not text[end:].strip():
+            # The original looks into the next line. It mostly begins like this caption: with a capital, and then
+            # with a word that starts sentences.
+            return None if text.lstrip()[:1].isupper() else match.group()
+        after = _NEXT_WORD.match(text, end)
         starts = _START_AHEAD.match(text, end) or (after and after.group(1) in _SENTENCE_STARTS)
         return None if starts else match.group()
     folded = word.lower() if word in (word.lower(), word.upper(), word.title()) else word
