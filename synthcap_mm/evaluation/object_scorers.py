@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
+from synthcap_mm.evaluation.prediction_files import image_names
 from synthcap_mm.evaluation.scorer import CaptionScorer, CaptionSet, Scores, few
 from synthcap_mm.registry import CAPTION_SCORERS
 
@@ -123,14 +124,6 @@ class ObjectNames:
         return [thing for _, thing in found]
 
 
-def _stems(key: str) -> list[str]:
-    """The names that an image may go by: its key, its file's name, that without extension, and COCO's number in it."""
-    name = PurePosixPath(key).name
-    stem = name.rpartition(".")[0] or name
-    tail = stem.rpartition("_")[2]
-    return [key, name, stem, *([str(int(tail))] if tail.isascii() and tail.isdigit() else [])]
-
-
 @CAPTION_SCORERS.register_module("ObjectHallucination")
 class ObjectHallucination(CaptionScorer):
     """``ObjectHallucination-i`` and ``-s`` ×100: CHAIR's measure with a list of names of your own.
@@ -179,7 +172,7 @@ class ObjectHallucination(CaptionScorer):
             by_id: dict[Any, set[str]] = {}
             for image in entries_of(path, data, "images", ("id", "file_name")):
                 own = by_id.setdefault(image["id"], set())
-                for name in {str(image["id"]), *_stems(str(image["file_name"]))[1:]}:
+                for name in {str(image["id"]), *image_names(str(image["file_name"]))}:
                     found[name] = own
             for n, entry in enumerate(entries_of(path, data, "annotations", ("image_id", "category_id"))):
                 if entry["image_id"] not in by_id or entry["category_id"] not in things:
@@ -191,7 +184,7 @@ class ObjectHallucination(CaptionScorer):
         present: dict[str, set[str]] = {}
         unknown = []
         for key in captions.keys:
-            name = next((name for name in _stems(key) if name in self.annotated), None)
+            name = next((name for name in image_names(key) if name in self.annotated), None)
             if name is None:
                 unknown.append(key)
             else:
