@@ -401,7 +401,7 @@ def train(cfg: Config) -> dict[str, float]:
     if used := _used_tables(cfg):
         _refuse_stale_tables(cfg, used)
     _switch_tensorboard_on(cfg)
-    give_encoder(cfg)
+    prepare_evaluators(cfg)
     runner = Runner.from_cfg(cfg)
     runner.train()
     if not cfg.get("test_best"):
@@ -422,7 +422,7 @@ def test(cfg: Config, checkpoint: str) -> dict[str, float]:
     if not Path(checkpoint).is_file():
         raise MissingInputsError(f"no checkpoint at {checkpoint}; train one: python tools/train.py {cfg.config_name}")
     require_inputs(cfg, "test")
-    give_encoder(cfg)
+    prepare_evaluators(cfg)
     return run_test(Runner.from_cfg(cfg), cfg, checkpoint)
 
 
@@ -455,18 +455,27 @@ def _best_checkpoint(runner: Runner) -> str:
     return str(best)
 
 
-def give_encoder(cfg: Config) -> None:
-    """Let CLIPScore have the encoder of ``cfg.synthesis``, which made the test store's features, unless it has one."""
+def prepare_evaluators(cfg: Config) -> None:
+    """Make a config's ``CaptionMetric`` ready for the Runner.
+
+    CLIPScore gets the encoder of ``cfg.synthesis``, which made the test store's features, unless it has one. A single
+    metric becomes a list: MMEngine takes a dict with a field ``metrics`` for an evaluator's config.
+
+    Args:
+        cfg: the config; changed.
+    """
     encoder = cfg.get("synthesis", {}).get("encoder")
     for name in ("val_evaluator", "test_evaluator"):
-        entries = cfg.get(name) or []
-        for entry in [entries] if isinstance(entries, dict) else entries:
+        entries = cfg.get(name)
+        if isinstance(entries, dict) and entries.get("type") == "CaptionMetric":
+            entries = cfg[name] = [entries]
+        for entry in entries if isinstance(entries, list) else ():
             if encoder is not None and entry.get("type") == "CaptionMetric" and entry.get("encoder") is None:
-                entry.encoder = encoder
+                entry["encoder"] = encoder
 
 
 def _chosen_by(loaded: dict[str, Any]) -> dict[str, Any] | None:
-    """What a checkpoint says of the validation that it was chosen by: its epoch and metrics; ``None``: there was none."""
+    """The validation that a checkpoint was chosen by, as it says: epoch and metrics; ``None``: there was none."""
     scalars = loaded.get("message_hub", {}).get("log_scalars", {})
     metrics = {key.removeprefix("val/"): float(v.current()) for key, v in scalars.items() if key.startswith("val/")}
     for timing in ("time", "data_time"):
@@ -526,7 +535,6 @@ __all__ = [
     "MissingInputsError",
     "curate",
     "encode_images",
-    "give_encoder",
     "inspect_pairs",
     "require_inputs",
     "run_test",
