@@ -58,6 +58,8 @@ MODELS = _child("MODELS", "synthcap_mm.models")
 #: Datasets, and the sources of captions and photos that the stores are made from.
 DATASETS = _child("DATASETS", "synthcap_mm.datasets")
 METRICS = _child("METRICS", "synthcap_mm.evaluation")
+#: The metrics that :class:`CaptionMetric` computes, by the names that its ``metrics`` takes.
+CAPTION_SCORERS = SuggestingRegistry("caption scorer", scope=SCOPE, locations=["synthcap_mm.evaluation"])
 HOOKS = _child("HOOKS", "synthcap_mm.engine")
 OPTIM_WRAPPERS = _child("OPTIM_WRAPPERS", "synthcap_mm.engine")
 # We have no components of these kinds. Without a registry of the scope for each, MMEngine warns at every build, and a

@@ -32,6 +32,8 @@ def _stores(cfg: Config, stages: tuple[str, ...]) -> list[str]:
         for name in loaders.get(stage, ()):
             store = ((cfg.get(name) or {}).get("dataset") or {}).get("store")
             found += [store] if store else []
+    if "test_sets" in stages:
+        found += [entry["store"] for entry in cfg.get("test_sets", [])]
     if found:
         model = cfg.get("model", {})
         found += [s for s in (model.get("store"), *(n.get("memory") for n in model.get("necks", []))) if s]
@@ -98,7 +100,7 @@ def missing_inputs(cfg: Config, *stages: str) -> list[str]:
 
     Args:
         cfg: the config.
-        *stages: ``'synthesis'``, ``'photo_stores'``, ``'train'``, ``'test'``.
+        *stages: ``'synthesis'``, ``'photo_stores'``, ``'train'``, ``'test'``, ``'test_sets'``.
 
     Returns:
         The sentences; none if all is there.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +34,16 @@ class KeepSamplesHook(Hook):
         self.samples += list(outputs or [])[: max(0, self.num - len(self.samples))]
 
 
-def metrics_table(metrics: dict[str, float]) -> str:
-    """Metrics as a text table, one a line."""
-    width = max(map(len, metrics), default=0)
-    return "\n".join(f"  {name:<{width}}  {float(value):8.2f}" for name, value in metrics.items())
+def metrics_table(
+    metrics: Mapping[str, float], skipped: Mapping[str, str] | None = None, notes: Mapping[str, str] | None = None
+) -> str:
+    """Metrics as a text table, one a line; what was skipped says why, and notes follow."""
+    skipped, notes = skipped or {}, notes or {}
+    width = max(map(len, [*metrics, *skipped]), default=0)
+    lines = [f"  {name:<{width}}  {float(value):8.2f}" for name, value in metrics.items()]
+    lines += [f"  {name:<{width}}  skipped: {why}" for name, why in skipped.items()]
+    lines += [f"  {name}: {note}" for name, note in notes.items()]
+    return "\n".join(lines)
 
 
 def save_test_gallery(cfg: Config, samples: Sequence[CaptionSample], path: Path) -> Path | None:

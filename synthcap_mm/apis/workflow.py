@@ -15,6 +15,7 @@ from mmengine.logging import MMLogger, print_log
 from mmengine.runner import Runner
 
 from synthcap_mm.apis.missing_inputs import missing_inputs, unread_store
+from synthcap_mm.evaluation import CaptionMetric
 from synthcap_mm.pairs import Curation, PairFactory, encode_photos, has_store
 from synthcap_mm.pairs.curation import report_table
 from synthcap_mm.pairs.factory import TABLE_OF, captions_sha256, kept_format, store_path
@@ -400,6 +401,7 @@ def train(cfg: Config) -> dict[str, float]:
     if used := _used_tables(cfg):
         _refuse_stale_tables(cfg, used)
     _switch_tensorboard_on(cfg)
+    prepare_evaluators(cfg)
     runner = Runner.from_cfg(cfg)
     runner.train()
     if not cfg.get("test_best"):
@@ -408,8 +410,7 @@ def train(cfg: Config) -> dict[str, float]:
     barrier()
     best = _best_checkpoint(runner)
     print_log(f"testing {best} on the test split, once", logger="current")
-    runner.load_checkpoint(best)
-    return _test(runner, cfg, best)
+    return run_test(runner, cfg, best)
 
 
 def test(cfg: Config, checkpoint: str) -> dict[str, float]:
@@ -421,8 +422,8 @@ def test(cfg: Config, checkpoint: str) -> dict[str, float]:
     if not Path(checkpoint).is_file():
         raise MissingInputsError(f"no checkpoint at {checkpoint}; train one: python tools/train.py {cfg.config_name}")
     require_inputs(cfg, "test")
-    cfg.load_from = checkpoint
-    return _test(Runner.from_cfg(cfg), cfg, checkpoint)
+    prepare_evaluators(cfg)
+    return run_test(Runner.from_cfg(cfg), cfg, checkpoint)
 
 
 def latest_checkpoint(work_dir: str) -> str | None:
@@ -454,19 +455,76 @@ def _best_checkpoint(runner: Runner) -> str:
     return str(best)
 
 
-def _test(runner: Runner, cfg: Config, checkpoint: str) -> dict[str, float]:
+def prepare_evaluators(cfg: Config) -> None:
+    """Make a config's ``CaptionMetric`` ready for the Runner.
+
+    CLIPScore gets the encoder of ``cfg.synthesis``, which made the test store's features, unless it has one. A single
+    metric becomes a list: MMEngine takes a dict with a field ``metrics`` for an evaluator's config.
+
+    Args:
+        cfg: the config; changed.
+    """
+    encoder = cfg.get("synthesis", {}).get("encoder")
+    for name in ("val_evaluator", "test_evaluator"):
+        entries = cfg.get(name)
+        if isinstance(entries, dict) and entries.get("type") == "CaptionMetric":
+            entries = cfg[name] = [entries]
+        for entry in entries if isinstance(entries, list) else ():
+            if encoder is not None and entry.get("type") == "CaptionMetric" and entry.get("encoder") is None:
+                entry["encoder"] = encoder
+
+
+def _chosen_by(loaded: dict[str, Any]) -> dict[str, Any] | None:
+    """The validation that a checkpoint was chosen by, as it says: epoch and metrics; ``None``: there was none."""
+    scalars = loaded.get("message_hub", {}).get("log_scalars", {})
+    metrics = {key.removeprefix("val/"): float(v.current()) for key, v in scalars.items() if key.startswith("val/")}
+    for timing in ("time", "data_time"):
+        metrics.pop(timing, None)
+    return {"epoch": loaded.get("meta", {}).get("epoch"), "metrics": metrics} if metrics else None
+
+
+def run_test(runner: Runner, cfg: Config, checkpoint: str) -> dict[str, float]:
+    """Test a checkpoint once, and write what was found into the runner's work folder.
+
+    ``test_metrics.json`` has the test's metrics beside those of the validation that chose the epoch, and what was
+    skipped and why; ``test_captions.json`` every caption with its references and scores; ``gallery.png`` some photos.
+
+    Args:
+        runner: made from ``cfg``.
+        cfg: the config.
+        checkpoint: file to load.
+
+    Returns:
+        The metrics.
+    """
     from synthcap_mm.apis.reporting import KeepSamplesHook, metrics_table, save_test_gallery
 
+    chosen_by = _chosen_by(runner.load_checkpoint(checkpoint))
+    folder = Path(runner.work_dir)
+    ours = [metric for metric in runner.test_evaluator.metrics if isinstance(metric, CaptionMetric)]
+    if len(ours) == 1 and ours[0].outfile_prefix is None:
+        ours[0].outfile_prefix = str(folder / "test_captions")
     keep = KeepSamplesHook(cfg.get("gallery", {}).get("num", 0))
     runner.register_hook(keep)
     metrics = runner.test()
     if is_main_process():
-        report = {"config": cfg.config_name, "checkpoint": str(checkpoint), "seed": runner.seed, "metrics": metrics}
-        path = Path(runner.work_dir) / "test_metrics.json"
+        skipped = {name: why for metric in ours for name, why in metric.scored.skipped.items()}
+        notes = {name: note for metric in ours for name, note in metric.scored.notes.items()}
+        report = {
+            "config": cfg.config_name,
+            "checkpoint": str(checkpoint),
+            "seed": runner.seed,
+            "validation": chosen_by,
+            "metrics": metrics,
+            "skipped": skipped,
+            "notes": notes,
+        }
+        path = folder / "test_metrics.json"
         write_json(path, json.loads(json.dumps(report, default=float)))
-        print_log(f"test metrics ({checkpoint}):\n{metrics_table(metrics)}\nwritten to {path}", logger="current")
+        table = metrics_table(metrics, skipped, notes)
+        print_log(f"test metrics ({checkpoint}):\n{table}\nwritten to {path}", logger="current")
         if keep.samples:
-            picture = save_test_gallery(cfg, keep.samples, Path(runner.work_dir) / "gallery.png")
+            picture = save_test_gallery(cfg, keep.samples, folder / "gallery.png")
             if picture:
                 print_log(f"gallery: {picture}", logger="current")
     barrier()
@@ -479,6 +537,7 @@ __all__ = [
     "encode_images",
     "inspect_pairs",
     "require_inputs",
+    "run_test",
     "synthesize",
     "test",
     "train",

@@ -113,6 +113,7 @@ class CaptionEvalDataset(Dataset):
             "photos": len(self._rows),
             "missing": int(flagged.sum()),
             "keys": [self.store.images.value("key", int(row)) for row in self._rows],
+            "encoder": self.store.manifest["encoder"],  # whose features they are, for CLIPScore
         }
         by_domain = self.store.manifest.get("domains", {})
         self._domains = {row: domain for domain, rows in by_domain.items() for row in rows}

@@ -1,10 +1,10 @@
-"""BLEU, ROUGE-L and CIDEr of captions, as the COCO evaluation defines them, without Java."""
+"""The metrics of a captioner during training and test: kept by sample, gathered over ranks, scored once."""
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,49 +12,31 @@ from mmengine.dist import broadcast_object_list, collect_results, get_world_size
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 
-from synthcap_mm.evaluation.tokenizer import ptb_tokenize
-from synthcap_mm.registry import METRICS
-from synthcap_mm.requirements import require
+from synthcap_mm.evaluation.scorer import (
+    DEFAULT_METRICS,
+    CaptionSet,
+    ScoredCaptions,
+    build_scorers,
+    few,
+    score_set,
+)
+from synthcap_mm.registry import METRICS, MODELS
 from synthcap_mm.structures import CaptionSample
-
-#: Metrics that :func:`score_captions` knows. ``BLEU`` gives ``BLEU-1`` to ``BLEU-4``.
-KNOWN_METRICS = ("BLEU", "ROUGE_L", "CIDEr")
-
-
-def _check_metrics(metrics: Sequence[str]) -> tuple[str, ...]:
-    if isinstance(metrics, str):
-        raise ValueError(f"metrics={metrics!r} is a string; give a list of {', '.join(KNOWN_METRICS)}")
-    unknown = [name for name in metrics if name not in KNOWN_METRICS]
-    if unknown or not metrics:
-        raise ValueError(f"unknown metrics {unknown}; known: {', '.join(KNOWN_METRICS)}")
-    return tuple(dict.fromkeys(metrics))
-
-
-def _few(names: Iterable[Any]) -> str:
-    names = list(names)
-    return ", ".join(map(repr, names[:5])) + (", …" if len(names) > 5 else "")
-
-
-@lru_cache(maxsize=1 << 16)  # the references are the same at each validation
-def _tokenized(caption: str) -> str:
-    return " ".join(ptb_tokenize(caption))
 
 
 def score_captions(
     predictions: Mapping[str, str],
     references: Mapping[str, Sequence[str]],
-    metrics: Sequence[str] = KNOWN_METRICS,
+    metrics: Sequence[str | Mapping[str, Any]] = DEFAULT_METRICS,
 ) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
-    """Score captions against references with pycocoevalcap's scorers.
-
-    CIDEr weighs n-grams by how many of *these* images have them in their
-    references, so a score belongs to a set of images; for a single image it is 0.
+    """Score captions against references, by metrics that need nothing else.
 
     Args:
         predictions (dict[str, str]): caption by image key. A caption without
             words is allowed, and scores 0.
         references (dict[str, list[str]]): reference captions by image key; the same keys.
-        metrics (list[str]): of :data:`KNOWN_METRICS`. Defaults to all.
+        metrics (list[str | dict]): see :func:`~synthcap_mm.evaluation.scorer.build_scorers`. Defaults to
+            BLEU, ROUGE_L, CIDEr and length.
 
     Returns:
         tuple: ``(averages, per_image)``; the averages over the images are keyed
@@ -64,49 +46,51 @@ def score_captions(
         papers write as 100).
 
     Raises:
-        ValueError: for unknown metrics, no images, keys that are on one side
-            only, or images without references that have words.
+        ValueError: for unknown metrics, no images, keys that are on one side only, images without references
+            that have words, or a metric that cannot be computed here (:func:`score_set` names those instead).
     """
-    metrics = _check_metrics(metrics)
-    keys = sorted(predictions)  # the same sums, to the bit, whatever the order
-    if not keys:
-        raise ValueError("there are no captions to score")
-    missing = sorted(set(references) - set(predictions))
-    if missing:
-        raise ValueError(f"{len(missing)} images have references but no prediction: {_few(missing)}")
-    unknown = sorted(set(predictions) - set(references))
-    if unknown:
-        raise ValueError(f"{len(unknown)} predictions are for images without references: {_few(unknown)}")
-    alone = [key for key in keys if isinstance(references[key], str)]
-    if alone:
-        raise ValueError(f"the references of {_few(alone)} are one string; a list of strings is expected")
-    truth = {key: [_tokenized(text) for text in references[key]] for key in keys}
-    wordless = [key for key in keys if not any(truth[key])]
-    if wordless:
-        raise ValueError(f"{len(wordless)} images have no reference with words: {_few(wordless)}")
-    hypotheses = {key: [_tokenized(predictions[key])] for key in keys}
+    scorers = build_scorers(metrics)
+    found = score_set(CaptionSet(predictions, references), scorers)
+    if found.skipped:
+        raise ValueError("; ".join(f"{name} {why}" for name, why in found.skipped.items()))
+    return found.averages, found.per_image
 
-    columns: dict[str, Sequence[float]] = {}
-    averages: dict[str, float] = {}
-    if "BLEU" in metrics:
-        bleu = require("pycocoevalcap.bleu.bleu", purpose="BLEU").Bleu(4)
-        scores, each = bleu.compute_score(truth, hypotheses, verbose=0)
-        for n in range(4):
-            averages[f"BLEU-{n + 1}"], columns[f"BLEU-{n + 1}"] = scores[n], each[n]
-    if "ROUGE_L" in metrics:
-        rouge = require("pycocoevalcap.rouge.rouge", purpose="ROUGE-L").Rouge()
-        averages["ROUGE_L"], columns["ROUGE_L"] = rouge.compute_score(truth, hypotheses)
-    if "CIDEr" in metrics:
-        cider = require("pycocoevalcap.cider.cider", purpose="CIDEr").Cider()
-        averages["CIDEr"], columns["CIDEr"] = cider.compute_score(truth, hypotheses)
-    averages = {name: 100 * float(value) for name, value in averages.items()}
-    lengths = [len(hypotheses[key][0].split()) for key in keys]
-    averages["length"] = float(np.mean(lengths))
-    per_image = {
-        key: {name: 100 * float(column[row]) for name, column in columns.items()} | {"length": float(lengths[row])}
-        for row, key in enumerate(keys)
-    }
-    return averages, per_image
+
+def text_encoder(config: Mapping[str, Any], store_encoder: Mapping[str, Any]) -> Callable[[list[str]], np.ndarray]:
+    """The text side of an encoder, after comparing it with the one that made a store's image features.
+
+    Args:
+        config: of a backbone.
+        store_encoder: the store's fingerprint, ``Store.manifest['encoder']``.
+
+    Returns:
+        Callable: texts → ``(N, D)`` float32; a text that was encoded before is not encoded again.
+
+    Raises:
+        StoreError: if it is another encoder; both are named.
+    """
+    import torch
+
+    from synthcap_mm.stores import StoreError
+    from synthcap_mm.stores.fingerprint import describe_mismatch, same_encoder
+
+    backbone = MODELS.build(dict(config)).to("cuda" if torch.cuda.is_available() else "cpu")
+    own = backbone.fingerprint()
+    if not same_encoder(own, store_encoder):
+        raise StoreError(
+            "CLIPScore: the encoder for the text is another one than made the images' features: "
+            f"{describe_mismatch(own, store_encoder)}. Name the encoder of the store, or encode the photos anew"
+        )
+    known: dict[str, np.ndarray] = {}
+
+    def encode(texts: list[str]) -> np.ndarray:
+        new = [text for text in dict.fromkeys(texts) if text not in known]
+        if new:
+            with torch.no_grad():
+                known.update(zip(new, backbone.encode_text(new).float().cpu().numpy(), strict=True))
+        return np.stack([known[text] for text in texts])
+
+    return encode
 
 
 class _Result(NamedTuple):
@@ -117,11 +101,17 @@ class _Result(NamedTuple):
     caption: str
     references: list[str]
     domain: str | None = None
+    feat: np.ndarray | None = None
 
 
 @METRICS.register_module()
 class CaptionMetric(BaseMetric):
-    """BLEU-1 to BLEU-4, ROUGE-L and CIDEr (all ×100), and the mean length in words.
+    """Metrics of captions, chosen by name; by default BLEU-1 to BLEU-4, ROUGE-L, CIDEr and the mean length.
+
+    Shares and scores are ×100. What a metric needs beside the captions (Java, the
+    images' features, an encoder, …) it declares; where that is not there, it is
+    skipped, and the log and the json say why; it never has a number then. The names
+    are in docs/metrics.md.
 
     Gathered over ranks by the images' keys. The samples that a distributed
     sampler adds to make the ranks' shares equal (``-size % ranks`` of them) count
@@ -134,14 +124,22 @@ class CaptionMetric(BaseMetric):
     domain are of all images ("entire").
 
     Args:
-        metrics (Sequence[str]): of 'BLEU', 'ROUGE_L', 'CIDEr'. Defaults to all three.
+        metrics (Sequence[str | dict]): names, or ``dict(type=NAME, ...)`` where a metric has options. Defaults to
+            ``('BLEU', 'ROUGE_L', 'CIDEr', 'length')``, which needs no Java.
         outfile_prefix (str, optional): write the references, the prediction and
             the scores of each image to ``{outfile_prefix}.json`` (on the main
             process, by rename). Defaults to None.
+        encoder (dict, optional): config of the encoder for the text of CLIPScore and RefCLIPScore; built when they
+            are computed. It must be the one that made the features of the test set's store. Defaults to None: the
+            tools take the encoder of the config's ``synthesis``.
         collect_device (str): see :class:`mmengine.evaluator.BaseMetric`. Defaults to 'cpu'.
         prefix (str, optional): put before the metrics' names. Defaults to None:
             they are 'CIDEr' and so on, which is what ``save_best`` names.
         collect_dir (str, optional): see :class:`mmengine.evaluator.BaseMetric`.
+
+    Attributes:
+        scored (ScoredCaptions): what the last evaluation found, on the main process, with what was skipped and why;
+            ``None`` before.
 
     Raises:
         ValueError: for unknown metrics.
@@ -149,8 +147,9 @@ class CaptionMetric(BaseMetric):
 
     def __init__(
         self,
-        metrics: Sequence[str] = KNOWN_METRICS,
+        metrics: Sequence[str | dict] = DEFAULT_METRICS,
         outfile_prefix: str | None = None,
+        encoder: dict | None = None,
         collect_device: str = "cpu",
         prefix: str | None = None,
         collect_dir: str | None = None,
@@ -158,31 +157,38 @@ class CaptionMetric(BaseMetric):
         # BaseMetric warns of an absent prefix; here it is meant.
         super().__init__(collect_device=collect_device, prefix=prefix or "caption", collect_dir=collect_dir)
         self.prefix = prefix
-        self.metrics = _check_metrics(metrics)
+        self.scorers = build_scorers(metrics)
         self.outfile_prefix = outfile_prefix
+        self.encoder = encoder
+        self.scored: ScoredCaptions | None = None
+        self._wants_feats = any("image_feats" in scorer.needs for scorer in self.scorers.values())
 
     def process(self, data_batch: Any, data_samples: Sequence[CaptionSample]) -> None:
         """Keep a batch's captions.
 
         Args:
             data_batch (Any): not used.
-            data_samples (Sequence[CaptionSample]): with ``key``, ``pred_caption`` and ``references``.
+            data_samples (Sequence[CaptionSample]): with ``key``, ``pred_caption`` and ``references``; and with
+                ``feat``, of real photos, where a metric wants it.
 
         Raises:
             ValueError: if a sample lacks its prediction or its references; they are named.
         """
         silent = [sample.key for sample in data_samples if sample.pred_caption is None]
         if silent:
-            raise ValueError(f"{len(silent)} samples have no pred_caption: {_few(silent)}; run predict on them first")
+            raise ValueError(f"{len(silent)} samples have no pred_caption: {few(silent)}; run predict on them first")
         bare = [sample.key for sample in data_samples if not sample.references]
         if bare:
             raise ValueError(
-                f"{len(bare)} samples have no references: {_few(bare)}; "
+                f"{len(bare)} samples have no references: {few(bare)}; "
                 "metrics need a dataset whose photos have captions"
             )
         for sample in data_samples:
+            feat = None
+            if self._wants_feats and sample.source == "real" and sample.feat is not None:
+                feat = sample.feat.detach().cpu().float().numpy()
             self.results.append(
-                _Result(sample.sample_id, sample.key, sample.pred_caption, list(sample.references), sample.domain)
+                _Result(sample.sample_id, sample.key, sample.pred_caption, list(sample.references), sample.domain, feat)
             )
 
     def evaluate(self, size: int) -> dict[str, float]:
@@ -196,6 +202,7 @@ class CaptionMetric(BaseMetric):
 
         Raises:
             ValueError: on every rank, if an image is missing, repeated or unknown.
+            StoreError: if the encoder is another one than made the images' features (ValueError on other ranks).
         """
         ranks = get_world_size()
         # One item a rank, so that nothing is cut before it has been looked at.
@@ -208,9 +215,10 @@ class CaptionMetric(BaseMetric):
                 self._check_complete(results, size, ranks)
                 found = self.compute_metrics(results)
                 outcome = [{"metrics": {f"{self.prefix}/{k}" if self.prefix else k: v for k, v in found.items()}}]
-            except ValueError as error:
+            except Exception as error:
                 # the other ranks wait for an answer; let them fail with the same words
-                outcome = [{"error": str(error)}]
+                broadcast_object_list([{"error": str(error)}])
+                raise
         broadcast_object_list(outcome)
         if "error" in outcome[0]:
             raise ValueError(outcome[0]["error"])
@@ -224,9 +232,9 @@ class CaptionMetric(BaseMetric):
             seen, known = {key for _, key in counts}, set(known)
             missing, unknown = sorted(known - seen), sorted(seen - known)
             if missing:
-                raise ValueError(f"{len(missing)} of {len(known)} images have no prediction: {_few(missing)}")
+                raise ValueError(f"{len(missing)} of {len(known)} images have no prediction: {few(missing)}")
             if unknown:
-                raise ValueError(f"{len(unknown)} predictions are for images that the dataset lacks: {_few(unknown)}")
+                raise ValueError(f"{len(unknown)} predictions are for images that the dataset lacks: {few(unknown)}")
         if len(counts) != size:
             raise ValueError(
                 f"there are predictions for {len(counts)} images, but the dataset has {size}: "
@@ -237,9 +245,20 @@ class CaptionMetric(BaseMetric):
         padding = -size % ranks
         if len(results) - len(counts) > padding:
             raise ValueError(
-                f"{len(repeated)} images were predicted more than once: {_few(repeated)} "
+                f"{len(repeated)} images were predicted more than once: {few(repeated)} "
                 f"(on {ranks} rank(s), {padding} repeats would be the sampler's padding of {size} images)"
             )
+
+    def _captions(self, unique: Mapping[str, _Result]) -> CaptionSet:
+        """The gathered captions, with the images' features and the encoder where a metric wants them."""
+        feats = encode = None
+        store_encoder = (self.dataset_meta or {}).get("encoder")
+        if self._wants_feats and store_encoder is not None:
+            feats = {key: result.feat for key, result in unique.items() if result.feat is not None}
+            if self.encoder is not None and len(feats) == len(unique):
+                encode = text_encoder(self.encoder, store_encoder)
+        predictions = {key: result.caption for key, result in unique.items()}
+        return CaptionSet(predictions, {key: result.references for key, result in unique.items()}, feats, encode)
 
     def compute_metrics(self, results: Sequence[_Result]) -> dict[str, float]:
         """Score gathered results; the same sample twice counts once.
@@ -248,10 +267,11 @@ class CaptionMetric(BaseMetric):
             results (Sequence): what :meth:`process` kept, of all ranks.
 
         Returns:
-            dict[str, float]: see :func:`score_captions`; and the same for each domain, ``'DOMAIN/NAME'``.
+            dict[str, float]: the averages; and the same for each domain, ``'DOMAIN/NAME'``.
 
         Raises:
             ValueError: if different samples have the same key, or there are none.
+            StoreError: if the encoder is another one than made the images' features.
         """
         unique: dict[str, _Result] = {}
         for result in results:
@@ -261,24 +281,33 @@ class CaptionMetric(BaseMetric):
                     f"the key {result.key!r} belongs to two samples, {first.sample_id} and {result.sample_id}; "
                     "keys must be unique for predictions to be joined with references"
                 )
-        predictions = {key: result.caption for key, result in unique.items()}
-        references = {key: result.references for key, result in unique.items()}
-        averages, per_image = score_captions(predictions, references, self.metrics)
+        captions = self._captions(unique)
+        self.scored = scored = score_set(captions, self.scorers)
         for domain in sorted({r.domain for r in unique.values() if r.domain is not None}):
-            keys = [key for key, result in unique.items() if result.domain == domain]
-            of_domain, _ = score_captions(
-                {key: predictions[key] for key in keys}, {key: references[key] for key in keys}, self.metrics
-            )
-            averages |= {f"{domain}/{name}": value for name, value in of_domain.items()}
-        empty = [key for key, caption in predictions.items() if not caption.strip()]
+            own = captions.subset(key for key, result in unique.items() if result.domain == domain)
+            of_domain = score_set(own, {n: s for n, s in self.scorers.items() if n not in scored.skipped})
+            scored.averages |= {f"{domain}/{name}": value for name, value in of_domain.averages.items()}
+        for name, why in scored.skipped.items():
+            print_log(f"{name} skipped: {why}", logger="current", level=logging.WARNING)
+        empty = [key for key, caption in captions.predictions.items() if not caption.strip()]
         if empty:
-            print_log(f"{len(empty)} of {len(unique)} predicted captions are empty: {_few(empty)}", logger="current")
+            print_log(f"{len(empty)} of {len(unique)} predicted captions are empty: {few(empty)}", logger="current")
         if self.outfile_prefix is not None:
-            from synthcap_mm.stores.shards import write_json
+            write_scored(f"{self.outfile_prefix}.json", captions, scored)
+        return scored.averages
 
-            images = {
-                key: {"references": references[key], "hypothesis": predictions[key], "scores": per_image[key]}
-                for key in sorted(unique)
-            }
-            write_json(f"{self.outfile_prefix}.json", {"metrics": averages, "images": images})
-        return averages
+
+def write_scored(path: str, captions: CaptionSet, scored: ScoredCaptions) -> None:
+    """Write averages, what was skipped and why, and each image's references, caption and scores, as json, by rename."""
+    from synthcap_mm.stores.shards import write_json
+
+    images = {
+        key: {
+            "references": captions.references[key],
+            "hypothesis": captions.predictions[key],
+            "scores": scored.per_image[key],
+        }
+        for key in captions.keys
+    }
+    about = {"metrics": scored.averages, "skipped": scored.skipped, "notes": scored.notes}
+    write_json(path, {**about, "images": images})

@@ -5,14 +5,16 @@ The COCO evaluation runs Stanford's ``PTBTokenizer`` (CoreNLP 3.4.1, Java) with
 the same for captions, without Java. Like the original it is a longest-match
 scanner: at each position every rule is tried, the longest match wins, the
 earlier rule at a tie. The rules and the abbreviations were found by running
-the original on texts (see tests/test_evaluation/test_tokenizer.py); rules for
-text that captions hardly hold (most telephone numbers, most HTML entities) are left out.
+the original on texts (see benchmarks/tokenizer_parity.py, tests/test_evaluation/test_tokenizer.py
+and docs/metrics.md, which has the rate of captions that differ).
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
+
+from synthcap_mm.evaluation.ptb_characters import HYPHENS, LETTERS, SYMBOLS
 
 #: Tokens that the COCO evaluation drops. The brackets stay in, as its list names
 #: them in upper case (``-LRB-``) and the tokens are in lower case by then.
@@ -23,14 +25,19 @@ PUNCTUATIONS = frozenset(
 # Abbreviations that keep their period, found by running the original on every
 # word of up to four letters and on a list of longer ones. In any case:
 _ABBREVIATIONS = """
-    al cf co ct dr ft ga jr ky lt md mo mr ms mt ph rd rt sq sr st va vs vt wm adj adm adv ala apr aug ave bhd
-    cie col cos cpl dak dec det drs ens esq est etc ext feb fla fri gen gov hon inc ind jan jos jul jun kan ltd
-    maj mar mfg mme mon mrs mtg neb nev nov oct pfc plc pte pty pvt rep rev sen sep seq sfc sgt spc ste sys tel
-    thu tue wed wis wyo alex ariz assn asst atty bldg blvd brig bros capt cmdr colo conn corp dept elec govs
-    insp intl invt kans mich minn mlle mont msgr natl okla penn ppte ppty pres prof ptes ptys reps sens sept
-    supt tenn tues univ wisc calif thurs bancorp lieut messrs attys supts assoc comdr profs
+    cf dr ft lt mr ms mt ph st vs wm adj adm adv ave cie col cpl det drs ens gen gov hon jos maj mfg mme mrs mtg
+    pfc pvt rep rev sen sfc sgt spc ste alex asst atty brig capt cmdr dept elec govs insp invt mlle msgr natl
+    pres prof reps sens supt lieut messrs attys supts assoc comdr profs
 """
 _ABBREVIATIONS = frozenset(_ABBREVIATIONS.split())
+# These may end a sentence, so the original looks at the character behind them, too, and their match is longer by it:
+_FINAL_ABBREVIATIONS = """
+    al ala apr ariz assn aug bancorp bhd bldg blvd bros calif co colo conn corp cos ct dak dec esq est etc ext
+    feb fla fri ga inc ind intl jan jr jul jun kan kans ky ltd mar md mich minn mo mon mont neb nev nov oct okla
+    penn plc ppte ppty pte ptes pty ptys rd rt sep sept seq sq sr sys tel tenn thu thurs tue tues univ va vt wed
+    wis wisc wyo
+"""
+_FINAL_ABBREVIATIONS = frozenset(_FINAL_ABBREVIATIONS.split())
 # Not in lower case, where they are words:
 _NAME_ABBREVIATIONS = frozenset(("az", "la", "pa", "ark", "del", "ill", "ore", "tex", "mass", "miss", "wash"))
 # Before a number or a colon only:
@@ -53,8 +60,6 @@ _SPLIT = {
     "'twas": ("'t", "was"),
 }
 
-_FRACTIONS = {"½": "1/2", "¼": "1/4", "¾": "3/4", "⅓": "1/3", "⅔": "2/3"}
-_FRACTIONS |= {"⅛": "1/8", "⅜": "3/8", "⅝": "5/8", "⅞": "7/8"}
 _NAMED = {
     "(": "-lrb-",
     ")": "-rrb-",
@@ -70,24 +75,36 @@ _NAMED = {
     "&lt;": "<",
     "&gt;": ">",
     "&quot;": "''",
-    **_FRACTIONS,
-    **dict.fromkeys('"“”«»', "''"),
-    **dict.fromkeys("'`‘’‹›", "'"),
-    **dict.fromkeys("–—―", "--"),
+    "&apos;": "'",
+    "&ndash;": "--",
+    "&mdash;": "--",
+    "½": "1/2",
+    "¼": "1/4",
+    "¾": "3/4",
+    "⅓": "1/3",
+    "⅔": "2/3",
+    '"': "''",
+    **dict.fromkeys("–—―\x96\x97", "--"),
+    **dict.fromkeys("\x80¤₠", "$"),
 }
 
-_LETTER = r"(?:[^\W\d_²³¹¼-¾⅐-⅞]|[\u0300-\u036f\u00ad])"
-_ALNUM = rf"(?:{_LETTER}|\d)"
+_QUOTES = dict.fromkeys("“«\x93", "``") | dict.fromkeys("”»\x94", "''")
+_QUOTES |= dict.fromkeys("`‘‹‛\x91", "`") | dict.fromkeys("’›\x92", "'")
+
+_ENTITY = r"&[aeiouAEIOU](?:acute|grave|uml);"  # in words the original leaves them as they are
+_LETTER = rf"(?:(?!\d)[A-Za-z{LETTERS}]|{_ENTITY})"
+_ALNUM = rf"(?:[A-Za-z0-9{LETTERS}]|{_ENTITY})"
 _APOS = "['’]"
 _NUM = r"(?:\d*(?:[.,:]\d+)+|\d+)"
 _ACRO = r"[A-Za-z](?:\.[A-Za-z])+"
 _PART = rf"(?:[dDoOlL]{_APOS}(?={_LETTER}{{2}}))?{_ALNUM}+"
 _SLASHED = r"[A-Za-z0-9]+(?:-[A-Za-z]+){0,2}"
-_URL_PART = r"[^ \t\"`'<>|.!?(){},\-_$:/]+"
+_URL_PART = r"[^ \t\"`'<>|.!?(){},\-_$:/=\^\[\]\\;@]+"
 
 
 def _lower(text: str) -> list[str]:
-    return [text.lower().replace("\u00ad", "")]
+    token = text.lower().replace("\u00ad", "")
+    return [token] if token else []
 
 
 def _one_token(text: str) -> list[str]:
@@ -96,11 +113,15 @@ def _one_token(text: str) -> list[str]:
 
 
 def _named(text: str) -> list[str]:
-    return [_NAMED.get(text, text)]
+    return [_NAMED.get(text) or text.lower()]
 
 
 def _split(text: str) -> list[str]:
-    return list(_SPLIT[text.lower().replace("’", "'")])
+    return list(_SPLIT[text.lower()])
+
+
+def _nothing(text: str) -> list[str]:
+    return []
 
 
 def _same(text: str) -> list[str]:
@@ -116,25 +137,30 @@ def _dashes(text: str) -> list[str]:
 _RULES: list[tuple[re.Pattern[str], Callable[[str], list[str]]]] = [
     (re.compile(pattern), action)
     for pattern, action in [
-        (r"(?i:cannot|gonna|gotta|lemme|gimme|wanna|['’]tis|['’]twas)", _split),
+        (r"(?i:cannot|gonna|gotta|lemme|gimme|wanna|'tis|'twas)", _split),
         # a word before n't: the word ends before the n
-        (r"([A-Za-z]+)[nN]['’‘`][tT]", _lower),
+        (r"([A-Za-z]*[A-MO-Za-mo-z])[nN]['’‘`][tT]", _lower),
         (r"[nN]['’‘`][tT](?![A-Za-z])", lambda text: [text.lower().replace("’", "'").replace("‘", "`")]),
         (rf"({_LETTER}{_ALNUM}*){_APOS}(?i:[msd]|re|ve|ll)", _lower),
         (rf"{_APOS}(?i:[msd]|re|ve|ll)(?![A-Za-z])", lambda text: [text.lower().replace("’", "'")]),
-        (r"https?://[^ \t\"<>|()]+[^ \t\"<>|.!?(){},\-]", _same),
+        (r"(?i:https?)://[^ \t\"<>|()]+[^ \t\"<>|.!?(){},\-]", _lower),
         (
             rf"(?:www\.(?:{_URL_PART}\.)+[a-zA-Z]{{2,4}}|(?:{_URL_PART}\.)+(?:com|net|org|edu))"
             r"(?:/[^ \t\"<>|()]*[^ \t\"<>|.!?(){},\-])?",
             _lower,
         ),
         (r"[a-zA-Z0-9][^ \t\"<>|()]*@[^ \t\"<>|(){}.]+(?:\.[^ \t\"<>|(){}.]+)*", _lower),
-        (r"@[A-Za-z_][A-Za-z_0-9]*|#[A-Za-z]+", _lower),
+        (rf"@[A-Za-z_][A-Za-z_0-9]*|#{_LETTER}+", _lower),
         (r"</?[A-Za-z!?][^<>]*>", _one_token),
         # numbers
-        (r"(?:\d{1,4}[- \u00a0])?\d{1,4}/\d{1,4}", _one_token),
+        (r"(?:\d{1,4}[- \u00a0])?\d{1,4}\\?/\d{1,4}", _one_token),
         (rf"[-+]?{_NUM}", _lower),
-        (r"\(\d{2,3}\)[ \u00a0]?\d{3,4}[- \u00a0]?\d{3,5}", _one_token),
+        # telephone numbers
+        (
+            r"(?:\(\d{2,3}\)[ \u00a0]?|\+{0,2}(?:\d{2,4}[- \u00a0])?\d{2,4}[- \u00a0])\d{3,4}[- \u00a0]?\d{3,5}|"
+            r"\+{0,2}(?:\d{2,4}\.)?\d{2,4}\.\d{3,4}\.\d{3,5}",
+            _one_token,
+        ),
         (r"\d{1,2}[-/]\d{1,2}[-/]\d{2,4}", _lower),
         # words with apostrophes
         (
@@ -145,8 +171,10 @@ _RULES: list[tuple[re.Pattern[str], Callable[[str], list[str]]]] = [
             _lower,
         ),
         # words, joined by hyphens, slashes, periods
-        (rf"{_PART}(?:[-_]{_PART})*", _lower),
-        (rf"{_SLASHED}(?:/{_SLASHED}){{1,2}}", _lower),
+        (rf"{_PART}(?:[-_{HYPHENS}]{_PART})*", _lower),
+        # a period before a comma, colon or semicolon ends no sentence, so it is an abbreviation's
+        (rf"({_PART}(?:[-_{HYPHENS}]{_PART})*\.)[,;:、]", _lower),
+        (rf"{_SLASHED}(?:\\?/{_SLASHED}){{1,2}}", _lower),
         (rf"[A-Za-z0-9][A-Za-z0-9.,\u00ad]*(?:-(?:{_ACRO}\.|[A-Za-z0-9\u00ad]+))+", _lower),
         (r"[A-Z]+(?:(?:&amp;|[+&])[A-Z]+)+", lambda text: [text.lower().replace("&amp;", "&")]),
         (r"[cC]\+\+|[cCfF]#|[A-Z]*\$", _lower),
@@ -155,24 +183,30 @@ _RULES: list[tuple[re.Pattern[str], Callable[[str], list[str]]]] = [
         # the rest
         (
             r"([<>]?[:;=][-o*']?[()DPdpO\\{@|\[\]])(?![A-Za-z0-9])",
-            lambda text: [text.replace("(", "-lrb-").replace(")", "-rrb-").replace("{", "-lcb-").lower()],
+            lambda text: [text.replace("(", "-lrb-").replace(")", "-rrb-").lower()],
         ),
         (r"[\^=~<>']_[\^=~<>']", _same),
         (r"-{2,}", _dashes),
         (r"\.{3,}", lambda text: ["..."]),
-        (r"[?!]+|\*+|_+|#+|@+|<<|>>", _same),
-        (r"&(?:amp|lt|gt|quot);", _named),
+        (r"[?!]+|\*+|_+|#+|@+|<<|>>|\\\*", _same),
+        (r"''", _same),
+        (rf"[{''.join(_QUOTES)}]{{1,2}}", lambda text: ["".join(map(_QUOTES.__getitem__, text))]),
+        (r"(?i:&amp;)|&(?:lt|gt|quot|apos|[nm]dash);", lambda text: [_NAMED[text.lower()]]),
         (r"&#\d+;", _same),
-        (r"&nbsp;", lambda text: []),
-        (r"[^\s\u200b\ufeff]", _named),
+        (rf"&nbsp;|[{HYPHENS}]", _nothing),
+        (r"\S", _named),
     ]
 ]
 _ABBREVIATION = re.compile(r"([A-Za-z]+)\.")
 _NUMBER_AHEAD = re.compile(r"\s*\d|:")
+_START_AHEAD = re.compile(r"\s+(?:</?[A-Za-z!?][^<>]*>\s|M[rs]\.)")
 _NEXT_WORD = re.compile(r"\s+([A-Za-z]+)(?![A-Za-z0-9'’-])")
-_BLANK = re.compile(r"[\s\u200b\ufeff]+")
+_BLANK = re.compile(r"\s+")
+# A caption of words of ASCII letters with blanks or commas between them, and a full stop.
+_PLAIN = re.compile(r"(?:[A-Za-z]+,? +)*([A-Za-z]+)(\.?) *")
 _SIMPLE = re.compile(r"([A-Za-z]{2,})([.,]?)(?=[ \t\n]|$)")
-_BEYOND_BMP = re.compile("[\U00010000-\U0010ffff]")
+# What the original cannot read: most symbols that are younger than it, all beyond the basic plane.
+_UNKNOWN = re.compile(rf"[^\x20-\x7e\u00a0{LETTERS}{SYMBOLS}{HYPHENS}]+")
 
 
 def _abbreviation(text: str, start: int) -> str | None:
@@ -182,22 +216,26 @@ def _abbreviation(text: str, start: int) -> str | None:
         return None
     word, end = match.group(1), match.end()
     if len(word) == 1:
-        # At the end of a caption the original looks into the next line. We take
-        # its first word to be like this caption's, which it mostly is.
-        after = _NEXT_WORD.match(text, end) or (not text[end:].strip() and _NEXT_WORD.match(" " + text))
-        return None if after and after.group(1) in _SENTENCE_STARTS else match.group()
+        if not text[end:].strip():
+            # The original looks into the next line. It mostly begins like this caption: with a capital, and then
+            # with a word that starts sentences.
+            return None if text.lstrip()[:1].isupper() else match.group()
+        after = _NEXT_WORD.match(text, end)
+        starts = _START_AHEAD.match(text, end) or (after and after.group(1) in _SENTENCE_STARTS)
+        return None if starts else match.group()
     folded = word.lower() if word in (word.lower(), word.upper(), word.title()) else word
-    known = folded in _ABBREVIATIONS or (folded in _NAME_ABBREVIATIONS and word != folded)
+    known = folded in _ABBREVIATIONS or folded in _FINAL_ABBREVIATIONS
+    name = folded in _NAME_ABBREVIATIONS and word != folded
     numbered = folded in _NUMBER_ABBREVIATIONS and _NUMBER_AHEAD.match(text, end)
-    return match.group() if known or numbered else None
+    return match.group() if known or name or numbered else None
 
 
 def _scan(text: str, start: int) -> tuple[list[str], int]:
     """Tokens of the longest match at ``start``, and where to go on."""
     abbreviation = _abbreviation(text, start)
     length = len(abbreviation or "")
-    if length > 2:
-        length += 1  # the original looks one character beyond abbreviations of several letters
+    if length > 2 and (abbreviation[:-1].lower() in _FINAL_ABBREVIATIONS or not text[start + length :][:1].isalpha()):
+        length += 1
     best: tuple[str, Callable[[str], list[str]]] = (abbreviation or "", _lower)
     for pattern, action in _RULES:
         match = pattern.match(text, start)
@@ -219,7 +257,12 @@ def ptb_tokenize(caption: str) -> list[str]:
     Returns:
         list[str]: the tokens; empty for a caption of punctuation only.
     """
-    text = _BEYOND_BMP.sub("", caption)  # the original drops what Java needs two characters for
+    plain = _PLAIN.fullmatch(caption)
+    if plain is not None and not (plain.group(2) and _abbreviation(caption, plain.start(1))):
+        words = caption.lower().replace(",", " ").rstrip(". ").split()
+        if _SPLIT.keys().isdisjoint(words):
+            return words
+    text = caption if caption.isascii() and caption.isprintable() else _UNKNOWN.sub(" ", caption)
     tokens: list[str] = []
     position, end = 0, len(text)
     while position < end:

@@ -95,7 +95,7 @@ def test_order_of_images_does_not_change_a_bit():
 
 def test_some_metrics_only():
     averages, per_image = score_captions(PREDICTIONS, REFERENCES, ["CIDEr"])
-    assert set(averages) == {"CIDEr", "length"} == set(per_image["a.jpg"])
+    assert set(averages) == {"CIDEr"} == set(per_image["a.jpg"])
 
 
 def test_captions_without_words_score_zero():
@@ -120,9 +120,17 @@ def test_incomplete_input_is_named(predictions, references, said):
         score_captions(predictions, references)
 
 
-@pytest.mark.parametrize("metrics", [["METEOR"], ["CIDEr", "Spice"], [], "CIDEr"])
-def test_unknown_metrics_list_the_known(metrics):
-    with pytest.raises(ValueError, match="BLEU, ROUGE_L, CIDEr"):
+@pytest.mark.parametrize(
+    ("metrics", "said"),
+    [
+        (["CIDEr", "Spice"], "unknown metric 'Spice'; known: BLEU, CHAIR, CIDEr"),
+        ([{"weight": 1}], "unknown metric None; known: BLEU"),
+        ([], r"metrics=\[\] is not a list of metrics; known: BLEU"),
+        ("CIDEr", "metrics='CIDEr' is not a list of metrics; known: BLEU"),
+    ],
+)
+def test_unknown_metrics_list_the_known(metrics, said):
+    with pytest.raises(ValueError, match=said):
         CaptionMetric(metrics=metrics)
 
 
@@ -202,6 +210,105 @@ def test_outfile(tmp_path):
     mean = sum(image["scores"]["CIDEr"] for image in written["images"].values()) / 4
     assert mean == pytest.approx(metrics["CIDEr"])
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["val.json"]
+
+
+def without_java(monkeypatch):
+    from synthcap_mm.evaluation import scorer
+
+    monkeypatch.setattr(scorer.shutil, "which", lambda name: None)
+
+
+def test_a_metric_that_cannot_be_computed_has_a_reason_and_no_number(tmp_path, monkeypatch):
+    from synthcap_mm.evaluation import caption_metric
+
+    without_java(monkeypatch)
+    logged = []
+    monkeypatch.setattr(caption_metric, "print_log", lambda message, **options: logged.append(message))
+    metric = CaptionMetric(["CIDEr", "METEOR", "SPICE", "CLIPScore"], outfile_prefix=str(tmp_path / "val"))
+    metric.process({}, make_samples())
+    assert set(metric.evaluate(4)) == {"CIDEr"}
+    skipped = json.loads((tmp_path / "val.json").read_text())["skipped"]
+    assert skipped == metric.scored.skipped and set(skipped) == {"METEOR", "SPICE", "CLIPScore"}
+    assert skipped["METEOR"] == "needs Java (a `java` on the PATH)"
+    assert "stanford-corenlp-3.6.0.jar and stanford-corenlp-3.6.0-models.jar in " in skipped["SPICE"]
+    assert "needs features of the images" in skipped["CLIPScore"]
+    assert "METEOR skipped: needs Java (a `java` on the PATH)" in logged
+    with pytest.raises(ValueError, match="METEOR needs Java"):
+        score_captions(PREDICTIONS, REFERENCES, ["METEOR"])
+
+
+def test_a_metric_of_ones_own_is_one_small_class():
+    from synthcap_mm.evaluation.scorer import CaptionScorer, Scores
+    from synthcap_mm.registry import CAPTION_SCORERS
+
+    @CAPTION_SCORERS.register_module("exclamations")
+    class Exclamations(CaptionScorer):
+        def __init__(self, mark="!"):
+            self.mark = mark
+
+        def score(self, captions):
+            each = [float(self.mark in text) for text in captions.predictions.values()]
+            return Scores({"exclamations": 100 * sum(each) / len(each)}, {"exclamations": each})
+
+    try:
+        metric = CaptionMetric(["length", {"type": "exclamations", "mark": "?"}])
+        metric.process({}, make_samples({**PREDICTIONS, "a.jpg": "a dog?"}))
+        assert metric.evaluate(4)["exclamations"] == 25
+    finally:
+        CAPTION_SCORERS.module_dict.pop("exclamations")
+
+
+def clip_evaluator(tiny_stores, encoder):
+    """The samples of the photos' store, and CLIPScore with an encoder, met as in a run."""
+    from mmengine.evaluator import Evaluator
+
+    from synthcap_mm.datasets import CaptionEvalDataset
+
+    dataset = CaptionEvalDataset(tiny_stores[1])
+    samples = [dataset[i] for i in range(len(dataset))]
+    for n, sample in enumerate(samples):
+        sample.pred_caption = "" if n == 0 else "a red dog on the beach"
+    metric = CaptionMetric(["CLIPScore", "RefCLIPScore"], encoder=encoder)
+    evaluator = Evaluator([metric])
+    evaluator.dataset_meta = dataset.metainfo
+    evaluator.process(data_samples=samples, data_batch=None)
+    return dataset, samples, metric, evaluator
+
+
+def test_clip_score_takes_the_features_of_the_test_store(tiny, tiny_stores):
+    import torch
+
+    dataset, samples, metric, evaluator = clip_evaluator(tiny_stores, {"type": "TinyEncoder"})
+    found = evaluator.evaluate(len(dataset))
+    encoder = tiny.TinyEncoder()
+    text = encoder.encode_text(["A photo depicts a red dog on the beach"])[0]
+    wanted = [250 * max(0.0, float(torch.dot(s.feat, text) / s.feat.norm())) for s in samples]
+    wanted[0] = 0.0  # nothing was written
+    assert found["CLIPScore"] == pytest.approx(sum(wanted) / len(wanted), abs=1e-3)
+    for sample, one in zip(samples, wanted):
+        each = metric.scored.per_image[sample.key]
+        assert each["CLIPScore"] == pytest.approx(one, abs=1e-3)
+        best = max(float(text @ encoder.encode_text([f"A photo depicts {r}"])[0]) for r in sample.references)
+        if one:
+            score, best = one / 100, max(best, 0.0)
+            assert each["RefCLIPScore"] == pytest.approx(200 * score * best / (score + best), abs=1e-2)
+        else:
+            assert each["RefCLIPScore"] == 0
+    assert any(wanted) and "A photo depicts" in metric.scored.notes["CLIPScore"]
+
+
+def test_clip_score_refuses_another_encoder(tiny, tiny_stores):
+    from synthcap_mm.stores import StoreError
+
+    dataset, *_, evaluator = clip_evaluator(tiny_stores, {"type": "TinyEncoder", "seed": 1, "name": "other"})
+    with pytest.raises(StoreError, match=r"another one than made the images' features: .*'other'.*'tiny'"):
+        evaluator.evaluate(len(dataset))
+
+
+def test_clip_score_without_an_encoder_says_so(tiny, tiny_stores):
+    dataset, _, metric, evaluator = clip_evaluator(tiny_stores, None)
+    assert evaluator.evaluate(len(dataset)) == {}
+    assert "encoder=dict(type=...)" in metric.scored.skipped["CLIPScore"]
 
 
 RANK = """

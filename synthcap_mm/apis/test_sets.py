@@ -1,0 +1,190 @@
+"""One checkpoint on several test sets: in-domain, cross-domain, another memory (TT), NoCaps by domain; one table."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import io
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.dist import is_main_process
+from mmengine.logging import print_log
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+
+from synthcap_mm.apis.workflow import MissingInputsError, prepare_evaluators, require_inputs, run_test
+from synthcap_mm.pairs import PairFactory
+from synthcap_mm.stores import Store, StoreError
+from synthcap_mm.stores.shards import write_atomically, write_json
+
+_FIELDS = ("name", "store", "memory")
+_EXAMPLE = "test_sets = [dict(name='flickr30k', store='data/flickr30k/test')]"
+
+
+def check_test_sets(cfg: Config, names: Sequence[str] | None = None) -> list[dict[str, Any]]:
+    """The entries of ``cfg.test_sets``, checked.
+
+    An entry has a ``name``; a ``store`` of photos; and, for "target text" (TT), a ``memory`` that takes the place of
+    the captioner's: a store with captions, a file of captions, or the config of a caption source.
+
+    Args:
+        cfg: the config.
+        names: those that are wanted. Default ``None``: all.
+
+    Raises:
+        ValueError: if the field is missing or malformed, a name is given twice, or a wanted one is not there.
+    """
+    entries = [dict(entry) for entry in cfg.get("test_sets") or []]
+    if not entries:
+        raise ValueError(f"the config {cfg.config_name} has no field 'test_sets'; e.g. {_EXAMPLE}")
+    for n, entry in enumerate(entries):
+        wrong = [f"it lacks {key!r}" for key in _FIELDS[:2] if key not in entry]
+        wrong += [f"{key!r} is no field" for key in entry if key not in _FIELDS]
+        if wrong:
+            raise ValueError(
+                f"test_sets[{n}]: {', '.join(wrong)}; its fields are {', '.join(_FIELDS)}. E.g. {_EXAMPLE}"
+            )
+    known = [entry["name"] for entry in entries]
+    twice = sorted({name for name in known if known.count(name) > 1})
+    if twice:
+        raise ValueError(f"test_sets: the name {twice[0]!r} is given twice, and each is a line of the table")
+    unknown = [name for name in names or () if name not in known]
+    if unknown:
+        raise ValueError(f"no test set {unknown[0]!r} in the config; there are {', '.join(known)}")
+    return [entry for entry in entries if names is None or entry["name"] in names]
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^\w.-]+", "_", name).strip("_")
+
+
+def memory_store(memory: str | Mapping[str, Any], encoder: Mapping[str, Any] | None, folder: Path) -> str:
+    """The store whose captions are the memory; made, with captions only, unless ``memory`` is one.
+
+    Args:
+        memory: folder of a store, a file of captions, or the config of a caption source.
+        encoder: config of the encoder, for what is to be encoded.
+        folder: where to make the store; made before from the same captions, it is used again.
+
+    Returns:
+        The store's folder.
+
+    Raises:
+        ValueError: if captions are to be encoded and there is no encoder.
+        StoreError: if ``folder`` has a store of other captions.
+    """
+    if isinstance(memory, str) and (Path(memory) / "manifest.json").is_file():
+        return memory
+    if isinstance(memory, str) and not Path(memory).is_file():
+        raise StoreError(f"the memory {memory} is neither a store nor a file of captions")
+    if encoder is None:
+        raise ValueError("a memory of captions has to be encoded, and the config has no synthesis.encoder")
+    source = {"type": "CaptionFile", "path": memory} if isinstance(memory, str) else dict(memory)
+    # All captions are the memory: none is held out, and nothing learns from them.
+    PairFactory(store=str(folder), captions=source, encoder=dict(encoder), tokenizer=None, holdout=0.0).run()
+    return str(folder)
+
+
+def _swap_memory(runner: Runner, store: str, name: str) -> None:
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    necks = [neck for neck in model.necks if hasattr(neck, "memory_path")]
+    if not necks:
+        raise ValueError(f"test_sets: {name!r} has a memory, but no neck of the captioner uses one")
+    for neck in necks:
+        neck.memory_path = store
+
+
+def test_many(cfg: Config, checkpoint: str, names: Sequence[str] | None = None) -> dict[str, dict[str, float]]:
+    """Test a checkpoint on each of ``cfg.test_sets``, and write one table.
+
+    Each set's own results lie in ``WORK_DIR/NAME`` (see :func:`~synthcap_mm.apis.workflow.run_test`), the table in
+    ``WORK_DIR/test_many.json`` and ``.csv``. A set with domains has a line for each, and one for all of them.
+
+    Args:
+        cfg: the config; see :func:`check_test_sets`. Dataloader and metrics are those of its test split.
+        checkpoint: file of a trained captioner.
+        names: the sets that are wanted. Default ``None``: all.
+
+    Returns:
+        Metrics by line of the table.
+
+    Raises:
+        ValueError: see :func:`check_test_sets`; also if a set has a memory and the captioner uses none.
+        MissingInputsError: if the checkpoint or a store is missing, all at once.
+        StoreError: if a set or a memory was made with another encoder than the captioner's.
+    """
+    entries = check_test_sets(cfg, names)
+    if not Path(checkpoint).is_file():
+        raise MissingInputsError(f"no checkpoint at {checkpoint}; train one: python tools/train.py {cfg.config_name}")
+    cfg.test_sets = entries
+    require_inputs(cfg, "test_sets")
+    prepare_evaluators(cfg)
+    folder = Path(cfg.work_dir)
+    memories: dict[str, str] = {}
+    for entry in entries:
+        if "memory" in entry:
+            place = folder / "memories" / _slug(entry["name"])
+            memories[entry["name"]] = memory_store(entry["memory"], cfg.get("synthesis", {}).get("encoder"), place)
+    table: dict[str, dict[str, float]] = {}
+    for entry in entries:
+        name = entry["name"]
+        own = copy.deepcopy(cfg)
+        own.work_dir = str(folder / _slug(name))
+        own.test_dataloader.dataset.store = entry["store"]
+        # Nothing is trained or validated here.
+        for part in ("train", "val"):
+            own[f"{part}_dataloader"] = own[f"{part}_cfg"] = None
+        own.val_evaluator = own.optim_wrapper = own.param_scheduler = None
+        runner = Runner.from_cfg(own)
+        if name in memories:
+            _swap_memory(runner, memories[name], name)
+        captions = len(Store.open(memories[name]).caption_rows()) if name in memories else None
+        said = "" if captions is None else f", with the {captions} captions of {memories[name]} as memory"
+        print_log(f"test set {name!r}: {entry['store']}{said}", logger="current")
+        table |= _lines(name, run_test(runner, own, checkpoint))
+    if is_main_process():
+        _write(table, folder, checkpoint, entries)
+    return table
+
+
+def _lines(name: str, metrics: Mapping[str, float]) -> dict[str, dict[str, float]]:
+    """A set's lines: all of it, and each domain."""
+    lines: dict[str, dict[str, float]] = {}
+    for metric, value in metrics.items():
+        domain, _, own = metric.rpartition("/")
+        lines.setdefault(domain, {})[own] = float(value)
+    entire = f"{name} entire" if len(lines) > 1 else name
+    return {f"{name} {domain}" if domain else entire: values for domain, values in lines.items()}
+
+
+def many_table(table: Mapping[str, Mapping[str, float]]) -> str:
+    """The table as text: a line a set, a column a metric."""
+    columns = list(dict.fromkeys(metric for values in table.values() for metric in values))
+    width = max(map(len, table))
+    lines = [f"  {'':<{width}}  " + "  ".join(f"{column:>8}" for column in columns)]
+    for name, values in table.items():
+        cells = [f"{values[c]:.2f}" if c in values else "–" for c in columns]
+        lines.append(f"  {name:<{width}}  " + "  ".join(f"{v:>{max(8, len(c))}}" for c, v in zip(columns, cells)))
+    return "\n".join(lines)
+
+
+def _write(
+    table: Mapping[str, Mapping[str, float]], folder: Path, checkpoint: str, entries: Sequence[Mapping[str, Any]]
+) -> None:
+    sets = [{**entry, "memory": entry.get("memory")} for entry in entries]
+    write_json(folder / "test_many.json", {"checkpoint": str(checkpoint), "sets": sets, "metrics": dict(table)})
+    columns = list(dict.fromkeys(metric for values in table.values() for metric in values))
+    text = io.StringIO(newline="")
+    rows = csv.writer(text)
+    rows.writerow(["set", *columns])
+    rows.writerows([name, *(values.get(column, "") for column in columns)] for name, values in table.items())
+    with write_atomically(folder / "test_many.csv") as file:
+        file.write(text.getvalue().encode())
+    print_log(
+        f"{checkpoint} on {len(sets)} test sets:\n{many_table(table)}\nwritten to {folder / 'test_many.json'} and .csv",
+        logger="current",
+    )

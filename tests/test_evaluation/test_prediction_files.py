@@ -1,0 +1,118 @@
+import json
+
+import pytest
+from caption_samples import COCO, KARPATHY, write
+
+from synthcap_mm.evaluation.prediction_files import image_names, join, read_predictions, read_references
+
+RESULTS = [{"image_id": 7, "caption": "a dog"}, {"image_id": 8, "caption": "cats"}]
+OURS = {"metrics": {}, "images": {"a/7.jpg": {"references": ["A dog", "x"], "hypothesis": "a dog", "scores": {}}}}
+
+
+def joined(predictions, references, split=None):
+    truth, images = read_references(references, split)
+    return join(read_predictions(predictions), truth, images, references)
+
+
+@pytest.mark.parametrize(
+    ("name", "names"),
+    [
+        ("val2014/COCO_val2014_000000000042.jpg",
+         ["val2014/COCO_val2014_000000000042.jpg", "COCO_val2014_000000000042.jpg", "COCO_val2014_000000000042", "42"]),
+        ("7", ["7"]),
+        ("1000_6b.jpg", ["1000_6b.jpg", "1000_6b"]),
+    ],
+)  # fmt: skip
+def test_names_of_an_image(name, names):
+    assert image_names(name) == names
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        RESULTS,
+        [{"image_id": "7", "caption": "a dog"}, {"image_id": "x/8.jpg", "caption": "cats", "score": 1}],
+        '{"image": "photos/7.jpg", "caption": "a dog", "captions": ["a dog", "x"]}\n\n{"image": "8.jpg", "caption": "cats"}\n',
+        {"images": {"7": {"hypothesis": "a dog"}, "8": {"hypothesis": "cats"}}},
+    ],
+)
+def test_predictions_of_every_kind_meet_cocos_references(tmp_path, content):
+    found = joined(write(tmp_path / "pred.json", content), write(tmp_path / "ref.json", COCO))
+    assert found == {"7": "a dog", "8": "cats"}
+
+
+def test_one_line_of_jsonl(tmp_path):
+    found = read_predictions(write(tmp_path / "p.jsonl", '{"image": "7.jpg", "caption": "a dog"}'))
+    assert found.captions == {"7.jpg": "a dog"}
+
+
+@pytest.mark.parametrize("cocoid", [True, False])
+def test_karpathys_test_split_by_any_of_its_names(tmp_path, cocoid):
+    """Their own number of one image may be COCO's number of another."""
+    content = json.loads(json.dumps(KARPATHY))
+    if cocoid:
+        for image, number in zip(content["images"], (3, 2, 1, 4)):
+            image["cocoid"] = number
+    content["images"].append({**content["images"][3], "imgid": 4, "filename": "9.jpg", "cocoid": 9})
+    ref = write(tmp_path / "ref.json", content)
+    truth, _ = read_references(ref)
+    assert truth == {"3.jpg": ["picture 3", "image 3"], "9.jpg": ["picture 3", "image 3"]}
+    number = 4 if cocoid else "3.jpg"
+    pred = write(tmp_path / "p.json", [{"image_id": number, "caption": "x"}, {"image_id": 9, "caption": "y"}])
+    assert joined(pred, ref) == {"3.jpg": "x", "9.jpg": "y"}
+    assert set(read_references(ref, "train")[0]) == {"0.jpg"}
+
+
+def test_other_references(tmp_path):
+    ref = write(tmp_path / "ref.csv", "image,caption\n7.jpg,A dog\n7.jpg,The dog\n8.jpg,Cats\n")
+    assert read_references(ref)[0] == {"7.jpg": ["A dog", "The dog"], "8.jpg": ["Cats"]}
+    ours = write(tmp_path / "ours.json", OURS)
+    assert joined(ours, ours) == {"a/7.jpg": "a dog"}
+
+
+def test_a_short_name_that_two_share_is_nobodys(tmp_path):
+    ref = write(tmp_path / "ref.csv", "image,caption\na/1.jpg,A dog\nb/1.jpg,Cats\n")
+    with pytest.raises(ValueError, match=r"1 predictions are for images that .*ref.csv lacks: '1.jpg'"):
+        joined(write(tmp_path / "p.json", [{"image_id": "1.jpg", "caption": "x"}]), ref)
+    found = joined(
+        write(tmp_path / "p.json", [{"image_id": "a/1.jpg", "caption": "x"}, {"image_id": "b/1.jpg", "caption": "y"}]),
+        ref,
+    )
+    assert found == {"a/1.jpg": "x", "b/1.jpg": "y"}
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ([*RESULTS, {"image_id": 7, "caption": "x"}],
+         r"pred.json: 1 images have more than one caption: '7' at \[0\], \[2\]\. One is scored"),
+        (RESULTS[:1], r"pred.json: 1 of 2 images of .*ref.json have no prediction: '8'\. An average over the others"),
+        ([*RESULTS, {"image_id": 9, "caption": "x"}], r"1 predictions are for images that .*ref.json lacks: '9'; its"),
+        ([*RESULTS, {"image_id": "7.jpg", "caption": "x"}], r"'7' and '7.jpg' are the same image of .*ref.json, '7'"),
+        ([{"image_id": 7, "caption": None}], r"pred.json, \[0\]: 'caption' of the image '7' is no text: None"),
+        ([{"id": 7, "caption": "x"}], r"pred.json, \[0\]: no field 'image_id' .*or 'image' among id, caption"),
+        (["a dog"], r"pred.json, \[0\]: expected an object, found str"),
+        ("[{", r"pred.json is not valid JSON: line 1, column 3"),
+        ('{"image": "7.jpg", "caption": "x"}\n{"image', r"pred.json, line 2: not valid JSON"),
+        ([], "pred.json holds no predictions"),
+        ('{"image": "8.jpg", "error": "truncated"}\n{"image": "7.jpg", "caption": "x"}',
+         r"have no prediction: '8' \(1 could not be captioned, says the file\)"),
+    ],
+)  # fmt: skip
+def test_bad_predictions_are_told_in_a_sentence(tmp_path, content, said):
+    with pytest.raises(ValueError, match=said):
+        joined(write(tmp_path / "pred.json", content), write(tmp_path / "ref.json", COCO))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "split", "said"),
+    [
+        ("r.txt", "a dog\nA cat\n", None, "does not say which image"),
+        ("r.json", COCO, "val", "has no split 'val'; it has none"),
+        ("r.json", KARPATHY, "dev", "has no split 'dev'; it has restval, test, train, val"),
+        ("r.csv", "image,caption,split\na,b,x\nc,d,y\n", None, r"has the splits x, y: name one \(--split\)"),
+    ],
+)
+def test_bad_references_are_told_in_a_sentence(tmp_path, name, content, split, said):
+    with pytest.raises(ValueError, match=said):
+        read_references(write(tmp_path / name, content), split)
