@@ -330,6 +330,19 @@ def _group_of(match: re.Match) -> Group:
     return Group(kind, match["colour"] or match["cloth"], size, count, plural=many)
 
 
+def _plain(caption: str) -> str:
+    return " ".join(re.sub(r"[^a-z0-9 ]+", " ", caption.lower()).split())
+
+
+def kinds_named(caption: str) -> set[str]:
+    """The kinds of things that a caption names, by any of their words.
+
+    Args:
+        caption: a sentence; unknown words are passed over.
+    """
+    return {_NOUN_OF[match["noun"]][0] for match in _NOUN_PHRASE.finditer(_plain(caption))}
+
+
 def parse(caption: str) -> Scene:
     """What a caption says: a scene whose unsaid fields are ``None``.
 
@@ -340,8 +353,7 @@ def parse(caption: str) -> Scene:
     Raises:
         ValueError: if the caption names no known object.
     """
-    text = re.sub(r"[^a-z0-9 ]+", " ", caption.lower())
-    text = " ".join(text.split())
+    text = _plain(caption)
     nouns = list(_NOUN_PHRASE.finditer(text))
     if not nouns:
         raise ValueError(f"no object of the mini-world is named in the caption {caption!r}; known: {', '.join(KINDS)}")
