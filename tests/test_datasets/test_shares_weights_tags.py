@@ -71,7 +71,10 @@ def test_tags_of_pictures_by_their_features(tiny_stores, tiny):
     pairs, photos = tiny_stores
     encoder = tiny.TinyEncoder()
     names = encoder.encode_text(["a photo of a dog.", "a photo of a cat.", "a photo of a house."])
-    for dataset in (SynthPairDataset(pairs, split="heldout", tags=CLIP_TAGS), CaptionEvalDataset(photos, tags=CLIP_TAGS)):
+    for dataset in (
+        SynthPairDataset(pairs, split="heldout", tags=CLIP_TAGS),
+        CaptionEvalDataset(photos, tags=CLIP_TAGS),
+    ):
         for i in range(len(dataset)):
             sample = dataset[i]
             order = [("dog", "cat", "house")[j] for j in (names @ sample.feat).argsort(descending=True).tolist()]

@@ -61,7 +61,9 @@ def test_the_mean_of_the_start_arrives_at_the_targets(stores):
     pairs, photos = stores
     neck = MomentMatching("captions", photos, store=pairs)
     neck.load_moments()
-    start, target = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (rows_of("captions", *stores), rows_of("p", *stores)))
+    start, target = (
+        x / np.linalg.norm(x, axis=1, keepdims=True) for x in (rows_of("captions", *stores), rows_of("p", *stores))
+    )
     moved = (torch.from_numpy(start) - neck.moments[0]) * neck.moments[3] / neck.moments[1] + neck.moments[2]
     np.testing.assert_allclose(moved.mean(0), target.mean(0), atol=1e-6)
     np.testing.assert_allclose(moved.std(0, unbiased=False), target.std(0), atol=1e-6)

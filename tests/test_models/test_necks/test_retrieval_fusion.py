@@ -98,7 +98,9 @@ def test_the_query_is_noisy_in_training_only(store):
     assert torch.equal(first.feats, again.feats) and not torch.equal(first.feats, other.feats)
     torch.manual_seed(1)
     noise = torch.randn_like(batch.feats) * math.sqrt(0.3)
-    rows = neck.retrieve(F.normalize(batch.text_feats + noise, dim=1), neck._own_rows(batch), batch.group_ids, batch.text_feats)
+    rows = neck.retrieve(
+        F.normalize(batch.text_feats + noise, dim=1), neck._own_rows(batch), batch.group_ids, batch.text_feats
+    )
     assert not (neck.memory_rows[rows] == batch.memory_rows[:, None]).any()
     real = batch.replace(source="real", text_feats=None)
     assert torch.equal(neck(real, "predict")[0].feats, neck(real, "predict")[0].feats)

@@ -8,7 +8,19 @@ from random_store import make_store, unit
 from synthcap_mm.models.tag_providers import CaptionEntities, RetrievedEntities
 from synthcap_mm.models.tag_providers.caption_entities import plural
 
-NAMES = ["dog", "bear", "teddy bear", "person", "bus", "knife", "man", "wine glass", "vase of flowers", "puppy", "child"]
+NAMES = [
+    "dog",
+    "bear",
+    "teddy bear",
+    "person",
+    "bus",
+    "knife",
+    "man",
+    "wine glass",
+    "vase of flowers",
+    "puppy",
+    "child",
+]
 
 
 @pytest.mark.parametrize("one, many", [
