@@ -75,10 +75,12 @@ class Table:
         reference: name of the run that others are compared with.
         metrics: columns, the first one compared and plotted.
         seeds: how many, from 0.
-        test: ``'all'``: each run is tested once; ``'best'``: only the run with the best held-out mean, and the reference.
+        test: ``'all'``: each run is tested once; ``'best'``: only the run with the best held-out mean, and the
+            reference.
         tests: names (last parts) of the stores of ``photo_stores`` that are tested on.
         x: the axis' title, if runs have places on one.
-        prepare: command that makes the stores, where configs do not; ``{python}`` and environment variables are filled in.
+        prepare: command that makes the stores, where configs do not; ``{python}`` and environment variables are
+            filled in.
         environment: variables that must be set.
     """
 

@@ -92,8 +92,10 @@ def section(experiments: Experiments, plot: str | None = None) -> str:
         lines.append(f"| {' | '.join(cells)} |")
     left = len(experiments.missing(list(table.runs), False))
     commits = sorted({r["commit"] for r in experiments.ledger.rows if r["hash"] in experiments.hashes.values()} - {""})
-    lines += ["", f"`python tools/experiments.py {table.name}`; csv: [{table.name}.csv](results/{table.name}.csv); "
-              f"commit {', '.join(commits) or 'unknown'}." + (f" **{left} runs are not finished.**" if left else "")]  # fmt: skip
+    command, file = f"`python tools/experiments.py {table.name}`", f"[{table.name}.csv](results/{table.name}.csv)"
+    lines += ["", f"{command}; csv: {file}; commit {', '.join(commits) or 'unknown'}."]
+    if left:
+        lines[-1] += f" **{left} runs are not finished.**"
     if plot is not None:
         lines += ["", f"![{table.title}]({plot})"]
     return "\n".join(lines) + "\n"
@@ -151,8 +153,8 @@ def draw_plot(experiments: Experiments, path: str | os.PathLike) -> bool:
             if any(drawn[i][0].x is None for i in rows):
                 axes.axhline(means[rows[0]], linestyle=":", color="gray", label=title)
                 continue
-            axes.errorbar([drawn[i][0].x for i in rows], [means[i] for i in rows], [spread[i] for i in rows], marker="o",
-                          capsize=3, label=title)  # fmt: skip
+            x, y, error = ([column[i] for i in rows] for column in ([run.x for run, _ in drawn], means, spread))
+            axes.errorbar(x, y, error, marker="o", capsize=3, label=title)
         axes.set(xlabel=table.x, ylabel=column)
         axes.legend()
     else:

@@ -54,8 +54,8 @@ class SynthPairDataset(Dataset):
             weights, so that only their ratios count. Default ``None``: all weigh 1.
         weight_range: least and greatest weight. Default (0.0, 1.0): assumed.
         tags: config of what names the things of a sample in place of the store's detections. Of training samples
-            something that reads the captions (:class:`CaptionEntities`); of held-out ones something that reads the images'
-            features (:class:`CLIPTagProvider`, :class:`RetrievedEntities`), by name and encoder those of the store.
+            something that reads the captions (:class:`CaptionEntities`); of held-out ones something that reads the
+            images' features (:class:`CLIPTagProvider`, :class:`RetrievedEntities`) and has the store's encoder.
             Default ``None``: the store's detections; captions without images have none.
         verify: see :meth:`Store.open`. Default ``'used'``.
 

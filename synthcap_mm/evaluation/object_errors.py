@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from synthcap_mm.evaluation.caption_metric import CaptionMetric
 from synthcap_mm.miniscenes.language import kinds_named
-from synthcap_mm.miniscenes.scenes import scene_of
+from synthcap_mm.miniscenes.sources import scene_named
 from synthcap_mm.registry import METRICS
-
-_KEY = re.compile(r"(train|val|test)-(\d+)-(\d{6})")
 
 
 def kinds_there(key: str, references: Sequence[str]) -> set[str]:
@@ -22,9 +19,9 @@ def kinds_there(key: str, references: Sequence[str]) -> set[str]:
             things out.
         references: the captions, which tell where the key does not: of a drawing, whose painter saw no more.
     """
-    scene = _KEY.fullmatch(key)
+    scene = scene_named(key)
     if scene is not None:
-        return {group.kind for group in scene_of(scene[1], int(scene[2]), int(scene[3])).groups}
+        return {group.kind for group in scene.groups}
     return set().union(*map(kinds_named, references))
 
 

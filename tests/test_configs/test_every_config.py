@@ -21,10 +21,10 @@ METHODS = sorted(p for p in (ROOT / "configs").iterdir() if p.is_dir() and p.nam
 
 @pytest.fixture(scope="session")
 def stores(tmp_path_factory, tiny):
-    """Width → paths of a store of pairs (with a curated table) and one of photos."""
+    """Width → paths of a store of pairs and one of photos."""
     from mmengine.registry import init_default_scope
 
-    from synthcap_mm.pairs import Curation, PairFactory, encode_photos
+    from synthcap_mm.pairs import PairFactory, encode_photos
 
     made = {}
 
@@ -38,7 +38,6 @@ def stores(tmp_path_factory, tiny):
                 generator={"type": "TinyPainter"}, tag_provider=tagger, refine={"steps": 2, "lr": 0.01, "bank_size": 16},
                 tokenizer={"kind": "train", "vocab_size": 300}, holdout=0.2, image_batch=32,
             ).run()  # fmt: skip
-            Curation(store=str(root / "pairs"), steps=[{"type": "reassign", "images": 4}], refine=True).run()
             encode_photos(str(root / "photos"), {"type": "TinyPhotos"}, encoder, tagger)
             made[width] = (str(root / "pairs"), str(root / "photos"))
         return made[width]
@@ -59,6 +58,7 @@ def replaced(value, names, encoder):
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_it_builds_learns_and_captions(name, stores):
+    from synthcap_mm.pairs import Curation
     from synthcap_mm.registry import DATASETS, MODELS
 
     cfg = Config.fromfile(ROOT / "configs" / name)
@@ -68,6 +68,9 @@ def test_it_builds_learns_and_captions(name, stores):
     cfg = replaced(cfg._cfg_dict, names, {"type": "TinyEncoder", "dim": width})
     cfg.model.head.update(width=32, layers=1, heads=2, generation={"num_beams": 2})
     cfg.model.necks[-1].width = 32
+    if cfg.train_dataloader.dataset.get("pairs", "default") not in ("default", None):
+        report = Curation(store=pairs, **cfg.curation).run(replace=True)
+        assert report["kept"] > 0
     torch.manual_seed(0)
     model = MODELS.build(cfg.model)
     optim_wrapper = Runner.build_optim_wrapper(type("R", (), {"model": model})(), cfg.optim_wrapper)

@@ -26,16 +26,17 @@ OWN_TABLES = ("captions", "images")
 class MomentMatching(BaseNeck):
     r"""Moves a cloud of features onto another one by its mean and, per dimension, its spread.
 
-    :math:`v' = \mathrm{normalise}\left((v - \mu_s)\, \sigma_t / \sigma_s + \mu_t\right)`, as in TOMCap, which gives captions'
-    features the moments of images' before a decoder is trained on them. No pair is needed: the target may be
-    photos of the domain that nobody has described. Without ``spread`` the clouds' means alone are made to meet.
+    :math:`v' = \mathrm{normalise}\left((v - \mu_s)\, \sigma_t / \sigma_s + \mu_t\right)`, as in
+    `TOMCap <https://arxiv.org/abs/2512.04309>`_, which gives captions' features the moments of images' before a
+    decoder is trained on them. No pair is needed: the target may be photos of the domain that nobody has
+    described. Without ``spread`` the clouds' means alone are made to meet.
 
-    The moments are measured at first use, over the unit features of a store's rows (population variance, in float64), and
-    are in the ``state_dict``: a trained captioner needs the stores no more.
+    The moments are measured at first use, over the unit features of a store's rows (population variance, in
+    float64), and are in the ``state_dict``: a trained captioner needs the stores no more.
 
     Args:
-        start (str): whose moments the features have: ``'captions'`` or ``'images'`` of the captioner's store (its training
-            captions; the images that they have, flagged ones left out), or the path of a store of
+        start (str): whose moments the features have: ``'captions'`` or ``'images'`` of the captioner's store (its
+            training captions; the images that they have, flagged ones left out), or the path of a store of
             photos. Defaults to ``'captions'``.
         target (str): whose moments they get; likewise. Defaults to ``'images'``.
         spread (bool): match the spread too. Defaults to ``True``, as TOMCap does.
@@ -103,8 +104,8 @@ class MomentMatching(BaseNeck):
             return images, np.flatnonzero(~images.is_set("flags"))
         if self.store_path is None:
             raise RuntimeError(
-                f"MomentMatching has no store whose {name!r} it could measure: give the captioner a store, or this neck "
-                "(store='data/stores/...')."
+                f"MomentMatching has no store whose {name!r} it could measure: give the captioner a store, or this "
+                "neck (store='data/stores/...')."
             )
         store = Store.open(self.store_path)
         rows = store.caption_rows("train")
@@ -180,8 +181,8 @@ class MomentMatching(BaseNeck):
             check_finite(type(self).__name__, feats)
             if feats.dim() != 2 or feats.shape[1] != self.moments.shape[1]:
                 raise ValueError(
-                    f"MomentMatching: features must be (B, {self.moments.shape[1]}), got {tuple(feats.shape)}: were they "
-                    "made with another encoder than the stores?"
+                    f"MomentMatching: features must be (B, {self.moments.shape[1]}), got {tuple(feats.shape)}: were "
+                    "they made with another encoder than the stores?"
                 )
             mean_s, sd_s, mean_t, sd_t = self.moments.to(feats.dtype)
             ratio = torch.where(sd_s < 1e-7, 1.0, sd_t / sd_s.clamp_min(1e-7)) if self.spread else 1.0

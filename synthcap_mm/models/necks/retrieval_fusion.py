@@ -26,10 +26,10 @@ class RetrievalFusion(TextMemoryProjection):
     r"""Retrieves captions from the memory and adds what attention finds in them to the feature.
 
     After `IFCap <https://arxiv.org/abs/2409.18046>`_: in training the query is the caption's feature with Gaussian
-    noise, so that what is retrieved is about as far off as what an image's feature retrieves; at inference the query is the
-    image's feature. The feature attends to the :math:`k` retrieved ones by learnt multi-head attention:
-    :math:`v' = \mathrm{normalise}(v + \mathrm{Attention}(v, R, R))`. IFCap has the attention's output in the place of the
-    feature and a Transformer behind it; the sum (assumed) lets the feature through from the start.
+    noise, so that what is retrieved is about as far off as what an image's feature retrieves; at inference the query
+    is the image's feature. The feature attends to the :math:`k` retrieved ones by learnt multi-head attention:
+    :math:`v' = \mathrm{normalise}(v + \mathrm{Attention}(v, R, R))`. IFCap has the attention's output in the place of
+    the feature and a Transformer behind it; the sum (assumed) lets the feature through from the start.
 
     In training a caption never retrieves itself, a caption of its group, or one of the same words (cosine above
     0.99999): it would read the answer off. Gradients do not go through the retrieval.
@@ -40,11 +40,13 @@ class RetrievalFusion(TextMemoryProjection):
         embed_dim (int): width of the features.
         k (int): captions retrieved. Defaults to 9: IFCap's public code, for COCO (7 for Flickr30k).
         heads (int): of the attention. Defaults to 8: assumed.
-        noise_variance (float): of the query's noise in phase ``'train'``, in each dimension. Defaults to 0.04: IFCap's
-            public code.
-        query (str): what is looked for in phase ``'train'``: ``'text'``, the caption's feature, or ``'feats'``, the feature
-            that comes in, which a method with pseudo images has; the noise is added to either. Defaults to ``'text'``.
-        memory (str, optional): see :class:`TextMemoryProjection`, as ``split`` and ``block_size``. Defaults to ``None``.
+        noise_variance (float): of the query's noise in phase ``'train'``, in each dimension. Defaults to 0.04:
+            IFCap's public code.
+        query (str): what is looked for in phase ``'train'``: ``'text'``, the caption's feature, or ``'feats'``, the
+            feature that comes in, which a method with pseudo images has; the noise is added to either. Defaults to
+            ``'text'``.
+        memory (str, optional): see :class:`TextMemoryProjection`, as ``split`` and ``block_size``. Defaults to
+            ``None``.
         split (str, optional): Defaults to ``'train'``.
         phases (Sequence[str]): see :class:`BaseNeck`. Defaults to both.
         sources (Sequence[str]): see :class:`BaseNeck`. Defaults to all.
@@ -54,8 +56,8 @@ class RetrievalFusion(TextMemoryProjection):
         ``feats`` (B, D) → (B, D), L2-normalised.
 
     Raises:
-        ValueError: if an option is out of range; in use, if a batch lacks ``text_feats`` or ``memory_rows`` in training, or
-            fewer than ``k`` captions may be retrieved.
+        ValueError: if an option is out of range; in use, if a batch lacks ``text_feats`` or ``memory_rows`` in
+            training, or fewer than ``k`` captions may be retrieved.
         RuntimeError: in use, if there is no memory.
     """
 
@@ -121,7 +123,8 @@ class RetrievalFusion(TextMemoryProjection):
 
         Args:
             query (Tensor): ``(B, D)``, L2-normalised.
-            own_rows (Tensor, optional): ``(B,)`` long, a row *of the memory* that is left out, or -1. Defaults to ``None``.
+            own_rows (Tensor, optional): ``(B,)`` long, a row *of the memory* that is left out, or -1. Defaults to
+                ``None``.
             groups (Tensor, optional): ``(B,)`` long, groups that are left out; -1 is none. Defaults to ``None``.
             text_feats (Tensor, optional): ``(B, D)``, L2-normalised; captions of the same words are left out.
                 Defaults to ``None``.
@@ -156,8 +159,9 @@ class RetrievalFusion(TextMemoryProjection):
                 rows = rows.gather(1, keep)
         if best.shape[1] < self.k or bool((best[:, -1] == -torch.inf).any()):
             raise ValueError(
-                f"RetrievalFusion: fewer than k={self.k} captions of the memory's {len(self.memory)} may be retrieved for "
-                "some samples (own ones, their groups and the same words are left out): lower k, or give more captions."
+                f"RetrievalFusion: fewer than k={self.k} captions of the memory's {len(self.memory)} may be "
+                "retrieved for some samples (own ones, their groups and the same words are left out): lower k, or give "
+                "more captions."
             )
         return rows
 

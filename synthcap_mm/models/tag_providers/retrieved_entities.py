@@ -32,7 +32,7 @@ class RetrievedEntities:
 
     Raises:
         StoreMissingError: if there is no store.
-        ValueError: if ``k`` is below 1, or see :class:`CaptionEntities`; in use, if there are fewer captions than ``k``.
+        ValueError: if ``k`` is below 1, or see :class:`CaptionEntities`; in use, if there are fewer captions.
     """
 
     def __init__(
