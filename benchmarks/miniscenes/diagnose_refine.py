@@ -29,7 +29,7 @@ from mmengine.config import Config  # noqa: E402
 from mmengine.registry import init_default_scope  # noqa: E402
 from torch import Tensor  # noqa: E402
 
-from synthcap_mm.apis.workflow import synthesize  # noqa: E402
+from synthcap_mm.apis.workflow import encode_images, synthesize  # noqa: E402
 from synthcap_mm.miniscenes.measures import recall_at_1  # noqa: E402
 from synthcap_mm.models.necks import MomentMatching, PseudoFeatureOptimizer, TextMemoryProjection, refine  # noqa: E402
 from synthcap_mm.stores import Store  # noqa: E402
@@ -52,6 +52,7 @@ class Scenes:
 
     def __init__(self, pairs: str, photos: str, count: int) -> None:
         drawn, real = Store.open(pairs), Store.open(photos)
+        self.store = pairs
         if drawn.captions.strings("id") != real.captions.strings("id"):
             raise SystemExit(f"{pairs} and {photos} have other captions: delete one, and it is made again")
         rows = np.random.default_rng(0).permutation(drawn.caption_rows("train"))
@@ -62,7 +63,8 @@ class Scenes:
         )
         groups = drawn.captions.strings("group")
         self.groups = torch.tensor([group_id(groups[row]) for row in rows])
-        self.count = count
+        self.count = count = min(count, len(rows) // 2)
+        self.here, self.bank = slice(0, count), slice(max(count, len(rows) - BANK), None)
 
     @staticmethod
     def _unit(feats: np.ndarray) -> Tensor:
@@ -81,10 +83,19 @@ class Scenes:
             anchor: what is moved toward, for all scenes; default: the captions.
             **settings: of :func:`refine`.
         """
-        anchor = self.text if anchor is None else anchor
-        here, bank = slice(0, self.count), slice(-BANK, None)
-        return refine(self.drawing[here], anchor[here], self.groups[here], negative_text=anchor[bank],
-                      negative_image=self.drawing[bank], negative_groups=self.groups[bank], **settings)  # fmt: skip
+        return self.moved(self.drawing, self.text if anchor is None else anchor, **settings)
+
+    def moved(self, feats: Tensor, anchor: Tensor, **settings: Any) -> Tensor:
+        """As :meth:`refined`, from other features of all scenes."""
+        return refine(
+            feats[self.here],
+            anchor[self.here],
+            self.groups[self.here],
+            negative_text=anchor[self.bank],
+            negative_image=feats[self.bank],
+            negative_groups=self.groups[self.bank],
+            **settings,
+        )
 
 
 def adapter(scenes: Scenes, steps: int = 1500, batch: int = 64, **settings: Any) -> Tensor:
@@ -101,12 +112,12 @@ def adapter(scenes: Scenes, steps: int = 1500, batch: int = 64, **settings: Any)
         loss.backward()
         optimizer.step()
     with torch.no_grad():
-        return F.normalize(neck.adapt(scenes.drawing[: scenes.count]), dim=1)
+        return F.normalize(neck.adapt(scenes.drawing[scenes.here]), dim=1)
 
 
 def measures(scenes: Scenes, project: Callable[[Tensor], Tensor], feats: Tensor) -> list[float]:
     """The columns of the table for features of the first scenes."""
-    here = slice(0, scenes.count)
+    here = scenes.here
     text, photo = scenes.text[here], scenes.photo[here]
     training, inference = project(feats), project(photo)
     among = slice(0, min(AMONG, scenes.count))
@@ -130,17 +141,13 @@ def settings_to_try(
     far = {**base, "steps": 60}
 
     def with_moments(spread: bool) -> Tensor:
-        neck = MomentMatching("images", photos, spread=spread, store=str(scenes_store))
-        return neck.match(scenes.drawing[: scenes.count])
+        return MomentMatching("images", photos, spread=spread, store=scenes.store).match(scenes.drawing)
 
-    scenes_store = config["store"] if "store" in config else None
-    base.pop("store", None)
-    far.pop("store", None)
     tried: dict[str, Callable[[], Tensor]] = {
-        "drawings as they are": lambda: scenes.drawing[: scenes.count],
+        "drawings as they are": lambda: scenes.drawing[scenes.here],
         "the config's (to 0.50, temperature 0.01, pull 1)": lambda: scenes.refined(**base),
     }
-    for level in (0.54, 0.6, 0.7, 0.85):
+    for level in (0.54, 0.6, 0.65, 0.7, 0.85):
         tried[f"to {level:.2f}"] = lambda level=level: scenes.refined(**{**far, "target_cosine": level})
     for steps in (5, 20, 60):
         tried[f"no level, {steps} steps"] = lambda steps=steps: scenes.refined(
@@ -159,14 +166,13 @@ def settings_to_try(
     )
     tried["adapter, no level"] = lambda: adapter(scenes)
     tried["adapter, to 0.54"] = lambda: adapter(scenes, target_cosine=0.54)
-    tried["mean of 300 unpaired photos"] = lambda: with_moments(False)
-    tried["mean and spread of 300 unpaired photos"] = lambda: with_moments(True)
-    tried["mean of photos, then to 0.54"] = lambda: refine(
-        with_moments(False), scenes.text[: scenes.count], scenes.groups[: scenes.count],
-        negative_text=scenes.text[-BANK:], negative_image=scenes.drawing[-BANK:], negative_groups=scenes.groups[-BANK:],
-        **{**far, "target_cosine": 0.54},
-    )  # fmt: skip
-    tried["*the photos themselves*"] = lambda: scenes.photo[: scenes.count]
+    tried["mean of 300 unpaired photos"] = lambda: with_moments(False)[scenes.here]
+    tried["mean and spread of 300 unpaired photos"] = lambda: with_moments(True)[scenes.here]
+    for level in (0.54, 0.6):
+        tried[f"mean of photos, then to {level:.2f}"] = lambda level=level: scenes.moved(
+            with_moments(False), scenes.text, **{**far, "target_cosine": level}
+        )
+    tried["*the photos themselves*"] = lambda: scenes.photo[scenes.here]
     return tried
 
 
@@ -174,14 +180,16 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scenes", type=int, default=1000, help="training scenes looked at (default: %(default)s)")
+    parser.add_argument("--captions", type=int, default=4000, help="captions of the stores (default: %(default)s)")
     args = parser.parse_args()
     init_default_scope("synthcap_mm")
     mini = Config.fromfile(ROOT / "configs" / "synthcap_mini.py")
     upper = Config.fromfile(ROOT / "configs" / "synthcap" / "upper_bound_mini.py")
-    from synthcap_mm.apis.workflow import encode_images
-
     for cfg in (mini, upper):
         cfg.config_name = "diagnose_refine"
+        cfg.synthesis.captions.num = args.captions
+        if cfg is upper:
+            cfg.synthesis.generator.pool.num = args.captions
         synthesize(cfg, missing_only=True)
     encode_images(mini, missing_only=True)
     scenes = Scenes(mini.store, upper.store, args.scenes)
@@ -192,8 +200,7 @@ def main() -> None:
         "recall@1 of the caption, % | of the photo, % | training prefix and caption | inference prefix and caption | "
         "both prefixes |\n|---|---|---|---|---|---|---|---|---|"
     )
-    config = {**mini.synthesis.refine, "store": mini.store}
-    for name, make in settings_to_try(scenes, projection.project, config, mini.val_photos).items():
+    for name, make in settings_to_try(scenes, projection.project, mini.synthesis.refine, mini.val_photos).items():
         row = measures(scenes, projection.project, make())
         cells = [f"{v:.1f}" if i in (3, 4) else f"{v:.3f}" for i, v in enumerate(row)]
         print(f"| {name} | {' | '.join(cells)} |", flush=True)
