@@ -129,7 +129,7 @@ def draw_plot(experiments: Experiments, path: str | os.PathLike) -> bool:
     Returns:
         Whether there was something to draw.
     """
-    require("matplotlib", purpose="plots")
+    require("matplotlib", extra="plots", purpose="plots")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
