@@ -29,6 +29,7 @@ from synthcap_mm.stores.shards import write_atomically, write_json
 _BESIDE = (
     "work_dir", "randomness", "default_hooks", "custom_hooks", "visualizer", "log_processor", "log_level", "inputs",
     "launcher", "resume", "load_from", "gallery", "tensorboard", "env_cfg", "config_name", "test_best",
+    "auto_synthesize",
 )  # fmt: skip
 #: Columns before the metrics.
 _COLUMNS = ("run", "hash", "seed", "commit", "seconds", "heldout_CIDEr")
@@ -328,6 +329,7 @@ class Experiments:
             return json.loads(note.read_text(encoding="utf-8"))
         started = time.time()
         cfg = config_of(run, seed)
+        cfg.auto_synthesize = False  # prepare() did it: runs side by side would meet at the stores' locks
         self._tool("train", run, cfg, folder / f"{name}.py", "train.log", "--work-dir", str(folder), "--resume")
         best = sorted(folder.glob("best_CIDEr_*.pth"))
         if len(best) != 1:

@@ -148,7 +148,13 @@ class SynthPairDataset(Dataset):
         self._tagger = caption_tagger(tags) if tags is not None and split == "train" else None
         self._tags: dict[int, list[Tag]] | None = None
         if tags is not None and split == "heldout":
-            pictures = np.unique(self._pairs.numbers("image")[self._candidates if self._random else self._chosen])
+            # Not those of the training captions, which are many.
+            served = (
+                self._chosen
+                if not self._random
+                else np.concatenate([self._candidates[f : f + c] for f, c in zip(self._first, self._count)])
+            )
+            pictures = np.unique(self._pairs.numbers("image")[served])
             self._tags = dict(zip(pictures.tolist(), tags_by_features(tags, self.store, pictures)))
         self.metainfo: dict[str, Any] = {"store": str(store), "split": split, "left_out": left_out}
         self._references: dict[str, list[str]] = {}

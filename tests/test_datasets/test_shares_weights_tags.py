@@ -84,6 +84,26 @@ def test_tags_of_pictures_by_their_features(tiny_stores, tiny):
     assert {t.score for i in range(len(dataset)) for t in dataset[i].tags} <= {1 / 3, 2 / 3, 1.0}
 
 
+def test_of_several_images_only_those_that_held_out_captions_may_have_are_looked_at(tmp_path, monkeypatch):
+    from random_store import make_store
+
+    from synthcap_mm.models.tag_providers import RetrievedEntities
+
+    words = [f"a dog and a cat {i}" if i % 2 else f"a house {i}" for i in range(30)]
+    store = make_store(tmp_path / "s", 30, k=3, dim=8, heldout=(4, 9), texts=words)
+    seen = []
+    detect = RetrievedEntities.detect_features
+    monkeypatch.setattr(
+        RetrievedEntities, "detect_features", lambda self, feats: (seen.append(len(feats)), detect(self, feats))[1]
+    )
+    tags = {"type": "RetrievedEntities", "store": store, "vocabulary": ["dog", "cat", "house"], "k": 1}
+    dataset = SynthPairDataset(store, split="heldout", image_choice="random", tags=tags)
+    assert seen == [6] and set(dataset._tags) == {12, 13, 14, 27, 28, 29}
+    for epoch in range(4):
+        dataset.set_epoch(epoch)
+        assert all({t.name for t in dataset[i].tags} in ({"house"}, {"dog", "cat"}) for i in range(2))
+
+
 def test_tags_that_cannot_be_made_are_refused(tiny_stores):
     pairs, photos = tiny_stores
     with pytest.raises(ValueError, match="looks at pictures, and training samples want tags from their captions"):
