@@ -70,6 +70,12 @@ TENSORBOARD = [
     "tensorboard>=2.18,<3",
 ]
 
+# Plots of tools/experiments.py.
+PLOTS = [
+    # 3.9 is built for numpy 2; a 4 may change figures. mmengine brings it anyway, without a bound.
+    "matplotlib>=3.9,<4",
+]
+
 # Approximate search for curation, where an exact one takes too long; exact is the default.
 FAISS = [
     # 1.8 is built for numpy 1.
@@ -91,6 +97,8 @@ TEST = [
     *T2I,
     # The switch tensorboard=True is tried.
     *TENSORBOARD,
+    # Plots are drawn.
+    *PLOTS,
     # The approximate search of curation is compared with the exact one.
     *FAISS,
 ]
@@ -139,7 +147,14 @@ setup(
     # Every file that MANIFEST.in takes from the package: mini-CLIP's weights, vocabularies, ...
     include_package_data=True,
     install_requires=CORE,
-    extras_require={"t2i": T2I, "mmdet": MMDET, "tensorboard": TENSORBOARD, "faiss": FAISS, "test": TEST},
+    extras_require={
+        "t2i": T2I,
+        "mmdet": MMDET,
+        "tensorboard": TENSORBOARD,
+        "faiss": FAISS,
+        "plots": PLOTS,
+        "test": TEST,
+    },
     entry_points={"console_scripts": ["synthcap-mm = synthcap_mm.cli:main"]},
     cmdclass={"build_py": BuildWithMim},
     zip_safe=False,

@@ -20,7 +20,7 @@ import numpy as np
 from synthcap_mm.evaluation.caption_metric import score_captions
 from synthcap_mm.stores import Store
 
-HERE = Path(__file__).resolve().parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def nearest_caption_floor(pairs: str, photos: str) -> dict[str, float]:
@@ -47,12 +47,12 @@ def main() -> None:
         folder = Path(args.work_dir) / f"upper_bound_{seed}"
         result = folder / "test_metrics.json"
         if not result.is_file():
-            environment = {**os.environ, "PYTHONPATH": f"{HERE}:{HERE.parents[1]}:{os.environ.get('PYTHONPATH', '')}"}
+            environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"}
             subprocess.run(
                 [
                     sys.executable,
-                    HERE.parents[1] / "tools" / "train.py",
-                    HERE / "upper_bound.py",
+                    ROOT / "tools" / "train.py",
+                    ROOT / "configs" / "synthcap" / "upper_bound_mini.py",
                     "--work-dir",
                     folder,
                     "--cfg-options",

@@ -86,6 +86,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--without-tags", action="store_true", help="no detector: where mmdet is not installed; SynTIC has no tags then"
     )
+    parser.add_argument("--stores-only", action="store_true", help="make the stores, and train nothing")
     parser.add_argument("--quick", action="store_true", help="a trial on a few captions and photos, in its own folder")
     parser.add_argument(
         "--cfg-options", nargs="+", action=DictAction, default={}, metavar="KEY=VALUE", help="settings for every run"
@@ -321,7 +322,11 @@ class Benchmark:
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Run."""
-    benchmark = Benchmark(parse_args(argv))
+    args = parse_args(argv)
+    benchmark = Benchmark(args)
+    if args.stores_only:
+        benchmark.make_stores()
+        return {}
     results = benchmark.main()
     print_log(f"results: {benchmark.work}\n{markdown(results)}", logger=benchmark.logger)
     return results

@@ -36,7 +36,11 @@ def _stores(cfg: Config, stages: tuple[str, ...]) -> list[str]:
         found += [entry["store"] for entry in cfg.get("test_sets", [])]
     if found:
         model = cfg.get("model", {})
-        found += [s for s in (model.get("store"), *(n.get("memory") for n in model.get("necks", []))) if s]
+        necks = model.get("necks", [])
+        found += [s for s in (model.get("store"), *(n.get("memory") for n in necks)) if s]
+        # Of MomentMatching: a table of the captioner's own store, or another store.
+        moments = [n.get(end) for n in necks for end in ("start", "target")]
+        found += [s for s in moments if s and s not in ("captions", "images")]
     if "train" in stages and cfg.get("test_best"):
         found += _stores(cfg, ("test",))
     return list(dict.fromkeys(found))

@@ -375,11 +375,22 @@ def _switch_tensorboard_on(cfg: Config) -> None:
         backends.append({"type": "TensorboardVisBackend"})
 
 
+def _trains_on_curated(cfg: Config) -> bool:
+    """Whether the pairs that are trained on are those that the config's own curation makes."""
+    settings = cfg.get("curation")
+    if settings is None:
+        return False
+    name = settings.get("name", "curated") if isinstance(settings, dict) else "curated"
+    dataset = cfg.train_dataloader.dataset
+    return dataset.get("pairs") == name and dataset.get("store") == _pairs_store(cfg)
+
+
 def train(cfg: Config) -> dict[str, float]:
     """Train and validate; where the config says so, make the stores first and test the best checkpoint last.
 
     Args:
         cfg: the config; ``auto_synthesize``, ``test_best`` and ``tensorboard`` are its switches (default ``False``).
+            With ``auto_synthesize`` the pairs of ``curation`` are made too, if they are trained on.
 
     Returns:
         The test metrics, if ``cfg.test_best``, else nothing.
@@ -397,6 +408,8 @@ def train(cfg: Config) -> dict[str, float]:
             raise StoreError(unread)
         synthesize(cfg, missing_only=True)
         encode_images(cfg, missing_only=True)
+        if _trains_on_curated(cfg):
+            curate(cfg)
     require_inputs(cfg, "train")
     if used := _used_tables(cfg):
         _refuse_stale_tables(cfg, used)

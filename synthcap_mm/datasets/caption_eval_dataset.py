@@ -9,9 +9,10 @@ from mmengine.logging import print_log
 from torch.utils.data import Dataset
 
 from synthcap_mm.datasets.features import as_feature
+from synthcap_mm.datasets.tagging import tags_by_features
 from synthcap_mm.registry import DATASETS
 from synthcap_mm.stores import Store, StoreError
-from synthcap_mm.structures import CaptionSample
+from synthcap_mm.structures import CaptionSample, Tag
 
 
 @DATASETS.register_module()
@@ -35,12 +36,15 @@ class CaptionEvalDataset(Dataset):
             image_root=...)`` (a captions json, read with pycocotools), ``PhotoFolder`` or any
             other with ``keys``, ``load`` and ``references`` (and ``domain``, where metrics are wanted by
             domain). Default ``None``: there is a ``store``.
+        tags: config of what names the things of a photo by its stored feature (:class:`CLIPTagProvider`,
+            :class:`RetrievedEntities`), in place of the store's detections. Default ``None``.
 
     Raises:
         StoreMissingError: if there is no store; the message has the command.
         StoreError: if it is no store of photos, photos are missing from it and
             ``allow_missing`` is not set, or none is left.
-        ValueError: if both or none of ``store`` and ``photos`` are given; if no photo decodes.
+        ValueError: if both or none of ``store`` and ``photos`` are given; if no photo decodes; if ``tags`` is given
+            with ``photos``, or cannot read features.
     """
 
     def __init__(
@@ -49,16 +53,22 @@ class CaptionEvalDataset(Dataset):
         allow_missing: bool = False,
         verify: str = "used",
         photos: dict[str, Any] | None = None,
+        tags: dict[str, Any] | None = None,
     ) -> None:
         if (store is None) == (photos is None):
             raise ValueError(
                 "CaptionEvalDataset takes either store=, the folder of a store of photos, or photos=, the config of a "
                 f"photo source such as dict(type='CocoPhotos', ...); {'none' if store is None else 'both'} given"
             )
+        if tags is not None and store is None:
+            raise ValueError("tags= names things by stored features, so it needs store=, not photos=")
         self.store: Store | None = None
         self._photos: Any = None
+        self._tags: dict[int, list[Tag]] | None = None
         if store is not None:
             self._open_store(store, allow_missing, verify)
+            if tags is not None:
+                self._tags = dict(zip(self._rows.tolist(), tags_by_features(tags, self.store, self._rows)))
         else:
             self._open_photos(photos, allow_missing)
 
@@ -157,7 +167,7 @@ class CaptionEvalDataset(Dataset):
             key=key,
             source="real",
             feat=as_feature(images.feature(row), f"photo {key!r} of {self.store.path}"),
-            tags=self.store.tags(row),
+            tags=self.store.tags(row) if self._tags is None else self._tags[row],
             references=self._references.get(key, []),
             domain=self._domains.get(row),
         )

@@ -11,10 +11,11 @@ from mmengine.logging import print_log
 from torch.utils.data import Dataset
 
 from synthcap_mm.datasets.features import as_feature
+from synthcap_mm.datasets.tagging import caption_tagger, tags_by_features
 from synthcap_mm.registry import DATASETS
 from synthcap_mm.stores import Store, StoreError
 from synthcap_mm.stores.additions import check_up_to_date
-from synthcap_mm.structures import CaptionSample, group_id
+from synthcap_mm.structures import CaptionSample, Tag, group_id
 
 #: With fewer held-out groups than this, CIDEr says nothing; chosen by hand.
 FEW_GROUPS = 20
@@ -44,15 +45,27 @@ class SynthPairDataset(Dataset):
         image_choice: which image of a caption with several: ``'first'``,
             ``'random'`` (a function of seed, epoch and sample) or ``'best'`` (highest
             cosine with the caption). Default ``'first'``; with ``pairs=None`` nothing else.
-        seed: for ``'random'``. Default 0.
+        seed: for ``'random'`` and ``fraction``. Default 0.
+        fraction: share of the training captions' groups that are served, in (0, 1]: whole groups, chosen by ``seed``;
+            a smaller share is part of a larger one. Held-out captions, and the memory, are all there.
+            Default 1.0.
+        weight_by: ``'score'``: a sample weighs in the caption loss by its pair's cosine of caption and image as it was
+            drawn, clamped to ``weight_range``: PCM-Net's CLIP-weighted cross-entropy. The head divides by the batch's
+            weights, so that only their ratios count. Default ``None``: all weigh 1.
+        weight_range: least and greatest weight. Default (0.0, 1.0): assumed.
+        tags: config of what names the things of a sample in place of the store's detections. Of training samples
+            something that reads the captions (:class:`CaptionEntities`); of held-out ones something that reads the
+            images' features (:class:`CLIPTagProvider`, :class:`RetrievedEntities`) and has the store's encoder.
+            Default ``None``: the store's detections; captions without images have none.
         verify: see :meth:`Store.open`. Default ``'used'``.
 
     Raises:
         StoreMissingError: if there is no store; the message has the command.
         StoreError: if it is damaged, has no such table, holds photos, or the pairs were curated before its captions,
             images or pairs were made anew; the message has the command.
-        ValueError: if nothing is left to serve, or ``refined`` or a choice among images
-            is asked for without ``pairs``.
+        ValueError: if nothing is left to serve; if ``refined``, ``weight_by``, a choice among images or tags of images
+            are asked for without ``pairs``; if ``fraction`` or ``weight_range`` is out of range, or ``tags`` cannot
+            read what the split has.
     """
 
     def __init__(
@@ -64,6 +77,10 @@ class SynthPairDataset(Dataset):
         image_choice: str = "first",
         seed: int = 0,
         verify: str = "used",
+        fraction: float = 1.0,
+        weight_by: str | None = None,
+        weight_range: tuple[float, float] = (0.0, 1.0),
+        tags: dict[str, Any] | None = None,
     ) -> None:
         if image_choice not in ("first", "random", "best"):
             raise ValueError(f"image_choice is 'first', 'random' or 'best', not {image_choice!r}")
@@ -74,6 +91,17 @@ class SynthPairDataset(Dataset):
                 f"image_choice={image_choice!r} needs pairs: captions without images (pairs=None) have none to choose "
                 "among; leave image_choice out, or name the pairs table (pairs='default')"
             )
+        if not 0 < fraction <= 1:
+            raise ValueError(f"fraction is a share in (0, 1], got {fraction}")
+        low, high = weight_range
+        if weight_by not in (None, "score") or not 0 <= low <= high or high <= 0:
+            raise ValueError(
+                f"weight_by is None or 'score', and weight_range two numbers, 0 <= low <= high and high > 0; got "
+                f"{weight_by!r} and {tuple(weight_range)}"
+            )
+        if pairs is None and (weight_by is not None or (tags is not None and split == "heldout")):
+            what = "tags of images" if weight_by is None else "weight_by='score'"
+            raise ValueError(f"{what} needs pairs: captions without images (pairs=None) have neither scores nor images")
         self.store = Store.open(store, verify=verify)
         if self.store.manifest.get("kind") == "photos":
             raise StoreError(f"the store {store} holds photos, not captions to learn; CaptionEvalDataset reads those")
@@ -87,6 +115,9 @@ class SynthPairDataset(Dataset):
         # Shared memory: worker processes that outlive an epoch see the new one.
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
         rows = self.store.caption_rows(split)
+        if fraction < 1 and split == "train":
+            rows = self._share(rows, fraction)
+        self._weights = (float(low), float(high)) if weight_by and split == "train" else None
         left_out = 0
         if self._pairs is not None:
             captions, images = self._pairs.numbers("caption"), self._pairs.numbers("image")
@@ -114,6 +145,17 @@ class SynthPairDataset(Dataset):
                 f"the store {store} has no usable pair in its split {split!r} ({left_out} captions have only flagged "
                 "images)" + ("; synthesis.holdout is 0" if split == "heldout" and not left_out else "")
             )
+        self._tagger = caption_tagger(tags) if tags is not None and split == "train" else None
+        self._tags: dict[int, list[Tag]] | None = None
+        if tags is not None and split == "heldout":
+            # Not those of the training captions, which are many.
+            served = (
+                self._chosen
+                if not self._random
+                else np.concatenate([self._candidates[f : f + c] for f, c in zip(self._first, self._count)])
+            )
+            pictures = np.unique(self._pairs.numbers("image")[served])
+            self._tags = dict(zip(pictures.tolist(), tags_by_features(tags, self.store, pictures)))
         self.metainfo: dict[str, Any] = {"store": str(store), "split": split, "left_out": left_out}
         self._references: dict[str, list[str]] = {}
         if split == "heldout":
@@ -134,6 +176,13 @@ class SynthPairDataset(Dataset):
 
     def _group(self, row: int) -> str:
         return self.store.captions.value("group", row) or self.store.captions.value("id", row)
+
+    def _share(self, rows: np.ndarray, fraction: float) -> np.ndarray:
+        """The rows of a share of the groups; by a hash, so that shares lie within each other."""
+        groups = [self._group(int(row)) for row in rows]
+        distinct = sorted(set(groups), key=lambda name: group_id(f"{self.seed} {name}"))
+        kept = set(distinct[: max(1, round(fraction * len(distinct)))])
+        return rows[[group in kept for group in groups]]
 
     def set_epoch(self, epoch: int) -> None:
         """Tell which epoch begins; ``image_choice='random'`` depends on it."""
@@ -170,6 +219,8 @@ class SynthPairDataset(Dataset):
             sample.caption = captions.value("text", row)
         else:
             sample.references = self._references[group]
+        if self._tagger is not None:
+            sample.tags = self._tagger.tag_captions([sample.caption])[0]
         if self._pairs is None:
             sample.feat = text_feat
             return sample
@@ -181,5 +232,10 @@ class SynthPairDataset(Dataset):
             feature, where = self.store.images.feature(image), f"image {image}"
         sample.source = "pseudo"
         sample.feat = as_feature(feature, f"{where} of {self.store.path}")
-        sample.tags = self.store.tags(image)
+        if self._weights is not None:
+            sample.weight = float(np.clip(self._pairs.value("score", pair), *self._weights))
+        if self._tags is not None:
+            sample.tags = self._tags[image]
+        elif self._tagger is None:
+            sample.tags = self.store.tags(image)
         return sample

@@ -187,8 +187,16 @@ def coloured_name(kind: str, colour: str) -> str:
     return f"{name} in {colour}" if kind in _CLOTHES else f"{colour} {name}"
 
 
-def _say(rng: np.random.Generator, table: Sequence[tuple]):
-    return pick(rng, [w for w, _ in table], [p for _, p in table])
+def _say(rng: np.random.Generator, table: Sequence[tuple], rare: bool = False):
+    return pick(rng, [w for w, _ in table], _weights([p for _, p in table], rare))
+
+
+def _weights(weights: Sequence[float], rare: bool) -> list[float]:
+    """The weights; or, with ``rare``, the greatest for what had the least, and so on."""
+    if not rare:
+        return list(weights)
+    order = sorted(range(len(weights)), key=lambda i: weights[i])
+    return [weights[order[len(order) - 1 - order.index(i)]] for i in range(len(weights))]
 
 
 def _article(rng: np.random.Generator, phrase: str) -> str:
@@ -197,10 +205,10 @@ def _article(rng: np.random.Generator, phrase: str) -> str:
     return f"an {phrase}" if phrase[0] in "aeiou" else f"a {phrase}"
 
 
-def _noun_phrase(rng: np.random.Generator, group: Group, detail: float) -> str:
+def _noun_phrase(rng: np.random.Generator, group: Group, detail: float, rare: bool = False) -> str:
     """The group in words; ``detail`` is how likely each attribute is told."""
     nouns = NOUNS[group.kind]
-    singular, plural, _ = pick(rng, nouns, [n[2] for n in nouns])
+    singular, plural, _ = pick(rng, nouns, _weights([n[2] for n in nouns], rare))
     many = group.count > 1
     words = [plural if many else singular]
     after = ""
@@ -214,37 +222,38 @@ def _noun_phrase(rng: np.random.Generator, group: Group, detail: float) -> str:
                 f"wearing {group.colour}",
                 f"dressed in {group.colour}",
             )
-            after = " " + pick(rng, forms, (6, 2, 2, 1))
+            after = " " + pick(rng, forms, _weights((6, 2, 2, 1), rare))
         else:
             words.insert(0, group.colour)
     if group.size != "normal" and rng.random() < 0.75 * detail:
-        words.insert(0, _say(rng, _SIZE_WORDS[group.size]))
+        words.insert(0, _say(rng, _SIZE_WORDS[group.size], rare))
     phrase = " ".join(words)
     if many:
-        return f"{_say(rng, _COUNT_WORDS[group.count])} {phrase}{after}"
+        return f"{_say(rng, _COUNT_WORDS[group.count], rare)} {phrase}{after}"
     return _article(rng, phrase) + after
 
 
-def describe(scene: Scene, rng: np.random.Generator, tellers: Tellers = PLAIN) -> str:
+def describe(scene: Scene, rng: np.random.Generator, tellers: Tellers = PLAIN, rare: bool = False) -> str:
     """Write a caption.
 
     Args:
         scene: a complete scene.
         rng: one person's wording, and how much this person tells.
         tellers: how much people tell. Defaults to :data:`PLAIN` (assumed).
+        rare: prefer the words and turns that are rare otherwise. Defaults to False.
 
     Returns:
         A lower-case sentence without a full stop. It may leave out colours,
         sizes, the place, the light or the second group; it says nothing false.
     """
     detail = _say(rng, tellers.details)
-    a = _noun_phrase(rng, scene.main, detail)
-    verb = _say(rng, _VERBS.get(scene.main.kind, _THING_VERBS))
+    a = _noun_phrase(rng, scene.main, detail, rare)
+    verb = _say(rng, _VERBS.get(scene.main.kind, _THING_VERBS), rare)
     be = "are" if scene.main.count > 1 else "is"
-    place = _say(rng, _PLACE_PHRASES[scene.place])
+    place = _say(rng, _PLACE_PHRASES[scene.place], rare)
     light = ""
     if scene.place not in INDOOR and rng.random() < _LIGHT_TOLD[scene.light]:
-        light = " " + _say(rng, _LIGHT_PHRASES[scene.light])
+        light = " " + _say(rng, _LIGHT_PHRASES[scene.light], rare)
     if rng.random() < tellers.chatty:
         group = scene.other if scene.other is not None and rng.random() < 0.5 else scene.main
         words = f"{pick(rng, _CHAT_OPENERS)} {_noun_phrase(rng, group, 0.0)}"
@@ -254,14 +263,14 @@ def describe(scene: Scene, rng: np.random.Generator, tellers: Tellers = PLAIN) -
             (f"{a} {verb} {place}{light}", 6),
             (f"{a} {be} {verb} {place}{light}", 3),
             (f"there {be} {a} {place}{light}", 2),
-            (f"{_say(rng, _OPENERS)} {a} {place}{light}", 2),
+            (f"{_say(rng, _OPENERS, rare)} {a} {place}{light}", 2),
             (f"{place} {a} {be} {verb}{light}", 1),
             (f"{a} {place}{light}", 2),
         )
-        return _say(rng, forms)
-    b = _noun_phrase(rng, scene.other, detail)
-    rel = _say(rng, _RELATION_PHRASES[scene.relation])
-    inverse = _say(rng, _RELATION_PHRASES[INVERSE[scene.relation]])
+        return _say(rng, forms, rare)
+    b = _noun_phrase(rng, scene.other, detail, rare)
+    rel = _say(rng, _RELATION_PHRASES[scene.relation], rare)
+    inverse = _say(rng, _RELATION_PHRASES[INVERSE[scene.relation]], rare)
     be_b = "are" if scene.other.count > 1 else "is"
     where = f" {place}" if rng.random() < tellers.where else ""
     forms = (
@@ -274,16 +283,16 @@ def describe(scene: Scene, rng: np.random.Generator, tellers: Tellers = PLAIN) -
         (f"{place} there {be} {a} {rel} {b}{light}", 0.5),
         (f"there {be} {a} {rel} {b}{where}{light}", 1),
         (f"{a} {verb} {place} {rel} {b}{light}", 0.5),
-        (f"{_say(rng, _OPENERS)} {a} {rel} {b}{where}{light}", 1),
+        (f"{_say(rng, _OPENERS, rare)} {a} {rel} {b}{where}{light}", 1),
     )
-    return _say(rng, forms)
+    return _say(rng, forms, rare)
 
 
-def describe_distinct(scene: Scene, rng: np.random.Generator, count: int) -> list[str]:
-    """``count`` captions of one scene, no two the same."""
+def describe_distinct(scene: Scene, rng: np.random.Generator, count: int, rare: bool = False) -> list[str]:
+    """``count`` captions of one scene, no two the same; ``rare`` as in :func:`describe`."""
     found: list[str] = []
     while len(found) < count:
-        caption = describe(scene, rng)
+        caption = describe(scene, rng, rare=rare)
         if caption not in found:
             found.append(caption)
     return found
@@ -330,6 +339,19 @@ def _group_of(match: re.Match) -> Group:
     return Group(kind, match["colour"] or match["cloth"], size, count, plural=many)
 
 
+def _plain(caption: str) -> str:
+    return " ".join(re.sub(r"[^a-z0-9 ]+", " ", caption.lower()).split())
+
+
+def kinds_named(caption: str) -> set[str]:
+    """The kinds of things that a caption names, by any of their words.
+
+    Args:
+        caption: a sentence; unknown words are passed over.
+    """
+    return {_NOUN_OF[match["noun"]][0] for match in _NOUN_PHRASE.finditer(_plain(caption))}
+
+
 def parse(caption: str) -> Scene:
     """What a caption says: a scene whose unsaid fields are ``None``.
 
@@ -340,8 +362,7 @@ def parse(caption: str) -> Scene:
     Raises:
         ValueError: if the caption names no known object.
     """
-    text = re.sub(r"[^a-z0-9 ]+", " ", caption.lower())
-    text = " ".join(text.split())
+    text = _plain(caption)
     nouns = list(_NOUN_PHRASE.finditer(text))
     if not nouns:
         raise ValueError(f"no object of the mini-world is named in the caption {caption!r}; known: {', '.join(KINDS)}")

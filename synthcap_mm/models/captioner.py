@@ -76,6 +76,8 @@ class SynthCaptioner(BaseModel):
             for neck in self.necks:
                 if getattr(neck, "memory_path", "") is None:
                     neck.memory_path = str(store)
+                if getattr(neck, "store_path", "") is None:
+                    neck.store_path = str(store)
                 if hasattr(neck, "expect_rows_of"):
                     # Compared at the first training batch: a captioner that only predicts may have another memory.
                     neck.expect_rows_of(pair_store, check=False)

@@ -43,3 +43,28 @@ def test_killing(tmp_path):
                "--folder", tmp_path)  # fmt: skip
     assert "1 of 1 stores byte-identical" in said and "1 of 1 without a finished shard made again" in said
     assert said.endswith("nothing wrong\n")
+
+
+@pytest.mark.slow
+def test_diagnosis_of_refinement(tmp_path):
+    command = [
+        sys.executable,
+        ROOT / "benchmarks/miniscenes/diagnose_refine.py",
+        "--captions",
+        "300",
+        "--scenes",
+        "100",
+    ]
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "-1"}
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = [line for line in done.stdout.splitlines() if line.startswith("| ")]
+    rows = {
+        c[0]: [float(v) for v in c[1:]] for c in ([v.strip() for v in line.strip("|").split("|")] for line in lines[1:])
+    }
+    photos = rows["*the photos themselves*"]
+    assert photos[1] == pytest.approx(1.0, abs=1e-3) and photos[2] < 1e-6 and photos[-1] == pytest.approx(1.0, abs=1e-3)
+    assert rows["drawings as they are"][0] < rows["to 0.60"][0] < rows["to 0.85"][0]
+    assert rows["to 0.60"][0] == pytest.approx(0.6, abs=0.02)
+    assert rows["mean of 300 unpaired photos"][2] < rows["drawings as they are"][2] / 2
+    assert len({row[6] for row in rows.values()}) == 1  # the inference prefix is the same whatever is done in training

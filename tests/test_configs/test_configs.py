@@ -18,7 +18,9 @@ from mmengine.config import Config
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
-CONFIGS = sorted(p.name for p in (ROOT / "configs").glob("*.py"))
+CONFIGS = sorted(
+    p.relative_to(ROOT / "configs").as_posix() for p in (ROOT / "configs").rglob("*.py") if "_base_" not in p.parts
+)
 SENTENCES = ["a red dog on the house", "the cat on a house", "a red house", "the dog on the red cat"]
 SMALL_MODEL = [
     "model.head.width=32", "model.head.layers=2", "model.head.heads=2", "model.head.generation.num_beams=2",
@@ -86,7 +88,9 @@ def test_every_config_loads_and_names_registered_components(name):
         "photo_stores",
         "train_dataloader",
         "val_dataloader",
+        "test_dataloader",
         "val_evaluator",
+        "test_evaluator",
         "custom_hooks",
     ):
         walk(cfg.get(field, {}))

@@ -42,6 +42,8 @@ synthesis = dict(
     tokenizer=dict(kind="train", vocab_size=4096),
     holdout=0.01,  # 119 photos' captions: the epoch is chosen by them, never by the evaluation photos
 )
+# tools/curate.py: SynC's. synthcap.py refines in the forward.
+curation = dict(steps=[dict(type="reassign", images=15, captions=2, keep=0.9)])
 photo_stores = [
     dict(
         store=work_root + "/coco_val2017",

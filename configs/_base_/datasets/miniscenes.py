@@ -37,5 +37,6 @@ test_dataloader = dict(
     sampler=dict(type="DefaultSampler", shuffle=False),
     dataset=dict(type="CaptionEvalDataset", store=test_photos),
 )
-val_evaluator = dict(type="CaptionMetric")
-test_evaluator = dict(type="CaptionMetric")
+# CaptionMetric, and which objects a caption names wrongly or misses.
+val_evaluator = dict(type="CaptionMetric", metrics=["BLEU", "ROUGE_L", "CIDEr", "length", "ObjectErrors"])
+test_evaluator = val_evaluator

@@ -18,7 +18,7 @@ from .rank_gathering import gather_rows, world_size
 _MODES = ("per_sample", "amortised")
 _NEGATIVES = ("all_ranks", "rank")
 #: Above this cosine two caption features are taken for those of the same words (storing in float16 costs under 1e-6).
-_SAME_CAPTION = 1 - 1e-5
+SAME_CAPTION = 1 - 1e-5
 
 
 def check_settings(
@@ -58,7 +58,7 @@ def _no_negatives(
     (whatever their group), and, where row i is itself the other ``first_own + i``, itself.
     """
     blocked = (groups[:, None] == other_groups) & (groups[:, None] >= 0)
-    blocked |= F.normalize(text, dim=1) @ F.normalize(other_text, dim=1).T > _SAME_CAPTION
+    blocked |= F.normalize(text, dim=1) @ F.normalize(other_text, dim=1).T > SAME_CAPTION
     if first_own is not None:
         blocked.diagonal(first_own).fill_(True)
     return blocked

@@ -87,9 +87,9 @@ class TextMemoryProjection(BaseNeck):
     ) -> None:
         super().__init__(phases, sources)
         if not temperature > 0:
-            raise ValueError(f"TextMemoryProjection: 'temperature' must be positive, got {temperature}.")
+            raise ValueError(f"{type(self).__name__}: 'temperature' must be positive, got {temperature}.")
         if block_size < 1:
-            raise ValueError(f"TextMemoryProjection: 'block_size' must be at least 1, got {block_size}.")
+            raise ValueError(f"{type(self).__name__}: 'block_size' must be at least 1, got {block_size}.")
         self.memory_path = None if memory is None else os.fspath(memory)
         self.temperature = float(temperature)
         self.exclude_self = exclude_self
@@ -158,7 +158,7 @@ class TextMemoryProjection(BaseNeck):
             own, where = (None, "") if store is None else (store.manifest["encoder"], f"the memory {store.path}")
         if own is not None and not same_encoder(own, encoder):
             raise StoreError(
-                f"TextMemoryProjection: {where} was made with another encoder than {what}: "
+                f"{type(self).__name__}: {where} was made with another encoder than {what}: "
                 f"{describe_mismatch(own, encoder)}. Name a memory of the same encoder, or make the store anew."
             )
 
@@ -170,7 +170,7 @@ class TextMemoryProjection(BaseNeck):
             return
         if store.captions_sha256(None) != self._trained_on.captions_sha256(None):
             raise ValueError(
-                f"TextMemoryProjection: exclude_self hides a caption by its row in the store trained on, "
+                f"{type(self).__name__}: exclude_self hides a caption by its row in the store trained on, "
                 f"{self._trained_on.path}, but the memory is of another one, {store.path}, where that row is another "
                 "caption. Train with the memory of the same store, or turn exclude_self off."
             )
@@ -188,7 +188,7 @@ class TextMemoryProjection(BaseNeck):
             return
         if self.memory_path is None:
             raise RuntimeError(
-                "TextMemoryProjection has no memory: name a store in its config (memory='data/stores/...') or call "
+                f"{type(self).__name__} has no memory: name a store in its config (memory='data/stores/...') or call "
                 "set_memory(feats)."
             )
         from synthcap_mm.stores import Store
@@ -200,7 +200,7 @@ class TextMemoryProjection(BaseNeck):
         rows = store.caption_rows(self.split)
         where = f"the memory of {self.memory_path!r} (split {self.split!r})"
         if len(rows) == 0:
-            raise ValueError(f"TextMemoryProjection: {where} has no captions.")
+            raise ValueError(f"{type(self).__name__}: {where} has no captions.")
         # A memory made under inference_mode could not be used in training afterwards.
         with torch.inference_mode(False):
             feats: Tensor | None = None
@@ -237,19 +237,19 @@ class TextMemoryProjection(BaseNeck):
             StoreError: if ``encoder`` is another one than the captioner's.
         """
         if feats.dim() != 2 or len(feats) == 0:
-            raise ValueError(f"TextMemoryProjection: a memory must be (M, D) with M > 0, got {tuple(feats.shape)}.")
+            raise ValueError(f"{type(self).__name__}: a memory must be (M, D) with M > 0, got {tuple(feats.shape)}.")
         if self._expected is not None:
             expected, what = self._expected
             if feats.shape[1] != len(expected["text"]):
                 raise ValueError(
-                    f"TextMemoryProjection: a memory of {feats.shape[1]} numbers a caption is of another encoder than "
+                    f"{type(self).__name__}: a memory of {feats.shape[1]} numbers a caption is of another encoder than "
                     f"{what}: {expected['name']!r} makes {len(expected['text'])}."
                 )
             if encoder is not None and not same_encoder(encoder, expected):
                 from synthcap_mm.stores import StoreError
 
                 raise StoreError(
-                    f"TextMemoryProjection: the memory to set was made with another encoder than {what}: "
+                    f"{type(self).__name__}: the memory to set was made with another encoder than {what}: "
                     f"{describe_mismatch(encoder, expected)}. Encode its captions with the captioner's encoder."
                 )
         with torch.inference_mode(False), torch.no_grad():
@@ -296,7 +296,7 @@ class TextMemoryProjection(BaseNeck):
         if self.memory is None or self._checkpoint_sha256 in (None, used):
             return
         print_log(
-            f"TextMemoryProjection: the checkpoint was trained with another memory (sha256 "
+            f"{type(self).__name__}: the checkpoint was trained with another memory (sha256 "
             f"{self._checkpoint_sha256.hex()[:12]}) than the one in use ({used.hex()[:12]}, {len(self.memory)} "
             "captions). That is right if a target domain's captions were swapped in on purpose; else name the store "
             "that the model was trained with.",
@@ -383,7 +383,7 @@ class TextMemoryProjection(BaseNeck):
         """For each sample the row of its caption in the memory, -1 where it is not there."""
         if batch.memory_rows is None:
             raise ValueError(
-                "TextMemoryProjection: exclude_self needs the batch's memory_rows, and they are missing: let the "
+                f"{type(self).__name__}: exclude_self needs the batch's memory_rows, and they are missing: let the "
                 "dataset give them, or turn exclude_self off."
             )
         if self.memory_rows is None:

@@ -51,6 +51,29 @@ def test_weights_weigh_rows(batch):
     torch.testing.assert_close(only, alone)
 
 
+def test_the_weighted_loss_and_its_gradient_are_the_formulas_in_float64(batch):
+    """Tokens weighted by their row's weight, divided by the weights' sum; label smoothing written out."""
+    head, (prefix, ids, lengths) = make_head(label_smoothing=0.1).double(), batch
+    prefix = prefix.double().requires_grad_()
+    labels = torch.where(torch.arange(6)[None] < lengths[:, None], ids, -100)
+    weights = torch.tensor([0.9, 0.0, 0.31, 0.12], dtype=torch.float64)
+    # The loss is computed in float32 whatever the model is; its gradients are compared at that precision.
+    loss = head.loss(prefix, ids, lengths, labels, weights)["loss_caption"]
+    logp = head.logits(prefix, ids, lengths).log_softmax(-1)
+    total = norm = 0.0
+    for i in range(4):
+        for t in range(int(lengths[i])):
+            nll = -(0.9 * logp[i, t, ids[i, t]] + 0.1 * logp[i, t].mean())
+            total, norm = total + weights[i] * nll, norm + weights[i]
+    torch.testing.assert_close(loss.double(), total / norm, rtol=1e-6, atol=0)
+    learnt = [prefix, *(p for p in head.parameters() if p.requires_grad)]
+    got, wanted = (torch.autograd.grad(x, learnt, retain_graph=True) for x in (loss, total / norm))
+    for a, b in zip(got, wanted):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-7)
+    assert got[0][1].abs().max() == 0  # the row of weight 0 teaches nothing
+    assert got[0][0].abs().max() > 0
+
+
 @pytest.mark.parametrize(
     "options",
     [

@@ -42,7 +42,9 @@ def test_wrong_names_are_refused():
 @pytest.mark.parametrize(
     "config",
     [
+        {"type": "MomentMatching"},
         {"type": "NoiseInjection"},
+        {"type": "RetrievalFusion", "embed_dim": 8},
         {"type": "TextAsPrefix"},
         {"type": "TextFeatureMix"},
         {"type": "TextMemoryProjection"},

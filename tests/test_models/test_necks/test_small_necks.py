@@ -31,6 +31,21 @@ def test_noise_has_the_variance_and_follows_the_global_generator():
     assert neck(batch.replace(source="real"), "train")[0].source == "real"
 
 
+def test_the_gradient_goes_through_the_noise_as_the_formula_says():
+    torch.manual_seed(0)
+    feats = unit(3, 5).double().requires_grad_()
+    upstream = torch.randn(3, 5, dtype=torch.float64)
+    torch.manual_seed(4)
+    out, _ = NoiseInjection(variance=0.2)(PrefixBatch(feats, "text"), "train")
+    (got,) = torch.autograd.grad((out.feats * upstream).sum(), feats)
+    torch.manual_seed(4)
+    noisy = feats.detach() + torch.randn(3, 5, dtype=torch.float64) * 0.2**0.5
+    norm = noisy.norm(dim=1, keepdim=True)
+    torch.testing.assert_close(out.feats, noisy / norm)
+    along = (upstream * noisy / norm).sum(1, keepdim=True) * noisy / norm
+    torch.testing.assert_close(got, (upstream - along) / norm)
+
+
 def test_noise_refuses_a_negative_variance():
     with pytest.raises(ValueError, match="'variance' must not be negative"):
         NoiseInjection(variance=-0.1)

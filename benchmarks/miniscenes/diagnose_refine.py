@@ -1,0 +1,210 @@
+"""What optimising pseudo features does to them: python benchmarks/miniscenes/diagnose_refine.py [--scenes 1000].
+
+The mini-world has what users do not: the very scene of a caption as a drawing and as a photo. So "toward the real
+ones" can be measured. For each setting, over the training captions' drawings, printed as Markdown:
+
+- cosine with the caption, and with the photo of the same scene;
+- distance between the mean of the features and the mean of the photos';
+- recall@1 of the caption, and of the photo, among 500;
+- cosine of the training prefix (the optimised feature projected onto the memory) with its own caption, beside that of the
+  inference prefix (the photo projected); and of the two prefixes with each other.
+
+No captioner is trained. Nothing of it chooses a setting: users have no such photos. The stores are made if they are not
+there (as configs/synthcap_mini.py and configs/synthcap/upper_bound_mini.py make them).
+"""
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+import torch.nn.functional as F  # noqa: E402
+from mmengine.config import Config  # noqa: E402
+from mmengine.registry import init_default_scope  # noqa: E402
+from torch import Tensor  # noqa: E402
+
+from synthcap_mm.apis.workflow import encode_images, synthesize  # noqa: E402
+from synthcap_mm.miniscenes.measures import recall_at_1  # noqa: E402
+from synthcap_mm.models.necks import MomentMatching, PseudoFeatureOptimizer, TextMemoryProjection, refine  # noqa: E402
+from synthcap_mm.stores import Store  # noqa: E402
+from synthcap_mm.structures import PrefixBatch, group_id  # noqa: E402
+
+#: Recall is among so many.
+AMONG = 500
+#: Negatives of a pair, as the config's.
+BANK = 1024
+
+
+class Scenes:
+    """Training scenes three times: caption, drawing, photo; and as many others as negatives.
+
+    Args:
+        pairs: store of the drawings.
+        photos: store of the photos of the same scenes.
+        count: scenes looked at.
+    """
+
+    def __init__(self, pairs: str, photos: str, count: int) -> None:
+        drawn, real = Store.open(pairs), Store.open(photos)
+        self.store = pairs
+        if drawn.captions.strings("id") != real.captions.strings("id"):
+            raise SystemExit(f"{pairs} and {photos} have other captions: delete one, and it is made again")
+        rows = np.random.default_rng(0).permutation(drawn.caption_rows("train"))
+        self.rows = torch.as_tensor(rows)
+        self.text = self._unit(drawn.captions.features(rows))
+        self.drawing, self.photo = (
+            self._unit(store.images.features(self._images(store, rows))) for store in (drawn, real)
+        )
+        groups = drawn.captions.strings("group")
+        self.groups = torch.tensor([group_id(groups[row]) for row in rows])
+        self.count = count = min(count, len(rows) // 2)
+        self.here, self.bank = slice(0, count), slice(max(count, len(rows) - BANK), None)
+
+    @staticmethod
+    def _unit(feats: np.ndarray) -> Tensor:
+        return F.normalize(torch.from_numpy(feats).float(), dim=1)
+
+    @staticmethod
+    def _images(store: Store, rows: np.ndarray) -> np.ndarray:
+        image = np.full(len(store.captions), -1)
+        image[store.pairs().numbers("caption")] = store.pairs().numbers("image")
+        return image[rows]
+
+    def refined(self, anchor: Tensor | None = None, **settings: Any) -> Tensor:
+        """Drawings of the first scenes, optimised one by one; the last are the negatives.
+
+        Args:
+            anchor: what is moved toward, for all scenes; default: the captions.
+            **settings: of :func:`refine`.
+        """
+        return self.moved(self.drawing, self.text if anchor is None else anchor, **settings)
+
+    def moved(self, feats: Tensor, anchor: Tensor, **settings: Any) -> Tensor:
+        """As :meth:`refined`, from other features of all scenes."""
+        return refine(
+            feats[self.here],
+            anchor[self.here],
+            self.groups[self.here],
+            negative_text=anchor[self.bank],
+            negative_image=feats[self.bank],
+            negative_groups=self.groups[self.bank],
+            **settings,
+        )
+
+
+def adapter(scenes: Scenes, steps: int = 1500, batch: int = 64, **settings: Any) -> Tensor:
+    """Drawings through an adapter that learnt from the other scenes."""
+    torch.manual_seed(0)
+    neck = PseudoFeatureOptimizer("amortised", embed_dim=scenes.text.shape[1], **settings)
+    optimizer = torch.optim.AdamW(neck.parameters(), lr=1e-3)
+    others = torch.arange(scenes.count, len(scenes.text))
+    for _ in range(steps):
+        rows = others[torch.randint(len(others), (batch,))]
+        prefix = PrefixBatch(scenes.drawing[rows], "pseudo", scenes.text[rows], group_ids=scenes.groups[rows])
+        loss = neck(prefix, "train")[1]["loss_refine"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    with torch.no_grad():
+        return F.normalize(neck.adapt(scenes.drawing[scenes.here]), dim=1)
+
+
+def measures(scenes: Scenes, project: Callable[[Tensor], Tensor], feats: Tensor) -> list[float]:
+    """The columns of the table for features of the first scenes."""
+    here = scenes.here
+    text, photo = scenes.text[here], scenes.photo[here]
+    training, inference = project(feats), project(photo)
+    among = slice(0, min(AMONG, scenes.count))
+    return [
+        float((feats * text).sum(1).mean()),
+        float((feats * photo).sum(1).mean()),
+        float((feats.mean(0) - photo.mean(0)).norm()),
+        100 * recall_at_1(feats[among], text[among]),
+        100 * recall_at_1(feats[among], photo[among]),
+        float((training * text).sum(1).mean()),
+        float((inference * text).sum(1).mean()),
+        float((training * inference).sum(1).mean()),
+    ]
+
+
+def settings_to_try(
+    scenes: Scenes, project: Callable[[Tensor], Tensor], config: dict, photos: str
+) -> dict[str, Callable]:
+    """What is compared, by name; nothing is computed before it is its turn."""
+    base = {k: v for k, v in config.items() if k != "bank_size"}
+    far = {**base, "steps": 60}
+
+    def with_moments(spread: bool) -> Tensor:
+        return MomentMatching("images", photos, spread=spread, store=scenes.store).match(scenes.drawing)
+
+    tried: dict[str, Callable[[], Tensor]] = {
+        "drawings as they are": lambda: scenes.drawing[scenes.here],
+        "the config's (to 0.50, temperature 0.01, pull 1)": lambda: scenes.refined(**base),
+    }
+    for level in (0.54, 0.6, 0.65, 0.7, 0.85):
+        tried[f"to {level:.2f}"] = lambda level=level: scenes.refined(**{**far, "target_cosine": level})
+    for steps in (5, 20, 60):
+        tried[f"no level, {steps} steps"] = lambda steps=steps: scenes.refined(
+            **{**far, "target_cosine": None, "steps": steps}
+        )
+    for temperature in (0.05, 0.2):
+        tried[f"to 0.54, temperature {temperature}"] = lambda t=temperature: scenes.refined(
+            **{**far, "target_cosine": 0.54, "temperature": t, "steps": 400}
+        )
+    for pull in (0.0, 10.0, 30.0):
+        tried[f"to 0.54, pull {pull:.0f}"] = lambda pull=pull: scenes.refined(
+            **{**far, "target_cosine": 0.54, "pull": pull}
+        )
+    tried["to 0.60 with the caption's projection as anchor"] = lambda: scenes.refined(
+        project(scenes.text), **{**far, "target_cosine": 0.6}
+    )
+    tried["adapter, no level"] = lambda: adapter(scenes)
+    tried["adapter, to 0.54"] = lambda: adapter(scenes, target_cosine=0.54)
+    tried["mean of 300 unpaired photos"] = lambda: with_moments(False)[scenes.here]
+    tried["mean and spread of 300 unpaired photos"] = lambda: with_moments(True)[scenes.here]
+    for level in (0.54, 0.6):
+        tried[f"mean of photos, then to {level:.2f}"] = lambda level=level: scenes.moved(
+            with_moments(False), scenes.text, **{**far, "target_cosine": level}
+        )
+    tried["*the photos themselves*"] = lambda: scenes.photo[scenes.here]
+    return tried
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scenes", type=int, default=1000, help="training scenes looked at (default: %(default)s)")
+    parser.add_argument("--captions", type=int, default=4000, help="captions of the stores (default: %(default)s)")
+    args = parser.parse_args()
+    init_default_scope("synthcap_mm")
+    mini = Config.fromfile(ROOT / "configs" / "synthcap_mini.py")
+    upper = Config.fromfile(ROOT / "configs" / "synthcap" / "upper_bound_mini.py")
+    for cfg in (mini, upper):
+        cfg.config_name = "diagnose_refine"
+        cfg.synthesis.captions.num = args.captions
+        if cfg is upper:
+            cfg.synthesis.generator.pool.num = args.captions
+        synthesize(cfg, missing_only=True)
+    encode_images(mini, missing_only=True)
+    scenes = Scenes(mini.store, upper.store, args.scenes)
+    projection = TextMemoryProjection(mini.store, temperature=mini.model.necks[0].temperature)
+    projection.load_memory()
+    print(
+        "| pseudo features | cosine with the caption | with the same scene's photo | distance of the means from photos' | "
+        "recall@1 of the caption, % | of the photo, % | training prefix and caption | inference prefix and caption | "
+        "both prefixes |\n|---|---|---|---|---|---|---|---|---|"
+    )
+    for name, make in settings_to_try(scenes, projection.project, mini.synthesis.refine, mini.val_photos).items():
+        row = measures(scenes, projection.project, make())
+        cells = [f"{v:.1f}" if i in (3, 4) else f"{v:.3f}" for i, v in enumerate(row)]
+        print(f"| {name} | {' | '.join(cells)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,12 @@
+# DeCap on COCO: the caption's feature in training, the image's projected onto the captions at inference. Not run at this scale.
+_base_ = ["../synthcap_coco.py"]
+model = dict(
+    data_preprocessor=dict(prompt=None),
+    necks=[
+        dict(type="TextAsPrefix"),
+        dict(type="TextMemoryProjection", temperature=0.01, phases=["predict"]),  # its public code: 1/100
+        _base_.projector,
+    ],
+)
+# Learns from captions alone; the drawings of the held-out captions choose the epoch, as for every method.
+train_dataloader = dict(dataset=dict(pairs=None, refined=False))

@@ -1,0 +1,166 @@
+"""From finished runs to a page: means and deviations, intervals, a plot."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from synthcap_mm.apis.experiments import POOLED, ExperimentError, Experiments
+from synthcap_mm.evaluation import paired_bootstrap
+from synthcap_mm.requirements import require
+from synthcap_mm.stores.shards import write_atomically
+
+#: Resamples of the images.
+_RESAMPLES = 10_000
+
+
+def mean_sd(values: list[float]) -> str:
+    """``'43.1 ± 1.2'``, the deviation being the sample's, over seeds; a dash without values."""
+    if not values:
+        return "–"
+    return f"{np.mean(values):.1f}" + (f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else "")
+
+
+def _places(experiments: Experiments) -> tuple[str, ...]:
+    tests = experiments.table.tests
+    return tests if len(tests) == 1 else (*tests, POOLED)
+
+
+def difference(experiments: Experiments, name: str, place: str) -> dict[str, Any] | None:
+    """Paired bootstrap over a test set's images of the first metric, a run less the reference, seeds averaged.
+
+    Args:
+        experiments: with what is finished.
+        name: of the run.
+        place: name of the test set.
+
+    Returns:
+        See :func:`paired_bootstrap`, and ``tie``: whether the interval contains 0. ``None`` where the scores of
+        images are not kept here for the same seeds of both, or the metric has none.
+    """
+    metric, reference = experiments.table.metrics[0], experiments.table.reference
+    scores: dict[str, list[list[float]]] = {name: [], reference: []}
+    for seed in experiments.seeds:
+        both = {run: experiments.images(run, seed, place) for run in scores}
+        if not all(both.values()):
+            continue
+        keys = sorted(both[name])
+        if keys != sorted(both[reference]):
+            raise ExperimentError(f"{name} and {reference} were tested on other images of {place}")
+        for run, images in both.items():
+            if any(metric not in images[key]["scores"] for key in keys):
+                return None
+            scores[run].append([images[key]["scores"][metric] for key in keys])
+    if not scores[name]:
+        return None
+    found = paired_bootstrap(np.array(scores[name]), np.array(scores[reference]), samples=_RESAMPLES)
+    return {**found, "tie": found["low"] <= 0 <= found["high"]}
+
+
+def section(experiments: Experiments, plot: str | None = None) -> str:
+    """A table's part of the page, in Markdown.
+
+    Args:
+        experiments: with what is finished.
+        plot: the plot's path as the page names it. Default ``None``: no plot.
+    """
+    table = experiments.table
+    places = _places(experiments)
+    reference = table.runs[table.reference].title
+    columns = [(f"{place}/{m}" if len(places) > 1 else m) for place in places for m in table.metrics]
+    heads = [f"{column} − {reference} [95 %]" for column in columns if column.split("/")[-1] == table.metrics[0]]
+    lines = [f"## {table.title}", "", table.note, ""]
+    head = ["run", "seeds", "held-out CIDEr", *columns, *heads]
+    lines += [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    for name, run in table.runs.items():
+        finished = [s for s in experiments.seeds if experiments.ledger.find(name, experiments.hashes[name], s)]
+        if not finished:
+            continue
+        cells = [run.title, str(len(finished)), mean_sd(experiments.column(name, "heldout_CIDEr"))]
+        cells += [mean_sd(experiments.column(name, column)) for column in columns]
+        for place in places:
+            found = None if name == table.reference else difference(experiments, name, place)
+            if found is None:
+                cells.append("–")
+                continue
+            interval = f"{found['mean_difference']:+.1f} [{found['low']:+.1f}, {found['high']:+.1f}]"
+            cells.append(f"{interval}, tie" if found["tie"] else interval)
+        lines.append(f"| {' | '.join(cells)} |")
+    left = len(experiments.missing(list(table.runs), False))
+    commits = sorted({r["commit"] for r in experiments.ledger.rows if r["hash"] in experiments.hashes.values()} - {""})
+    command, file = f"`python tools/experiments.py {table.name}`", f"[{table.name}.csv](results/{table.name}.csv)"
+    lines += ["", f"{command}; csv: {file}; commit {', '.join(commits) or 'unknown'}."]
+    if left:
+        lines[-1] += f" **{left} runs are not finished.**"
+    if plot is not None:
+        lines += ["", f"![{table.title}]({plot})"]
+    return "\n".join(lines) + "\n"
+
+
+def write_section(page: str | os.PathLike, name: str, text: str) -> None:
+    """Put a table's part into the page in place of the one that is there, between two marks; others stay.
+
+    Args:
+        page: the Markdown file; made if it is not there.
+        name: the table's name.
+        text: its part.
+    """
+    path = Path(page)
+    begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
+    before = path.read_text(encoding="utf-8") if path.is_file() else "# Results\n"
+    part = f"{begin}\n{text}{end}\n"
+    pattern = re.compile(f"{re.escape(begin)}\n.*?{re.escape(end)}\n", re.DOTALL)
+    after = pattern.sub(lambda _: part, before) if pattern.search(before) else f"{before.rstrip()}\n\n{part}"
+    with write_atomically(path) as file:
+        file.write(after.encode())
+
+
+def draw_plot(experiments: Experiments, path: str | os.PathLike) -> bool:
+    """Means and deviations of the first metric: bars, or a line where the runs have places on an axis.
+
+    Args:
+        experiments: with what is finished.
+        path: of the picture.
+
+    Returns:
+        Whether there was something to draw.
+    """
+    require("matplotlib", extra="plots", purpose="plots")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    table = experiments.table
+    place = _places(experiments)[-1]
+    column = f"{place}/{table.metrics[0]}" if len(table.tests) > 1 else table.metrics[0]
+    drawn = [(run, values) for run in table.runs.values() if (values := experiments.column(run.name, column))]
+    if not drawn:
+        return False
+    means = [float(np.mean(v)) for _, v in drawn]
+    spread = [float(np.std(v, ddof=1)) if len(v) > 1 else 0.0 for _, v in drawn]
+    figure = Figure(figsize=(7, 4 if table.x else 0.8 + 0.35 * len(drawn)), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    if table.x:
+        series: dict[str, list[int]] = {}
+        for i, (run, _) in enumerate(drawn):
+            series.setdefault(run.title.split(",")[0], []).append(i)
+        for title, rows in series.items():
+            # A run without a place holds for all of the axis.
+            if any(drawn[i][0].x is None for i in rows):
+                axes.axhline(means[rows[0]], linestyle=":", color="gray", label=title)
+                continue
+            x, y, error = ([column[i] for i in rows] for column in ([run.x for run, _ in drawn], means, spread))
+            axes.errorbar(x, y, error, marker="o", capsize=3, label=title)
+        axes.set(xlabel=table.x, ylabel=column)
+        axes.legend()
+    else:
+        axes.barh([run.title for run, _ in drawn], means, xerr=spread, color="steelblue", ecolor="black", capsize=3)
+        axes.invert_yaxis()
+        axes.set(xlabel=column)
+    with write_atomically(path) as file:
+        figure.savefig(file, format="png", dpi=120, metadata={"Software": None})
+    return True

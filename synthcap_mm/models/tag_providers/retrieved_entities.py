@@ -1,0 +1,76 @@
+"""Things that the captions nearest to a picture name often."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from synthcap_mm.models.necks.memory_attention import top_memory
+from synthcap_mm.models.tag_providers.caption_entities import CaptionEntities
+from synthcap_mm.registry import MODELS
+from synthcap_mm.structures import Tag
+
+
+@MODELS.register_module()
+class RetrievedEntities:
+    """Names that are frequent in the captions most similar to a picture's feature.
+
+    `IFCap <https://arxiv.org/abs/2409.18046>`_'s entity filtering: of ``k`` retrieved captions the nouns are counted,
+    and those that enough of them have make the hard prompt. A tag's score is the share of the ``k`` captions that name
+    it, so that the prompt's ``min_score`` is the threshold. Nouns are names of a vocabulary, see
+    :class:`CaptionEntities`. For pictures only: a training caption would find itself.
+
+    Args:
+        store (str): path of the store whose training captions are searched.
+        vocabulary (str | list[str]): see :class:`CaptionEntities`.
+        k (int): captions retrieved. Defaults to 9: IFCap's public code, for COCO (7 for Flickr30k).
+        aliases (dict, optional): see :class:`CaptionEntities`. Defaults to ``None``.
+
+    Raises:
+        StoreMissingError: if there is no store.
+        ValueError: if ``k`` is below 1, or see :class:`CaptionEntities`; in use, if there are fewer captions.
+    """
+
+    def __init__(
+        self,
+        store: str,
+        vocabulary: str | Path | Sequence[str],
+        k: int = 9,
+        aliases: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
+        from synthcap_mm.stores import Store
+
+        if k < 1:
+            raise ValueError(f"RetrievedEntities: 'k' must be at least 1, got {k}.")
+        self.entities = CaptionEntities(vocabulary, aliases)
+        self.store = Store.open(store)
+        self.k = k
+
+    def fingerprint(self) -> dict:
+        """Of the encoder whose features are compared with the captions'."""
+        return self.store.manifest["encoder"]
+
+    @torch.no_grad()
+    def detect_features(self, feats: Tensor) -> list[list[Tag]]:
+        """Tags of pictures that are encoded already.
+
+        Args:
+            feats (Tensor): ``(B, D)`` image features, L2-normalised.
+
+        Returns:
+            list[list[Tag]]: the most frequent first; of equally frequent ones the one of the nearer caption.
+        """
+        rows = self.store.caption_rows("train")
+        memory = torch.from_numpy(self.store.caption_features(rows)).float()
+        found = []
+        for start in range(0, len(feats), 256):
+            _, nearest = top_memory(feats[start : start + 256].float(), memory, 1.0, self.k)
+            for picture in nearest.tolist():
+                captions = [self.store.captions.value("text", int(rows[row])) for row in picture]
+                counts = Counter(name for caption in captions for name in self.entities.names_in(caption))
+                found.append([Tag(name, count / self.k) for name, count in counts.most_common()])
+        return found

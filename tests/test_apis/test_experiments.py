@@ -1,0 +1,277 @@
+"""Tables of experiments: what they say, what is remembered, what is left to do, and the page."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from synthcap_mm.apis.experiments import (
+    ExperimentError,
+    Experiments,
+    Ledger,
+    Run,
+    config_hash,
+    config_of,
+    read_table,
+    table_names,
+)
+from synthcap_mm.apis.results_page import difference, draw_plot, mean_sd, section, write_section
+from synthcap_mm.stores.shards import write_json
+
+ROOT = Path(__file__).resolve().parents[2]
+TABLE = {
+    "title": "Trial", "note": "A note.", "reference": "decap", "metrics": ["CIDEr", "ObjectErrors-missed"], "seeds": 2,
+    "runs": {
+        "decap": {"title": "DeCap", "config": "decap/decap_mini.py"},
+        "synthcap": {"title": "SynTIC", "config": "synthcap_mini.py"},
+        "tau": {"title": "DeCap, other tau", "config": "decap/decap_mini.py", "of": "decap",
+                "test_options": {"model.necks.1.temperature": 0.02}},
+    },
+}  # fmt: skip
+
+
+@pytest.fixture()
+def table(tmp_path):
+    def write(**changes):
+        file = tmp_path / "trial.json"
+        file.write_text(json.dumps({**TABLE, **changes}))
+        return read_table(str(file))
+
+    return write
+
+
+def finished(experiments, name, seed, cider, seconds=60, heldout=50.0):
+    """Put what a run leaves; its images have scores around its CIDEr."""
+    experiments.ledger.put({"run": name, "hash": experiments.hashes[name], "seed": seed, "commit": "abc", "seconds": seconds,
+                            "heldout_CIDEr": heldout, "CIDEr": cider, "ObjectErrors-missed": 10.0})  # fmt: skip
+    rng = np.random.default_rng(seed)
+    images = {
+        f"{i}": {"references": ["a"], "hypothesis": "a", "scores": {"CIDEr": cider + float(rng.normal())}}
+        for i in range(30)
+    }
+    folder = experiments.folder(name, seed) / "test"
+    folder.mkdir(parents=True)
+    write_json(folder / "images.json", {"metrics": {}, "images": images})
+
+
+@pytest.mark.parametrize("name", table_names())
+def test_tables_that_ship_name_configs_that_are_there_and_all_differ(name, monkeypatch):
+    found = read_table(name)
+    monkeypatch.chdir(ROOT)
+    for variable in found.environment:
+        monkeypatch.setenv(variable, "somewhere")
+    hashes = {config_hash(run, config_of(found.runs[run.of] if run.of else run)) for run in found.runs.values()}
+    assert len(hashes) == len(found.runs) and found.seeds >= 3
+    assert (found.x is not None) == any(run.x is not None for run in found.runs.values())
+    for run in found.runs.values():
+        cfg = config_of(run)
+        assert set(found.tests) <= {Path(entry.store).name for entry in cfg.photo_stores}
+        assert cfg.param_scheduler[-1].end == cfg.train_cfg.max_epochs
+        assert isinstance(cfg.test_evaluator, dict) and "store" in cfg.test_dataloader.dataset
+
+
+def test_what_decides_figures_decides_the_hash():
+    def digest(options=None, seed=0, config="decap/decap_mini.py", **more):
+        run = Run("x", "X", config, options or {}, **more)
+        return config_hash(run, config_of(run, seed))
+
+    assert digest() == digest(seed=3) == digest({"default_hooks.logger.interval": 7, "work_dir": "there"})
+    assert digest() != digest({"optim_wrapper.optimizer.lr": 1.0})
+    assert digest() != digest({"synthesis.generator.drop": 0.5})
+    assert digest() != digest(test_options={"model.necks.1.temperature": 0.5})
+    # Not of the place where the checkout lies, though the vocabulary's path is absolute.
+    assert str(ROOT) in json.dumps(config_of(Run("v", "V", "viecap/viecap_mini.py")).to_dict(), default=str)
+    elsewhere = "import shutil, sys; shutil.copytree(sys.argv[1], sys.argv[2] + '/synthcap_mm'); " \
+                "shutil.copytree(sys.argv[1] + '/../configs', sys.argv[2] + '/configs')"  # fmt: skip
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run([sys.executable, "-c", elsewhere, ROOT / "synthcap_mm", folder], check=True)
+        code = ("from synthcap_mm.apis.experiments import *; r = Run('x', 'X', 'viecap/viecap_mini.py'); "
+                "print(config_hash(r, config_of(r)))")  # fmt: skip
+        env = {**os.environ, "PYTHONPATH": folder}
+        there = subprocess.run(
+            [sys.executable, "-c", code], cwd=folder, env=env, capture_output=True, text=True, check=True
+        )
+    assert there.stdout.strip() == digest(config="viecap/viecap_mini.py")
+
+
+def test_the_ledger_has_whole_rows_and_replaces_none_but_the_same(tmp_path):
+    ledger = Ledger(tmp_path / "r" / "t.csv")
+    base = {"hash": "h", "commit": "c", "seconds": 3, "heldout_CIDEr": 1.0}
+    threads = [
+        threading.Thread(target=ledger.put, args=({**base, "run": "a", "seed": s, "CIDEr": s / 3},)) for s in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    ledger.put({**base, "run": "a", "seed": 2, "CIDEr": 9.0, "extra": "x"})
+    ledger.put({**base, "run": "a", "seed": 2, "hash": "other", "CIDEr": 5.0})
+    again = Ledger(ledger.path)
+    assert sorted(again.rows, key=str) == sorted(
+        ({k: r.get(k, "") for k in again.rows[0]} for r in ledger.rows), key=str
+    )
+    assert len(again.rows) == 9 and again.find("a", "h", 2)["CIDEr"] == "9.0000" and again.find("a", "x", 2) is None
+    with ledger.path.open(newline="") as file:
+        assert next(csv.reader(file))[:6] == ["run", "hash", "seed", "commit", "seconds", "heldout_CIDEr"]
+    assert [p.name for p in ledger.path.parent.iterdir()] == ["t.csv"]
+
+
+def test_what_is_finished_is_not_run_again(table, tmp_path, monkeypatch):
+    experiments = Experiments(table(), tmp_path / "work", Ledger(tmp_path / "t.csv"))
+    for name in ("decap", "tau"):
+        for seed in (0, 1):
+            finished(experiments, name, seed, 100.0)
+    finished(experiments, "synthcap", 1, 90.0, seconds=7200)
+    assert experiments.missing(list(TABLE["runs"]), True) == [("synthcap", 0)]
+    assert experiments.remaining([("synthcap", 0), ("decap", 1)]) == "2 runs left, about 2.0 h"
+    done = []
+    monkeypatch.setattr(experiments, "prepare", lambda: done.append("stores"))
+    monkeypatch.setattr(experiments, "_do", lambda *job: done.append(job))
+    experiments.run()
+    assert done == ["stores", ("synthcap", 0, True)]
+    finished(experiments, "synthcap", 0, 95.0)
+    experiments.run()
+    assert len(done) == 2
+    # Other settings are other runs.
+    other = Experiments(table(), tmp_path / "work", experiments.ledger, options={"optim_wrapper.optimizer.lr": 1.0})
+    assert len(other.missing(list(TABLE["runs"]), True)) == 6
+    assert (
+        Experiments(table(), tmp_path, Ledger(tmp_path / "none.csv"))
+        .remaining([("decap", 0)])
+        .endswith("unknown before one has finished")
+    )
+
+
+def test_a_failed_run_does_not_stop_the_others(table, tmp_path, monkeypatch):
+    experiments = Experiments(table(), tmp_path / "work", Ledger(tmp_path / "t.csv"), seeds=1, jobs=2)
+    done = []
+
+    def do(name, seed, tested):
+        if name == "decap":
+            raise ExperimentError("out of ink")
+        done.append(name)
+
+    monkeypatch.setattr(experiments, "prepare", lambda: None)
+    monkeypatch.setattr(experiments, "_do", do)
+    with pytest.raises(ExperimentError, match=r"1 run\(s\) failed:\ndecap, seed 0: out of ink"):
+        experiments.run()
+    assert done == ["synthcap"]
+
+
+def test_where_runs_are_chosen_only_the_best_held_out_and_the_reference_are_tested(table, tmp_path, monkeypatch):
+    runs = {k: TABLE["runs"][k] for k in ("decap", "synthcap")} | {
+        "more": {**TABLE["runs"]["synthcap"], "options": {"randomness.seed": 1, "train_cfg.max_epochs": 3}}
+    }
+    experiments = Experiments(table(runs=runs, test="best"), tmp_path / "work", Ledger(tmp_path / "t.csv"))
+    heldout = {"decap": 10.0, "synthcap": 30.0, "more": 20.0}
+    tested = []
+    monkeypatch.setattr(experiments, "prepare", lambda: None)
+    monkeypatch.setattr(
+        experiments, "_train", lambda name, seed: {"seconds": 1.0, "heldout_CIDEr": heldout[name] + seed}
+    )
+
+    def test(name, seed):
+        tested.append((name, seed))
+        return {"CIDEr": 1.0}
+
+    monkeypatch.setattr(experiments, "_test", test)
+    experiments.run()
+    assert sorted(tested) == [("decap", 0), ("decap", 1), ("synthcap", 0), ("synthcap", 1)]
+    assert experiments.column("more", "heldout_CIDEr") == [20.0, 21.0] and experiments.column("more", "CIDEr") == []
+
+
+def test_the_page_has_means_intervals_and_ties(table, tmp_path):
+    experiments = Experiments(table(), tmp_path / "work", Ledger(tmp_path / "t.csv"))
+    for seed, cider in enumerate((100.0, 104.0)):
+        finished(experiments, "decap", seed, cider)
+        finished(experiments, "synthcap", seed, cider + 5)
+    finished(experiments, "tau", 0, 100.001)
+    found = difference(experiments, "synthcap", "test")
+    assert found["mean_difference"] == pytest.approx(5.0) and not found["tie"]
+    text = section(experiments, "results/trial.png")
+    assert "| DeCap | 2 | 50.0 ± 0.0 | 102.0 ± 2.8 | 10.0 ± 0.0 | – |" in text
+    assert "| SynTIC | 2 | 50.0 ± 0.0 | 107.0 ± 2.8 | 10.0 ± 0.0 | +5.0 [+5.0, +5.0] |" in text
+    assert "**1 runs are not finished.**" in text and "commit abc" in text and "![Trial](results/trial.png)" in text
+    assert draw_plot(experiments, tmp_path / "p.png") and (tmp_path / "p.png").read_bytes()[:4] == b"\x89PNG"
+    # The same scores on other images are no pairs; and a difference around 0 is a tie.
+    monkey = experiments.folder("synthcap", 0) / "test" / "images.json"
+    kept = json.loads(monkey.read_text())
+    rng = np.random.default_rng(5)
+    for entry in kept["images"].values():
+        entry["scores"]["CIDEr"] = 99.0 + float(rng.normal()) * 20
+    write_json(monkey, kept)
+    assert difference(Experiments(table(), tmp_path / "work", experiments.ledger, seeds=1), "synthcap", "test")["tie"]
+    kept["images"].pop("3")
+    write_json(monkey, kept)
+    with pytest.raises(ExperimentError, match="synthcap and decap were tested on other images of test"):
+        difference(experiments, "synthcap", "test")
+    monkey.unlink()
+    assert difference(Experiments(table(), tmp_path / "work", experiments.ledger, seeds=1), "synthcap", "test") is None
+    assert mean_sd([]) == "–" and mean_sd([3.0]) == "3.0"
+
+
+def test_a_part_of_the_page_is_replaced_and_the_others_stay(tmp_path):
+    page = tmp_path / "results.md"
+    page.write_text("# Results\n\nBy hand.\n")
+    write_section(page, "a", "first \\1\n")
+    write_section(page, "b", "second\n")
+    write_section(page, "a", "third\n")
+    assert (
+        page.read_text()
+        == "# Results\n\nBy hand.\n\n<!-- a -->\nthird\n<!-- end of a -->\n\n<!-- b -->\nsecond\n<!-- end of b -->\n"
+    )
+
+
+def test_a_table_that_makes_no_sense_is_refused(table, tmp_path):
+    with pytest.raises(ExperimentError, match="no table 'nothing'; there are data, "):
+        read_table("nothing")
+    with pytest.raises(ExperimentError, match="reference 'x' is none of its runs"):
+        table(reference="x")
+    with pytest.raises(ExperimentError, match="is not a table of experiments"):
+        table(runs={"decap": {"titel": "DeCap"}})
+    with pytest.raises(ExperimentError, match="run 'tau' is of 'tau', which is no run that trains"):
+        table(runs={**TABLE["runs"], "tau": {**TABLE["runs"]["tau"], "of": "tau"}})
+    with pytest.raises(ExperimentError, match="has no run nothing; its runs: decap"):
+        Experiments(table(), tmp_path, Ledger(tmp_path / "t.csv"), only=["nothing"])
+    with pytest.raises(ExperimentError, match="needs the environment variable"):
+        Experiments(table(environment=["SYNTHCAP_NOT_SET"]), tmp_path, Ledger(tmp_path / "t.csv"))
+
+
+@pytest.mark.slow
+def test_a_table_from_nothing_to_the_page_and_again(table, tmp_path):
+    """Three runs in small: one with curated pairs, one that tests another's checkpoint with other settings."""
+    runs = {**TABLE["runs"], "synthcap": {"title": "SynTIC, curated", "config": "sync/sync_mini.py"}}
+    table(runs=runs)
+    options = ["synthesis.captions.num=200", "train_cfg.max_epochs=1", "photo_stores.0.photos.num=12",
+               "photo_stores.1.photos.num=12", "model.head.generation.num_beams=1", "model.head.layers=1"]  # fmt: skip
+    command = [
+        sys.executable,
+        ROOT / "tools" / "experiments.py",
+        "trial.json",
+        "--seeds",
+        "1",
+        "--cfg-options",
+        *options,
+    ]
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "-1"}
+    first = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert first.returncode == 0, first.stdout + first.stderr
+    rows = Ledger(tmp_path / "docs" / "results" / "trial.csv").rows
+    assert [row["run"] for row in rows] == ["decap", "synthcap", "tau"] and all(row["ObjectErrors-i"] for row in rows)
+    assert rows[0]["heldout_CIDEr"] and not rows[2]["heldout_CIDEr"] and float(rows[0]["seconds"]) > 1
+    (images,) = (tmp_path / "work_dirs" / "experiments" / "trial").glob("decap-*/seed0/test/images.json")
+    assert len(json.loads(images.read_text())["images"]) == 12
+    page = (tmp_path / "docs" / "results.md").read_text()
+    assert "| DeCap, other tau | 1 | – |" in page and "![Trial](results/trial.png)" in page
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "work_dirs").rglob("*") if p.is_file()}
+    again = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert again.returncode == 0 and "to do" not in again.stdout + again.stderr
+    assert {p: p.stat().st_mtime_ns for p in (tmp_path / "work_dirs").rglob("*") if p.is_file()} == before

@@ -1,0 +1,117 @@
+"""Every shipped config, found by looking: its captioner builds, learns from a batch, and captions; and metafiles and READMEs.
+
+Stores are small and random, of the width that the config's projector takes; encoders are replaced by one of random
+matrices. Sizes are made small; necks, datasets, losses, optimizer wrapper and prompt stay as they are.
+"""
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from mmengine.config import Config, ConfigDict
+from mmengine.runner import Runner
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIGS = sorted(
+    p.relative_to(ROOT / "configs").as_posix() for p in (ROOT / "configs").rglob("*.py") if "_base_" not in p.parts
+)
+METHODS = sorted(p for p in (ROOT / "configs").iterdir() if p.is_dir() and p.name not in ("_base_", "__pycache__"))
+
+
+@pytest.fixture(scope="session")
+def stores(tmp_path_factory, tiny):
+    """Width → paths of a store of pairs and one of photos."""
+    from mmengine.registry import init_default_scope
+
+    from synthcap_mm.pairs import PairFactory, encode_photos
+
+    made = {}
+
+    def make(width):
+        if width not in made:
+            init_default_scope("synthcap_mm")
+            root = tmp_path_factory.mktemp(f"width{width}")
+            encoder, tagger = {"type": "TinyEncoder", "dim": width}, {"type": "TinyTagger"}
+            PairFactory(
+                store=str(root / "pairs"), captions={"type": "TinyCaptions", "num": 60}, encoder=encoder,
+                generator={"type": "TinyPainter"}, tag_provider=tagger, refine={"steps": 2, "lr": 0.01, "bank_size": 16},
+                tokenizer={"kind": "train", "vocab_size": 300}, holdout=0.2, image_batch=32,
+            ).run()  # fmt: skip
+            encode_photos(str(root / "photos"), {"type": "TinyPhotos"}, encoder, tagger)
+            made[width] = (str(root / "pairs"), str(root / "photos"))
+        return made[width]
+
+    return make
+
+
+def replaced(value, names, encoder):
+    """The same, with other stores and another encoder."""
+    if isinstance(value, dict):
+        if value.get("type") in ("MiniCLIP", "OpenCLIPBackbone"):
+            return ConfigDict(encoder)
+        return ConfigDict({k: replaced(v, names, encoder) for k, v in value.items()})
+    if isinstance(value, (list, tuple)):
+        return [replaced(v, names, encoder) for v in value]
+    return names.get(value, value) if isinstance(value, str) else value
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_it_builds_learns_and_captions(name, stores):
+    from synthcap_mm.pairs import Curation
+    from synthcap_mm.registry import DATASETS, MODELS
+
+    cfg = Config.fromfile(ROOT / "configs" / name)
+    width = cfg.model.necks[-1].in_dim
+    pairs, photos = stores(width)
+    names = {entry.store: photos for entry in cfg.get("photo_stores", [])} | {cfg.model.store: pairs}
+    cfg = replaced(cfg._cfg_dict, names, {"type": "TinyEncoder", "dim": width})
+    cfg.model.head.update(width=32, layers=1, heads=2, generation={"num_beams": 2})
+    cfg.model.necks[-1].width = 32
+    if cfg.train_dataloader.dataset.get("pairs", "default") not in ("default", None):
+        report = Curation(store=pairs, **cfg.curation).run(replace=True)
+        assert report["kept"] > 0
+    torch.manual_seed(0)
+    model = MODELS.build(cfg.model)
+    optim_wrapper = Runner.build_optim_wrapper(type("R", (), {"model": model})(), cfg.optim_wrapper)
+    dataset = DATASETS.build(cfg.train_dataloader.dataset)
+    samples = [dataset[i] for i in range(min(16, len(dataset)))]
+    before = {k: v.detach().clone() for k, v in model.named_parameters()}
+    losses = model.train_step(samples, optim_wrapper)
+    assert torch.isfinite(losses["loss"]) and losses["loss_caption"] > 0
+    # All that learns has learnt: a part without a gradient would stop distributed training.
+    for _ in range(2):
+        model.train_step(samples, optim_wrapper)
+    still = [k for k, v in model.named_parameters() if v.requires_grad and torch.equal(v, before[k])]
+    assert still == []
+    model.eval()
+    for loader in ("val_dataloader", "test_dataloader"):
+        if loader not in cfg:
+            continue
+        data = DATASETS.build(cfg[loader].dataset)
+        out = model.val_step([data[i] for i in range(3)])
+        assert all(isinstance(sample.pred_caption, str) for sample in out)
+
+
+@pytest.mark.parametrize("folder", METHODS, ids=lambda p: p.name)
+def test_a_methods_folder_tells_of_each_of_its_configs(folder):
+    configs = {p.relative_to(ROOT).as_posix() for p in folder.glob("*.py")}
+    meta = yaml.safe_load((folder / "metafile.yml").read_text(encoding="utf-8"))
+    (collection,) = meta["Collections"]
+    assert collection["Paper"]["URL"].startswith("https://arxiv.org/abs/") and (ROOT / collection["README"]).is_file()
+    assert {m["In Collection"] for m in meta["Models"]} == {collection["Name"]}
+    listed = [m["Config"] for m in meta["Models"]]
+    assert len({m["Name"] for m in meta["Models"]}) == len(listed) == len(set(listed))
+    # The flagship's own configs are names that users type, so they lie outside.
+    assert {c for c in listed if c.startswith(f"configs/{folder.name}/")} == configs
+    assert all((ROOT / c).is_file() for c in listed)
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    assert [c for c in configs if Path(c).name not in text] == []
+    assert "## What differs" in text and "```bibtex" in text and collection["Paper"]["URL"] in text
+
+
+def test_what_nouns_the_mini_world_has():
+    from synthcap_mm.miniscenes.language import NOUNS
+
+    words = (ROOT / "configs" / "_base_" / "miniscenes_nouns.txt").read_text().split("\n")
+    assert words[:-1] == [singular for nouns in NOUNS.values() for singular, _, _ in nouns] and words[-1] == ""

@@ -1,0 +1,141 @@
+"""RetrievalFusion against a plain float64 reference, gradients included."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from random_store import make_store, unit
+
+from synthcap_mm.models.necks import RetrievalFusion
+from synthcap_mm.structures import PrefixBatch, group_id
+
+DIM, COUNT = 8, 50
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """Groups are of one caption each; caption 7 has the words of caption 3."""
+    text = unit(np.random.default_rng(3).standard_normal((COUNT, DIM)))
+    text[7] = text[3]
+    return make_store(tmp_path_factory.mktemp("fusion") / "pairs", COUNT, dim=DIM, text_features=text, heldout=(0, 1))
+
+
+def batch_of(neck, rows):
+    """Training samples of these rows of the store."""
+    neck.load_memory()
+    text = neck.memory[torch.searchsorted(neck.memory_rows, torch.tensor(rows))]
+    return PrefixBatch(text, "text", text_feats=text, memory_rows=torch.tensor(rows),
+                       group_ids=torch.tensor([group_id(f"g{r}") for r in rows]))  # fmt: skip
+
+
+def test_what_is_retrieved_is_the_most_similar_that_may_be_seen(store):
+    neck = RetrievalFusion(DIM, k=4, heads=2, memory=store, block_size=7)
+    batch = batch_of(neck, [3, 20, 41])
+    # Group of 41 is also, say, the group of the first sample.
+    groups = torch.tensor([group_id("g41"), group_id("g20"), -1])
+    got = neck.memory_rows[neck.retrieve(batch.feats, neck._own_rows(batch), groups, batch.text_feats)]
+    memory, rows = neck.memory.double(), neck.memory_rows.tolist()
+    for i, (own, hidden) in enumerate([(3, {3, 7, 41}), (20, {20}), (41, {41})]):
+        similarity = memory @ memory[rows.index(own)]
+        order = [rows[j] for j in similarity.argsort(descending=True).tolist()]
+        assert got[i].tolist() == [row for row in order if row not in hidden][:4]
+    assert not {0, 1} & set(got.flatten().tolist())  # held out
+
+
+def test_at_inference_nothing_is_left_out(store):
+    neck = RetrievalFusion(DIM, k=3, heads=2, memory=store)
+    batch = batch_of(neck, [12, 30])
+    assert neck.memory_rows[neck.retrieve(batch.feats)][:, 0].tolist() == [12, 30]
+
+
+def plain(neck, feats, rows):
+    """Multi-head attention written out."""
+    d, h = DIM, neck.attention.num_heads
+    wq, wk, wv = neck.attention.in_proj_weight.split(d)
+    bq, bk, bv = neck.attention.in_proj_bias.split(d)
+    others = neck.memory.double()[rows]
+    q, k, v = feats @ wq.T + bq, others @ wk.T + bk, others @ wv.T + bv
+    heads = []
+    for j in range(h):
+        part = slice(j * d // h, (j + 1) * d // h)
+        logits = (k[..., part] * q[:, None, part]).sum(-1) / math.sqrt(d // h)
+        heads.append((logits.softmax(1)[..., None] * v[..., part]).sum(1))
+    moved = feats + torch.cat(heads, 1) @ neck.attention.out_proj.weight.T + neck.attention.out_proj.bias
+    return moved / moved.norm(dim=1, keepdim=True)
+
+
+@pytest.mark.parametrize("phase", ["train", "predict"])
+def test_fusion_and_its_gradients(store, phase):
+    torch.manual_seed(0)
+    neck = RetrievalFusion(DIM, k=3, heads=2, noise_variance=0.0, memory=store).double()
+    batch = batch_of(neck, [12, 30, 33])
+    feats = F.normalize(torch.randn(3, DIM, dtype=torch.float64), dim=1).requires_grad_()
+    out, losses = neck(batch.replace(feats=feats, source="text" if phase == "train" else "real"), phase)
+    rows = (neck.retrieve(batch.text_feats, neck._own_rows(batch), batch.group_ids, batch.text_feats)
+            if phase == "train" else neck.retrieve(feats))  # fmt: skip
+    wanted = plain(neck, feats, rows)
+    assert losses == {}
+    torch.testing.assert_close(out.feats, wanted)
+    weights = torch.randn(3, DIM, dtype=torch.float64)
+    parameters = [feats, *neck.attention.parameters()]
+    got = torch.autograd.grad((out.feats * weights).sum(), parameters)
+    expected = torch.autograd.grad((wanted * weights).sum(), parameters)
+    for a, b in zip(got, expected):
+        torch.testing.assert_close(a, b)
+    assert all(g.abs().sum() > 0 for g in got)
+
+
+def test_the_query_is_noisy_in_training_only(store):
+    neck = RetrievalFusion(DIM, k=5, heads=2, noise_variance=0.3, memory=store)
+    batch = batch_of(neck, list(range(10, 40)))
+    torch.manual_seed(1)
+    first, _ = neck(batch, "train")
+    torch.manual_seed(1)
+    again, _ = neck(batch, "train")
+    other, _ = neck(batch, "train")
+    assert torch.equal(first.feats, again.feats) and not torch.equal(first.feats, other.feats)
+    torch.manual_seed(1)
+    noise = torch.randn_like(batch.feats) * math.sqrt(0.3)
+    rows = neck.retrieve(
+        F.normalize(batch.text_feats + noise, dim=1), neck._own_rows(batch), batch.group_ids, batch.text_feats
+    )
+    assert not (neck.memory_rows[rows] == batch.memory_rows[:, None]).any()
+    real = batch.replace(source="real", text_feats=None)
+    assert torch.equal(neck(real, "predict")[0].feats, neck(real, "predict")[0].feats)
+
+
+def test_pseudo_images_can_be_what_is_looked_for(store):
+    neck = RetrievalFusion(DIM, k=2, heads=2, noise_variance=0.0, query="feats", memory=store)
+    batch = batch_of(neck, [12, 30])
+    images = F.normalize(torch.randn(2, DIM), dim=1)
+    out, _ = neck(batch.replace(feats=images), "train")
+    rows = neck.retrieve(images, neck._own_rows(batch), batch.group_ids, batch.text_feats)
+    torch.testing.assert_close(out.feats.double(), plain(neck.double(), images.double(), rows), rtol=0, atol=1e-6)
+
+
+def test_another_memory_can_be_set(store):
+    neck = RetrievalFusion(DIM, k=2, heads=2, memory=store)
+    neck.load_memory()
+    neck.set_memory(F.normalize(torch.randn(5, DIM), dim=1))
+    assert neck.memory_groups is None and neck.retrieve(torch.eye(DIM)).max() < 5
+
+
+@pytest.mark.parametrize("options, message", [
+    ({"k": 0}, "'k' must be at least 1"), ({"heads": 3}, "'embed_dim' 8 must be a multiple of 'heads' 3"),
+    ({"noise_variance": -1}, "'noise_variance' must not be negative"), ({"query": "image"}, "unknown 'query' 'image'"),
+])  # fmt: skip
+def test_bad_options_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        RetrievalFusion(DIM, **options)
+
+
+def test_too_few_captions_are_refused(store):
+    neck = RetrievalFusion(DIM, k=48, heads=2, memory=store)
+    batch = batch_of(neck, [12])
+    assert neck(batch.replace(source="real"), "predict")[0].feats.shape == (1, DIM)
+    with pytest.raises(ValueError, match="fewer than k=48 captions of the memory's 48"):
+        neck(batch, "train")
+    with pytest.raises(ValueError, match="RetrievalFusion: exclude_self needs the batch's memory_rows"):
+        RetrievalFusion(DIM, k=2, heads=2, memory=store)(batch.replace(memory_rows=None), "train")
