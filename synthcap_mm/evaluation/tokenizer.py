@@ -142,7 +142,8 @@ _RULES: list[tuple[re.Pattern[str], Callable[[str], list[str]]]] = [
         (r"([A-Za-z]*[A-MO-Za-mo-z])[nN]['’‘`][tT]", _lower),
         (r"[nN]['’‘`][tT](?![A-Za-z])", lambda text: [text.lower().replace("’", "'").replace("‘", "`")]),
         (rf"({_LETTER}{_ALNUM}*){_APOS}(?i:[msd]|re|ve|ll)", _lower),
-        (rf"{_APOS}(?i:[msd]|re|ve|ll)(?![A-Za-z])", lambda text: [text.lower().replace("’", "'")]),
+        # the curly one is cut off with these letters even where a word follows
+        (r"'(?i:[msd]|re|ve|ll)(?![A-Za-z])|’(?i:[msd]|re|ve|ll)", lambda text: [text.lower().replace("’", "'")]),
         (r"(?i:https?)://[^ \t\"<>|()]+[^ \t\"<>|.!?(){},\-]", _lower),
         (
             rf"(?:www\.(?:{_URL_PART}\.)+[a-zA-Z]{{2,4}}|(?:{_URL_PART}\.)+(?:com|net|org|edu))"
@@ -164,7 +165,7 @@ _RULES: list[tuple[re.Pattern[str], Callable[[str], list[str]]]] = [
         (r"\d{1,2}[-/]\d{1,2}[-/]\d{2,4}", _lower),
         # words with apostrophes
         (
-            rf"{_APOS}n{_APOS}|{_APOS}n(?=\s|$)|[oO]l{_APOS}|{_APOS}em|{_APOS}[2-9]0s|{_APOS}\d\d(?=\s|$)|"
+            rf"{_APOS}n{_APOS}|'n(?=\s|$)|’[nN]|[oO]l{_APOS}|{_APOS}em|{_APOS}[2-9]0s|{_APOS}\d\d(?=\s|$)|"
             rf"{_APOS}till?|{_APOS}[cC]ause|[A-HJ-XZn]{_APOS}{_LETTER}{{2,}}|[lLdDjJ]{_APOS}|[yY]{_APOS}(?=[A-Za-z])|"
             rf"{_LETTER}+[aeiouyAEIOUY]{_APOS}[aeiouA-Z]{_LETTER}*|"
             rf"(?i:cont{_APOS}d|nor{_APOS}easter|c{_APOS}mon|e{_APOS}er|s{_APOS}mores|ev{_APOS}ry|li{_APOS}l|nat{_APOS}l)",
@@ -200,7 +201,7 @@ _RULES: list[tuple[re.Pattern[str], Callable[[str], list[str]]]] = [
 _ABBREVIATION = re.compile(r"([A-Za-z]+)\.")
 _NUMBER_AHEAD = re.compile(r"\s*\d|:")
 _START_AHEAD = re.compile(r"\s+(?:</?[A-Za-z!?][^<>]*>\s|M[rs]\.)")
-_NEXT_WORD = re.compile(r"\s+([A-Za-z]+)(?![A-Za-z0-9'’-])")
+_NEXT_WORD = re.compile(r"\s+([A-Za-z]+)(?=\s|$)")
 _BLANK = re.compile(r"\s+")
 # A caption of words of ASCII letters with blanks or commas between them, and a full stop.
 _PLAIN = re.compile(r"(?:[A-Za-z]+,? +)*([A-Za-z]+)(\.?) *")

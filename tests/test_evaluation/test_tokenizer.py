@@ -51,7 +51,6 @@ HARD = json.loads((Path(__file__).parent / "hard_captions.json").read_text(encod
 OTHERWISE = {
     "a.": ("a.", "the original looks into the next line, and an upper-case A there ends a sentence"),
     "b.": ("b.", "as above; we take the next caption to begin like this one, which its score must not depend on"),
-    "A ’Dog": ("a dog", "the original cuts a ’d before any word off; a closing quote before a word is a slip"),
     "fish &AMP; chips &apos;n&apos; peas": (
         "fish & chips n peas",
         "the original leaves &apos; as it is in 'n'; captions are text, not HTML",
