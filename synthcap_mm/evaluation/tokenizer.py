@@ -56,8 +56,6 @@ _SPLIT = {
     "lemme": ("lem", "me"),
     "gimme": ("gim", "me"),
     "wanna": ("wan", "na"),
-    "'tis": ("'t", "is"),
-    "'twas": ("'t", "was"),
 }
 
 _NAMED = {
@@ -137,7 +135,8 @@ def _dashes(text: str) -> list[str]:
 _RULES: list[tuple[re.Pattern[str], Callable[[str], list[str]]]] = [
     (re.compile(pattern), action)
     for pattern, action in [
-        (r"(?i:cannot|gonna|gotta|lemme|gimme|wanna|'tis|'twas)", _split),
+        (r"(?i:cannot|gonna|gotta|lemme|gimme|wanna)", _split),
+        (r"(?i:('t)(?:is|was))", _lower),
         # a word before n't: the word ends before the n
         (r"([A-Za-z]*[A-MO-Za-mo-z])[nN]['’‘`][tT]", _lower),
         (r"[nN]['’‘`][tT](?![A-Za-z])", lambda text: [text.lower().replace("’", "'").replace("‘", "`")]),
@@ -193,7 +192,7 @@ _RULES: list[tuple[re.Pattern[str], Callable[[str], list[str]]]] = [
         (r"''", _same),
         (rf"[{''.join(_QUOTES)}]{{1,2}}", lambda text: ["".join(map(_QUOTES.__getitem__, text))]),
         (r"(?i:&amp;)|&(?:lt|gt|quot|apos|[nm]dash);", lambda text: [_NAMED[text.lower()]]),
-        (r"&#\d+;", _same),
+        (r"&#\d+;|&apos;n&apos;", _same),
         (rf"&nbsp;|[{HYPHENS}]", _nothing),
         (r"\S", _named),
     ]
