@@ -3,9 +3,11 @@
 Needs Java and the jar that pycocoevalcap ships. The captions are taken as they
 stand in the files; line breaks become blanks first, as in the COCO evaluation.
 
-    python benchmarks/tokenizer_parity.py FOLDER_OR_FILE... [--hard] [--show 20]
+    python benchmarks/tokenizer_parity.py FOLDER_OR_FILE... [--hard] [--characters] [--random 20000] [--show 20]
 
-``--hard`` adds the hand-written captions of tests/test_evaluation/hard_captions.json, each followed by a plain one.
+``--hard`` adds the hand-written captions of tests/test_evaluation/hard_captions.json, ``--characters`` each character of
+the basic plane within a word, beside one and alone, ``--random`` strings of pieces of the hard ones. Each of these is
+followed by a plain caption.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import random
 import shutil
 import subprocess
 import sys
@@ -26,6 +29,10 @@ from synthcap_mm.evaluation.tokenizer import PUNCTUATIONS, ptb_tokenize
 HARD = Path(__file__).resolve().parents[1] / "tests" / "test_evaluation" / "hard_captions.json"
 #: What follows a caption decides the end of a few ("plan B."); this is like most captions.
 NEXT = "A dog runs on the beach."
+
+
+# Line breaks of one kind or another, for which the original begins another caption; and halves of pairs.
+_NO_CHARACTERS = {*map(chr, (0x0A, 0x0B, 0x0C, 0x0D, 0x85, 0x2028, 0x2029)), *map(chr, range(0xD800, 0xE000))}
 
 
 class JavaAbsentError(RuntimeError):
@@ -62,20 +69,47 @@ def differing(captions: Sequence[str], theirs: Sequence[str]) -> list[tuple[str,
     return [found for found in zip(captions, ours, theirs) if found[1] != found[2]]
 
 
+def characters() -> list[str]:
+    """Four captions with each character of the basic plane: within a word, alone, before a word, behind one."""
+    chosen = [chr(code) for code in range(1, 0x10000) if chr(code) not in _NO_CHARACTERS]
+    forms = ("dog{}cat runs", "dog {} cat runs", "dog {}cat runs", "dog{} runs")
+    return [form.format(character) if character not in "{}" else form.replace("{}", character)
+            for character in chosen for form in forms]  # fmt: skip
+
+
+def random_strings(count: int, seed: int = 0) -> list[str]:
+    """Strings of one to seven words of the hand-written captions, joined with and without blanks."""
+    generator = random.Random(seed)
+    words = sorted({word for caption in json.loads(HARD.read_text("utf-8")) for word in caption.split()})
+    strings = []
+    for _ in range(count):
+        pieces = [
+            generator.choice(words) + generator.choice(("", " ", " ", " ")) for _ in range(generator.randint(1, 7))
+        ]
+        strings.append(f"A {''.join(pieces).strip()} dog")
+    return strings
+
+
 def main() -> None:
     """Run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("paths", nargs="*", type=Path, help="files of captions, or folders of them")
     parser.add_argument("--hard", action="store_true")
+    parser.add_argument("--characters", action="store_true")
+    parser.add_argument("--random", type=int, default=0, metavar="N")
     parser.add_argument("--show", type=int, default=20, help="differences shown (default: 20)")
     args = parser.parse_args()
     files = [file for path in args.paths for file in (sorted(path.iterdir()) if path.is_dir() else [path])]
     captions = [raw.text or "" for file in files for raw in read_captions(file, "auto")[1]]
     sets = {"captions of " + ", ".join(file.name for file in files): (captions, java_tokenize(captions))}
-    if args.hard:
-        hard = list(json.loads(HARD.read_text("utf-8")))
-        apart = java_tokenize([line for caption in hard for line in (caption, NEXT)])
-        sets["hand-written captions"] = (hard, apart[::2])
+    hard = list(json.loads(HARD.read_text("utf-8"))) if args.hard else []
+    every = characters() if args.characters else []
+    for name, texts in {
+        "hand-written captions": hard,
+        "captions with each character": every,
+        "random strings": random_strings(args.random),
+    }.items():
+        sets[name] = (texts, java_tokenize([line for text in texts for line in (text, NEXT)])[::2])
     for name, (texts, theirs) in sets.items():
         if not texts:
             continue

@@ -110,9 +110,10 @@ def test_print_config(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "command", ["train", "test", "synthesize", "encode-images", "curate", "inspect-pairs", "print-config"]
+    "command",
+    ["train", "test", "test-many", "repeat", "synthesize", "encode-images", "curate", "inspect-pairs", "print-config"],
 )
 def test_every_tool_finds_shipped_configs(command, tmp_path):
-    done = run(command, "synthcap_minni.py", *(["none.pth"] if command == "test" else []), cwd=tmp_path)
+    done = run(command, "synthcap_minni.py", *(["none.pth"] if command.startswith("test") else []), cwd=tmp_path)
     assert done.returncode != 0
     assert "did you mean synthcap_mini.py" in done.stderr

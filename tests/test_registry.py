@@ -38,6 +38,20 @@ DOCUMENTED = {
         "MiniScenesPhotos",
     ],
     "METRICS": ["CaptionMetric"],
+    "CAPTION_SCORERS": [
+        "BLEU",
+        "ROUGE_L",
+        "CIDEr",
+        "METEOR",
+        "SPICE",
+        "CLIPScore",
+        "RefCLIPScore",
+        "CHAIR",
+        "ObjectHallucination",
+        "length",
+        "distinct",
+        "vocabulary",
+    ],
     "HOOKS": ["IterationSeedHook", "ResumeValidationHook", "SampleCaptionsHook", "EncoderCheckHook"],
     "OPTIM_WRAPPERS": ["AutocastOptimWrapper"],
 }
@@ -100,7 +114,9 @@ def test_every_registered_component_is_got_by_its_name_and_is_ours(looked_up, na
         assert ours.get(f"synthcap_mm.{component}") is found
 
 
-@pytest.mark.parametrize("name", DOCUMENTED)
+@pytest.mark.parametrize(
+    "name", [name for name in DOCUMENTED if name != "CAPTION_SCORERS"]
+)  # MMEngine has none of these
 def test_registries_are_children_of_mmengines_roots(name):
     import mmengine.registry
 

@@ -56,8 +56,6 @@ _SPLIT = {
     "lemme": ("lem", "me"),
     "gimme": ("gim", "me"),
     "wanna": ("wan", "na"),
-    "'tis": ("'t", "is"),
-    "'twas": ("'t", "was"),
 }
 
 _NAMED = {
@@ -137,12 +135,14 @@ def _dashes(text: str) -> list[str]:
 _RULES: list[tuple[re.Pattern[str], Callable[[str], list[str]]]] = [
     (re.compile(pattern), action)
     for pattern, action in [
-        (r"(?i:cannot|gonna|gotta|lemme|gimme|wanna|'tis|'twas)", _split),
+        (r"(?i:cannot|gonna|gotta|lemme|gimme|wanna)", _split),
+        (r"(?i:('t)(?:is|was))", _lower),
         # a word before n't: the word ends before the n
         (r"([A-Za-z]*[A-MO-Za-mo-z])[nN]['’‘`][tT]", _lower),
         (r"[nN]['’‘`][tT](?![A-Za-z])", lambda text: [text.lower().replace("’", "'").replace("‘", "`")]),
         (rf"({_LETTER}{_ALNUM}*){_APOS}(?i:[msd]|re|ve|ll)", _lower),
-        (rf"{_APOS}(?i:[msd]|re|ve|ll)(?![A-Za-z])", lambda text: [text.lower().replace("’", "'")]),
+        # the curly one is cut off with these letters even where a word follows
+        (r"'(?i:[msd]|re|ve|ll)(?![A-Za-z])|’(?i:[msd]|re|ve|ll)", lambda text: [text.lower().replace("’", "'")]),
         (r"(?i:https?)://[^ \t\"<>|()]+[^ \t\"<>|.!?(){},\-]", _lower),
         (
             rf"(?:www\.(?:{_URL_PART}\.)+[a-zA-Z]{{2,4}}|(?:{_URL_PART}\.)+(?:com|net|org|edu))"
@@ -164,7 +164,7 @@ _RULES: list[tuple[re.Pattern[str], Callable[[str], list[str]]]] = [
         (r"\d{1,2}[-/]\d{1,2}[-/]\d{2,4}", _lower),
         # words with apostrophes
         (
-            rf"{_APOS}n{_APOS}|{_APOS}n(?=\s|$)|[oO]l{_APOS}|{_APOS}em|{_APOS}[2-9]0s|{_APOS}\d\d(?=\s|$)|"
+            rf"{_APOS}n{_APOS}|'n(?=\s|$)|’[nN]|[oO]l{_APOS}|{_APOS}em|{_APOS}[2-9]0s|{_APOS}\d\d(?=\s|$)|"
             rf"{_APOS}till?|{_APOS}[cC]ause|[A-HJ-XZn]{_APOS}{_LETTER}{{2,}}|[lLdDjJ]{_APOS}|[yY]{_APOS}(?=[A-Za-z])|"
             rf"{_LETTER}+[aeiouyAEIOUY]{_APOS}[aeiouA-Z]{_LETTER}*|"
             rf"(?i:cont{_APOS}d|nor{_APOS}easter|c{_APOS}mon|e{_APOS}er|s{_APOS}mores|ev{_APOS}ry|li{_APOS}l|nat{_APOS}l)",
@@ -192,7 +192,7 @@ _RULES: list[tuple[re.Pattern[str], Callable[[str], list[str]]]] = [
         (r"''", _same),
         (rf"[{''.join(_QUOTES)}]{{1,2}}", lambda text: ["".join(map(_QUOTES.__getitem__, text))]),
         (r"(?i:&amp;)|&(?:lt|gt|quot|apos|[nm]dash);", lambda text: [_NAMED[text.lower()]]),
-        (r"&#\d+;", _same),
+        (r"&#\d+;|&apos;n&apos;", _same),
         (rf"&nbsp;|[{HYPHENS}]", _nothing),
         (r"\S", _named),
     ]
@@ -200,7 +200,7 @@ _RULES: list[tuple[re.Pattern[str], Callable[[str], list[str]]]] = [
 _ABBREVIATION = re.compile(r"([A-Za-z]+)\.")
 _NUMBER_AHEAD = re.compile(r"\s*\d|:")
 _START_AHEAD = re.compile(r"\s+(?:</?[A-Za-z!?][^<>]*>\s|M[rs]\.)")
-_NEXT_WORD = re.compile(r"\s+([A-Za-z]+)(?![A-Za-z0-9'’-])")
+_NEXT_WORD = re.compile(r"\s+([A-Za-z]+)(?=\s|$)")
 _BLANK = re.compile(r"\s+")
 # A caption of words of ASCII letters with blanks or commas between them, and a full stop.
 _PLAIN = re.compile(r"(?:[A-Za-z]+,? +)*([A-Za-z]+)(\.?) *")

@@ -60,6 +60,70 @@ def test_test_repeats_the_figures(trained):
     assert metrics(folder / "again") == metrics(folder / "work")
 
 
+def test_a_test_tells_the_validation_that_chose_the_epoch_and_every_caption(trained):
+    folder, said = trained
+    report = json.loads((folder / "work" / "test_metrics.json").read_text())
+    epoch = int(re.search(r"best_CIDEr_epoch_(\d+)\.pth$", report["checkpoint"])[1])
+    best = re.findall(r"The best checkpoint with ([\d.]+) CIDEr at (\d+) epoch", said)[-1]
+    assert report["validation"]["epoch"] == epoch == int(best[1])
+    assert report["validation"]["metrics"]["CIDEr"] == pytest.approx(float(best[0]), abs=1e-3)
+    assert report["skipped"] == {}
+    images = json.loads((folder / "work" / "test_captions.json").read_text())["images"]
+    assert len(images) == 9 and all(set(i) == {"references", "hypothesis", "scores"} for i in images.values())
+    mean = sum(image["scores"]["CIDEr"] for image in images.values()) / 9
+    assert mean == pytest.approx(report["metrics"]["CIDEr"])
+
+
+def test_metrics_beyond_the_default_set_and_many_test_sets(trained):
+    """CLIPScore has the store's features and the config's encoder; METEOR without Java is skipped, and said to be."""
+    folder, _ = trained
+    best = next((folder / "work").glob("best_CIDEr_epoch_*.pth"))
+    (folder / "mine.txt").write_text("a red ball in the snow\na blue boat\n")
+    (folder / "many.py").write_text(
+        f"_base_ = {str(ROOT / 'configs' / 'synthcap_mini.py')!r}\n"
+        "test_evaluator = dict(metrics=['CIDEr', 'CLIPScore', 'METEOR'])\n"
+        "test_sets = [dict(name='own', store='data/miniscenes/test'),\n"
+        "             dict(name='TT', store='data/miniscenes/val', memory='mine.txt')]\n"
+    )
+    bin = folder / "bin"  # a PATH without Java
+    bin.mkdir()
+    command = [sys.executable, ROOT / "tools" / "test_many.py", "many.py", best, "--cfg-options", *SMALL]
+    said = run(folder, "env", f"PATH={bin}", *command)
+    table = said[said.rindex("on 2 test sets:") :]
+    assert re.search(r"own +\d+\.\d\d +\d+\.\d\d\n +TT +\d+\.\d\d +\d+\.\d\d\n", table), table
+    assert "METEOR     skipped: needs Java" in said and "METEOR skipped: needs Java" in said
+    report = json.loads((folder / "work_dirs" / "many" / "own" / "test_metrics.json").read_text())
+    assert set(report["metrics"]) == {"CIDEr", "CLIPScore"} and report["metrics"]["CLIPScore"] > 0
+    assert report["skipped"] == {"METEOR": "needs Java (a `java` on the PATH)"}
+
+
+def test_repeat(trained):
+    folder, _ = trained
+    arguments = [
+        "synthcap_mini.py",
+        "--seeds",
+        2,
+        "--work-dir",
+        "repeat",
+        "--cfg-options",
+        *SMALL,
+        "train_cfg.max_epochs=1",
+    ]
+    said = tool(folder, "repeat", *arguments)
+    seeds = [json.loads((folder / "repeat" / f"seed_{n}" / "test_metrics.json").read_text()) for n in range(2)]
+    assert [seed["seed"] for seed in seeds] == [0, 1]
+    summary = json.loads((folder / "repeat" / "repeat.json").read_text())
+    values = [seed["metrics"]["ROUGE_L"] for seed in seeds]
+    assert summary["test"]["ROUGE_L"]["values"] == values and values[0] != values[1]
+    assert f"{sum(values) / 2:.2f} ± {abs(values[0] - values[1]) / 2**0.5:.2f}" in said
+    assert (folder / "repeat" / "repeat.csv").is_file()
+    again = tool(folder, "repeat", *arguments)
+    assert "Epoch(train)" not in again and again.splitlines()[-9:] == said.splitlines()[-9:]
+    assert "no test split" in tool(folder, "repeat", "synthcap_custom.py", ok=False)
+    wrong = tool(folder, "repeat", "synthcap_mini.py", "--cfg-options", "randomness.seed=3", ok=False)
+    assert "randomness.seed is set by this tool" in wrong
+
+
 def test_two_processes_test_as_one(trained):
     folder, _ = trained
     best = next((folder / "work").glob("best_CIDEr_epoch_*.pth"))

@@ -1,0 +1,164 @@
+"""One checkpoint on many test sets, with small parts."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from caption_samples import write
+from mmengine.config import Config
+
+import synthcap_mm.apis.test_sets as module  # not its test_many, which pytest would take for a test
+from synthcap_mm.apis.workflow import MissingInputsError
+from synthcap_mm.pairs import encode_photos
+from synthcap_mm.registry import DATASETS, MODELS
+from synthcap_mm.stores import Store, StoreError
+
+_NUMBER = iter(range(1000))
+
+
+@pytest.fixture(scope="module")
+def domain_store(tmp_path_factory, tiny):
+    """A store of photos of two domains, as NoCaps' are."""
+
+    @DATASETS.register_module(force=True)
+    class PhotosOfDomains(tiny.TinyPhotos):
+        def domain(self, i):
+            return "near-domain" if i % 2 else "in-domain"
+
+    path = str(tmp_path_factory.mktemp("domains") / "photos")
+    encode_photos(path, {"type": "PhotosOfDomains", "num": 8, "seed": 3}, {"type": "TinyEncoder"}, None, shard_size=5)
+    return path
+
+
+@pytest.fixture()
+def cfg(tiny_model, tiny_stores, tmp_path):
+    photos = tiny_stores[1]
+    tiny_model["data_preprocessor"]["prompt"] = None
+    return Config(
+        {
+            "config_name": "many",
+            "default_scope": "synthcap_mm",
+            "experiment_name": f"many{next(_NUMBER)}",
+            "work_dir": str(tmp_path / "work"),
+            "model": tiny_model,
+            "synthesis": {"encoder": {"type": "TinyEncoder"}},
+            "test_dataloader": {
+                "batch_size": 5,
+                "num_workers": 0,
+                "sampler": {"type": "DefaultSampler", "shuffle": False},
+                "dataset": {"type": "CaptionEvalDataset", "store": photos},
+            },
+            "test_cfg": {"type": "TestLoop"},
+            "test_evaluator": {"type": "CaptionMetric", "metrics": ["CIDEr", "length", "CLIPScore"]},
+            "custom_hooks": [{"type": "EncoderCheckHook"}],
+            "test_sets": [{"name": "own", "store": photos}],
+            "log_level": "ERROR",
+        }
+    )
+
+
+@pytest.fixture()
+def checkpoint(cfg, tmp_path):
+    """Of a captioner with opinions: an untrained one writes the same whatever it sees."""
+    torch.manual_seed(0)
+    model = MODELS.build(cfg.model)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    torch.save({"state_dict": model.state_dict(), "meta": {"epoch": 3}}, tmp_path / "model.pth")
+    return str(tmp_path / "model.pth")
+
+
+def written(cfg, name):
+    images = json.loads(Path(f"{cfg.work_dir}/{name}/test_captions.json").read_text())["images"]
+    return {key: image["hypothesis"] for key, image in images.items()}
+
+
+def test_a_line_for_each_set_and_each_domain(cfg, checkpoint, domain_store):
+    cfg.test_sets.append({"name": "nocaps", "store": domain_store})
+    found = module.test_many(cfg, checkpoint)
+    assert list(found) == ["own", "nocaps entire", "nocaps in-domain", "nocaps near-domain"]
+    assert all(set(line) == {"CIDEr", "length", "CLIPScore"} for line in found.values())
+    halves = [found[f"nocaps {domain}"]["length"] for domain in ("in-domain", "near-domain")]
+    assert found["nocaps entire"]["length"] == pytest.approx(sum(halves) / 2)
+    kept = json.loads(Path(f"{cfg.work_dir}/test_many.json").read_text())
+    assert kept["metrics"] == found and kept["sets"][1] == {"name": "nocaps", "store": domain_store, "memory": None}
+    rows = list(csv.DictReader(Path(f"{cfg.work_dir}/test_many.csv").read_text().splitlines()))
+    assert [row["set"] for row in rows] == list(found) and float(rows[0]["CIDEr"]) == found["own"]["CIDEr"]
+    table = module.many_table(found).splitlines()
+    assert table[0].split() == ["CIDEr", "length", "CLIPScore"] and len(table) == 5
+    assert json.loads(Path(f"{cfg.work_dir}/own/test_metrics.json").read_text())["metrics"] == found["own"]
+
+
+def test_another_memory_writes_other_captions_and_does_not_stay(cfg, checkpoint, tiny_stores, tmp_path):
+    pairs, photos = tiny_stores
+    target = write(tmp_path / "target.txt", "a white boat on the street\na green tree on the beach\n")
+    cfg.test_sets += [
+        {"name": "TT file", "store": photos, "memory": str(target)},
+        {"name": "TT own store", "store": photos, "memory": pairs},
+        {"name": "TT source", "store": photos, "memory": {"type": "TinyCaptions", "num": 6, "seed": 9}},
+        {"name": "again", "store": photos},
+    ]
+    module.test_many(cfg, checkpoint)
+    own = written(cfg, "own")
+    assert written(cfg, "TT_own_store") == own == written(cfg, "again")
+    assert written(cfg, "TT_file") != own and written(cfg, "TT_source") != own
+    store = Store.open(f"{cfg.work_dir}/memories/TT_file")
+    assert store.captions.strings("text") == ["a white boat on the street", "a green tree on the beach"]
+    assert len(store.caption_rows("train")) == 2  # all of them are the memory
+    # what was encoded is used again; another text under the same name is refused
+    module.test_many(cfg, checkpoint, ["TT file"])
+    write(target, "a white boat on the street\nsomething else\n")
+    with pytest.raises(StoreError, match="captions"):
+        module.test_many(cfg, checkpoint, ["TT file"])
+
+
+def test_a_memory_of_one_caption(cfg, checkpoint, tiny_stores, tmp_path):
+    one = write(tmp_path / "one.txt", "a white boat on the street\n")
+    cfg.test_sets = [{"name": "TT", "store": tiny_stores[1], "memory": str(one)}]
+    module.test_many(cfg, checkpoint)
+    assert len(set(written(cfg, "TT").values())) == 1  # every photo becomes that caption
+
+
+def test_a_memory_of_another_encoder_is_refused(cfg, checkpoint, tiny_stores, tmp_path):
+    target = write(tmp_path / "target.txt", "a white boat on the street\n")
+    cfg.synthesis.encoder = {"type": "TinyEncoder", "seed": 5, "name": "other"}
+    cfg.test_sets = [{"name": "TT", "store": tiny_stores[1], "memory": str(target)}]
+    with pytest.raises(StoreError, match=r"memory .* was made with another encoder .*'other'"):
+        module.test_many(cfg, checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("sets", "names", "said"),
+    [
+        (None, None, "has no field 'test_sets'; e.g."),
+        ([{"name": "a"}], None, r"test_sets\[0\]: it lacks 'store'; its fields are name, store, memory"),
+        ([{"name": "a", "store": "s", "memroy": "m"}], None, r"'memroy' is no field"),
+        ([{"name": "a", "store": "s"}] * 2, None, "the name 'a' is given twice"),
+        ([{"name": "a", "store": "s"}], ["b"], "no test set 'b' in the config; there are a"),
+    ],
+)
+def test_a_bad_field_is_told_in_a_sentence(cfg, checkpoint, sets, names, said):
+    cfg.test_sets = sets
+    with pytest.raises(ValueError, match=said):
+        module.test_many(cfg, checkpoint, names)
+
+
+def test_what_is_missing_is_named(cfg, checkpoint, tiny_stores, tmp_path):
+    with pytest.raises(MissingInputsError, match=r"no checkpoint at nothing\.pth"):
+        module.test_many(cfg, "nothing.pth")
+    cfg.test_sets = [{"name": n, "store": str(tmp_path / n)} for n in ("a", "b")]
+    with pytest.raises(MissingInputsError, match=r"(?s)2 thing\(s\) .*/a: .*/b: "):
+        module.test_many(cfg, checkpoint)
+    cfg.test_sets = [{"name": "TT", "store": tiny_stores[1], "memory": str(tmp_path / "gone.txt")}]
+    with pytest.raises(StoreError, match=r"gone\.txt is neither a store nor a file of captions"):
+        module.test_many(cfg, checkpoint)
+
+
+def test_a_captioner_without_a_memory_has_none_to_replace(cfg, checkpoint, tiny_stores):
+    cfg.model.necks = cfg.model.necks[1:]
+    cfg.test_sets = [{"name": "TT", "store": tiny_stores[1], "memory": tiny_stores[0]}]
+    with pytest.raises(ValueError, match="'TT' has a memory, but no neck of the captioner uses one"):
+        module.test_many(cfg, checkpoint)
