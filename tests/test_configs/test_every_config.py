@@ -110,6 +110,11 @@ def test_a_methods_folder_tells_of_each_of_its_configs(folder):
     assert "## What differs" in text and "```bibtex" in text and collection["Paper"]["URL"] in text
 
 
+def test_the_index_of_models_names_every_method():
+    index = yaml.safe_load((ROOT / "model-index.yml").read_text(encoding="utf-8"))
+    assert index["Import"] == [f"configs/{folder.name}/metafile.yml" for folder in METHODS]
+
+
 def test_what_nouns_the_mini_world_has():
     from synthcap_mm.miniscenes.language import NOUNS
 

@@ -28,8 +28,8 @@ class RetrievalFusion(TextMemoryProjection):
     After `IFCap <https://arxiv.org/abs/2409.18046>`_: in training the query is the caption's feature with Gaussian
     noise, so that what is retrieved is about as far off as what an image's feature retrieves; at inference the query
     is the image's feature. The feature attends to the :math:`k` retrieved ones by learnt multi-head attention:
-    :math:`v' = \mathrm{normalise}(v + \mathrm{Attention}(v, R, R))`. IFCap has the attention's output in the place of
-    the feature and a Transformer behind it; the sum (assumed) lets the feature through from the start.
+    :math:`v' = \mathrm{normalise}(v + \mathrm{Attention}(v, R, R))`. The original has
+    further layers behind the attention; the sum (assumed) lets the feature through from the start.
 
     In training a caption never retrieves itself, a caption of its group, or one of the same words (cosine above
     0.99999): it would read the answer off. Gradients do not go through the retrieval.
