@@ -50,6 +50,8 @@ def java_tokenize(captions: Sequence[str]) -> list[str]:
     jar = package / "tokenizer" / "stanford-corenlp-3.4.1.jar"
     if shutil.which("java") is None or not jar.is_file():
         raise JavaAbsentError(f"the original tokenizer needs java on the PATH, and {jar}")
+    if not captions:
+        return []
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "captions.txt")
         with file.open("w", encoding="utf-8", newline="") as lines:

@@ -49,6 +49,5 @@ def test_parity_script(tmp_path):
         pytest.skip("JAVA ABSENT: no comparison with the original tokenizer")
     (tmp_path / "c.txt").write_text("b.\nA dog runs.\n")
     said = script("tokenizer_parity", tmp_path / "c.txt", "--hard")
-    assert (
-        "1 of 2 captions of c.txt differ: 5000.00 in 10,000" in said and "of 274 hand-written captions differ" in said
-    )
+    assert "1 of 2 captions of c.txt differ: 5000.00 in 10,000" in said
+    assert "2 of 274 hand-written captions differ" in said
