@@ -123,8 +123,12 @@ class Export:
         """
         from safetensors.torch import load_file
 
-        found = model.load_state_dict(load_file(self.folder / WEIGHTS), strict=False)
-        missing = [name for name in found.missing_keys if not name.startswith("data_preprocessor")]
+        state = load_file(self.folder / WEIGHTS)
+        found = model.load_state_dict(state, strict=False)
+        # Tied weights are in the file once.
+        loaded = {tensor.data_ptr() for name, tensor in model.state_dict().items() if name in state}
+        own = model.state_dict()
+        missing = [name for name in found.missing_keys if name not in own or own[name].data_ptr() not in loaded]
         if missing or found.unexpected_keys:
             raise ExportError(
                 f"{self.folder / WEIGHTS} does not fit {CONFIG}: missing {missing[:3]}, unknown "

@@ -2,6 +2,7 @@
 
 import copy
 import shutil
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -130,7 +131,7 @@ def test_options_do_what_they_say(captioner):
     assert min(lengths(min_length=12)[1]) >= 12
     rows, ends = lengths(no_repeat_ngram_size=2, min_length=12)
     for row, end in zip(rows, ends):
-        pairs = list(zip(row[:end], row[1:end]))
+        pairs = list(pairwise(row[:end]))
         assert len(set(pairs)) == len(pairs)
     short, long = (sum(lengths(num_beams=3, length_penalty=p)[1]) for p in (-5.0, 5.0))
     assert short <= long
@@ -166,7 +167,7 @@ def test_wrong_options_are_refused(captioner, options, words):
 
 
 def test_it_yields_results_as_they_come(captioner, tiny):
-    inferencer, photos = captioner
+    inferencer, _ = captioner
     taken = []
 
     def endless():
@@ -212,7 +213,7 @@ def test_bad_files_raise_or_are_reported(captioner, tmp_path):
         None,
     ]
     assert "does not decode: OSError" in found[2]["error"] and "there is no file" in found[3]["error"]
-    with pytest.raises(ValueError, match="empty.jpg does not decode"):
+    with pytest.raises(ValueError, match=r"empty\.jpg does not decode"):
         inferencer(inputs)
     only_bad = inferencer(inputs[1:3], errors="report")["predictions"]
     assert all("error" in p for p in only_bad)
@@ -236,13 +237,13 @@ def test_what_is_missing_is_said(tiny_captioner, captioner, tiny_stores):
         CaptionInferencer(copy.deepcopy(config), checkpoint, device="cpu", encoder=wrong)(photos)
     with pytest.raises(ValueError, match="weights are missing"):
         CaptionInferencer(copy.deepcopy(config))
-    with pytest.raises(FileNotFoundError, match="no checkpoint at 'nowhere.pth'"):
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint at 'nowhere\.pth'"):
         CaptionInferencer(copy.deepcopy(config), "nowhere.pth")
-    with pytest.raises(TypeError, match="not NoneType. .A config is not taken out of a checkpoint"):
+    with pytest.raises(TypeError, match=r"not NoneType\. .A config is not taken out of a checkpoint"):
         CaptionInferencer(None, checkpoint)
     other = copy.deepcopy(config)
     other["model"]["head"]["layers"] = 3
-    with pytest.raises(ValueError, match="not of this config's captioner: .* weights are missing"):
+    with pytest.raises(ValueError, match=r"not of this config's captioner: .* weights are missing"):
         CaptionInferencer(other, checkpoint)
     for option in ({"dtype": "int8"}, {"channel_order": "gbr"}, {"workers": 0}):
         with pytest.raises(ValueError, match=next(iter(option))):

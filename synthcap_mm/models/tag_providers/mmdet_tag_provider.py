@@ -42,7 +42,7 @@ class MMDetTagProvider(BaseTagProvider):
     Args:
         config (str): path of an mmdet config, or the name of one that mmdet ships
             (``'yolox/yolox_nano_8xb8-300e_coco'``).
-        checkpoint (str): path or URL of its weights.
+        checkpoint (str): path or URL of its weights: a checkpoint of MMEngine's, or ``.safetensors``.
         device (str): where the detector runs. Defaults to 'cpu'.
         batch_size (int): pictures that go through the detector together. Defaults to 8.
         max_tags (int): see :class:`BaseTagProvider`. Defaults to 20.
@@ -148,6 +148,10 @@ class MMDetTagProvider(BaseTagProvider):
         bring. Those that mmdet ships are known by name and version.
         """
         return {**super().provenance(), **self._provenance}
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """The detector's weights by name, as ``checkpoint`` takes them in a ``.safetensors`` file with ``classes``."""
+        return self._model.state_dict()
 
     def to(self, device: str | torch.device) -> MMDetTagProvider:
         """Moves the detector."""
