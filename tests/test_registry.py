@@ -40,6 +40,8 @@ DOCUMENTED = {
     "METRICS": ["CaptionMetric"],
     "HOOKS": ["IterationSeedHook", "ResumeValidationHook", "SampleCaptionsHook", "EncoderCheckHook"],
     "OPTIM_WRAPPERS": ["AutocastOptimWrapper"],
+    "INFERENCERS": ["CaptionInferencer"],
+    "VISUALIZERS": ["CaptionVisualizer"],
 }
 
 # One process a registry: none may depend on another's having been asked before.

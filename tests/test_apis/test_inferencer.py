@@ -312,3 +312,16 @@ def test_a_captioner_without_tags_or_memory(tiny_captioner, tiny_stores, tmp_pat
     assert found["memory"] is None and found["tags"] == [] and found["clip_score"] is not None
     with pytest.raises(ValueError, match="this captioner has no memory"), inferencer.use_memory(["a dog"]):
         pass
+
+
+def test_pictures_of_the_results(captioner, tmp_path):
+    inferencer, photos = captioner
+    files = sorted(photos.iterdir())[:2]
+    found = inferencer([*files, torch.randn(32), tmp_path / "gone.png"], explain=True, draw=True, errors="report",
+                       out_dir=tmp_path / "drawn")  # fmt: skip
+    drawn = found["visualization"]
+    assert [d is None for d in drawn] == [False, False, True, True]
+    assert sorted(p.name for p in (tmp_path / "drawn").iterdir()) == [
+        f"0000{i}_{f.stem}.png" for i, f in enumerate(files)
+    ]
+    assert drawn[0].dtype == np.uint8 and drawn[0].shape[1] > 500
