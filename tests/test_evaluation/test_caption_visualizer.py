@@ -49,7 +49,7 @@ def test_everything_is_in_the_picture(visualizer, written, tmp_path):
     assert np.array_equal(np.asarray(Image.open(tmp_path / "a.png")), drawn)
     told = " | ".join(written)
     for piece in ("a dog", "CLIPScore 0.710", "log p -1.50", "ranked by -0.700", "dog, sky", "in all 70%",
-                  "0.600  a brown dog", "0.100  a cat", "dog 0.90"):  # fmt: skip
+                  "0.600 a brown dog", "0.100 a cat", "dog 0.90"):  # fmt: skip
         assert piece in told, piece
     assert "cat 0.20" not in told and "sky 0.80" not in told  # not in the prompt; without a place
     assert "reference" not in told
