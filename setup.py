@@ -76,6 +76,12 @@ FAISS = [
     "faiss-cpu>=1.9,<2",
 ]
 
+# The page of demo/app.py.
+DEMO = [
+    # The release that the page is tested with in a browser; a major release renames what a page is made of.
+    "gradio>=6.31,<7",
+]
+
 TEST = [
     # Runs the tests; a major release a year changes what plugins and fixtures may do.
     "pytest>=8,<10",
@@ -139,7 +145,7 @@ setup(
     # Every file that MANIFEST.in takes from the package: mini-CLIP's weights, vocabularies, ...
     include_package_data=True,
     install_requires=CORE,
-    extras_require={"t2i": T2I, "mmdet": MMDET, "tensorboard": TENSORBOARD, "faiss": FAISS, "test": TEST},
+    extras_require={"t2i": T2I, "mmdet": MMDET, "tensorboard": TENSORBOARD, "faiss": FAISS, "demo": DEMO, "test": TEST},
     entry_points={"console_scripts": ["synthcap-mm = synthcap_mm.cli:main"]},
     cmdclass={"build_py": BuildWithMim},
     zip_safe=False,
