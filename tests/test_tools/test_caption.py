@@ -75,7 +75,7 @@ def test_mistakes_end_with_a_sentence(trained, tmp_path):
         (["synthcap_mini.py", "none.pth", "photos", "--out", "x.jsonl"], "no checkpoint none.pth"),
         (["photos", "photos", "--out", "x.jsonl"], "the folder photos is no export of tools/export.py"),
         (["synthcap_mini.py", checkpoint, tmp_path / "empty", "--out", "x.jsonl"], "no photo in"),
-        (["synthcap_min.py", checkpoint, "photos", "--out", "x.jsonl"], "did you mean synthcap_mini.py?"),
+        (["synthcap_min.py", checkpoint, "photos", "--out", "x.jsonl"], "did you mean synthcap_mini.py"),
     ):
         done = run("caption", *args, cwd=folder)
         assert done.returncode == 1 and words in done.stderr and "Traceback" not in done.stderr, done.stderr
