@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor
 
+from synthcap_mm.models.heads.beam_search import OPTIONS as BEAM_OPTIONS
+from synthcap_mm.models.heads.beam_search import beam_search
 from synthcap_mm.models.heads.nucleus import NucleusSampling
 from synthcap_mm.models.preprocessor import IGNORE
 from synthcap_mm.registry import MODELS
@@ -213,6 +215,9 @@ class GPT2CaptionHead(BaseModule):
         source = (place - shift) % total
         embeds = embeds.gather(1, source[..., None].expand_as(embeds))
         mask = (place >= shift).long()
+        # With these options and beams the search is ours, with any others transformers'.
+        if by_beams and options.keys() <= BEAM_OPTIONS and self.decoder.config.vocab_size >= 2 * options["num_beams"]:
+            return beam_search(self.decoder, embeds, mask, max_new_tokens, self.eos_id, self.pad_id, **options)
         start: dict[str, Any] = {"inputs_embeds": embeds}
         if options.get("use_cache", True):
             # transformers would run prefix and prompt once a beam; here it is once an image. What is left for it is
