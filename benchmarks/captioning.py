@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.registry import init_default_scope
 
 from synthcap_mm.apis.inferencer import CaptionInferencer
 from synthcap_mm.miniscenes.sources import MiniScenesPhotos
@@ -35,6 +36,7 @@ PARTS = {"encoder": {"type": "MiniCLIP"}, "tag_provider": {"type": "MiniScenesTa
 
 def flagship(folder: Path) -> CaptionInferencer:
     """A captioner with a decoder of the flagship's size and random weights, on 500 captions of the mini-world."""
+    init_default_scope("synthcap_mm")
     store = str(folder / "pairs")
     captions = {"type": "MiniScenesCaptions", "num": 500}
     PairFactory(store=store, captions=captions, tokenizer={"kind": "clip"}, encoder=PARTS["encoder"]).run()

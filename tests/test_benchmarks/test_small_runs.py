@@ -43,3 +43,13 @@ def test_killing(tmp_path):
                "--folder", tmp_path)  # fmt: skip
     assert "1 of 1 stores byte-identical" in said and "1 of 1 without a finished shard made again" in said
     assert said.endswith("nothing wrong\n")
+
+
+@pytest.mark.slow
+def test_captioning():
+    said = script("captioning", "--photos", 8, "--repeats", 1, "--memory-photos", 64)
+    rates = dict(re.findall(r"^  (one at a time, no cache|batch \d+) +([\d.]+) ", said, re.M))
+    assert len(rates) == 4 and all(float(rate) > 0 for rate in rates.values())
+    assert "8 of 8 captions are the same" in said  # as transformers'
+    assert set(re.findall(r"^  (\w+) +[\d.]+ +[\d.]+%$", said, re.M)) == {"decode", "encode", "tags", "text"}
+    assert re.search(r"memory over 64 images, MB: (\d+ ){9}\d+", said)
