@@ -82,6 +82,12 @@ FAISS = [
     "faiss-cpu>=1.9,<2",
 ]
 
+# The page of demo/app.py.
+DEMO = [
+    # The release that the page is tested with in a browser; a major release renames what a page is made of.
+    "gradio>=6.31,<7",
+]
+
 TEST = [
     # Runs the tests; a major release a year changes what plugins and fixtures may do.
     "pytest>=8,<10",
@@ -153,6 +159,7 @@ setup(
         "tensorboard": TENSORBOARD,
         "faiss": FAISS,
         "plots": PLOTS,
+        "demo": DEMO,
         "test": TEST,
     },
     entry_points={"console_scripts": ["synthcap-mm = synthcap_mm.cli:main"]},

@@ -99,7 +99,7 @@ def requirements(wheel) -> dict[str, list[Requirement]]:
 
 
 def test_bounds(requirements):
-    assert set(requirements) == {"", "t2i", "mmdet", "tensorboard", "faiss", "plots", "test"}
+    assert set(requirements) == {"", "t2i", "mmdet", "tensorboard", "faiss", "plots", "demo", "test"}
     for requirement in chain.from_iterable(requirements.values()):
         operators = {specifier.operator for specifier in requirement.specifier}
         assert {">=", "<"} <= operators, f"{requirement} lacks a bound"

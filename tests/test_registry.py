@@ -54,6 +54,8 @@ DOCUMENTED = {
     ],
     "HOOKS": ["IterationSeedHook", "ResumeValidationHook", "SampleCaptionsHook", "EncoderCheckHook"],
     "OPTIM_WRAPPERS": ["AutocastOptimWrapper"],
+    "INFERENCERS": ["CaptionInferencer"],
+    "VISUALIZERS": ["CaptionVisualizer"],
 }
 
 # One process a registry: none may depend on another's having been asked before.

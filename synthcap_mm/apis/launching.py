@@ -8,7 +8,7 @@ import os
 import os.path as osp
 import subprocess
 import sys
-from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.config import Config, DictAction
@@ -43,35 +43,50 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
 
 
-def load_config(args: argparse.Namespace) -> Config:
-    """The config that the arguments name, with their overrides; its custom modules are imported.
+def read_config(path: str | os.PathLike[str], options: dict[str, Any] | None = None) -> Config:
+    """A config with its overrides; its custom modules are imported.
 
     Modules of ``custom_imports`` are found in the current folder and in the
     config's, besides wherever Python looks anyway.
+
+    Args:
+        path: file, or name of a shipped config.
+        options: settings over the config's, by dotted name. Default: none.
+
+    Raises:
+        FileNotFoundError: with the near matches, if there is no such config.
+        ImportError: if a module of ``custom_imports`` is found nowhere.
+    """
+    path = resolve_config(path)
+    # `python tools/train.py` has the script's folder on the path and the console command its own; neither has the
+    # user's. Last, so that a file there cannot hide an installed package.
+    for folder in (os.getcwd(), str(path.resolve().parent)):
+        if folder not in sys.path:
+            sys.path.append(folder)
+    cfg = Config.fromfile(path, import_custom_modules=False)
+    if options:
+        cfg.merge_from_dict(options)
+    if cfg.get("custom_imports"):
+        import_modules_from_strings(**cfg.custom_imports)
+    cfg.config_name = path.stem
+    return cfg
+
+
+def load_config(args: argparse.Namespace) -> Config:
+    """The config that the arguments name, as :func:`read_config` gives it, in its scope.
 
     Args:
         args: what :func:`add_common_arguments` parsed; ``args.work_dir``, where
             there is one, overrides the config's (default ``work_dirs/CONFIG's name``).
 
     Raises:
-        FileNotFoundError: with the near matches, if there is no such config.
-        ImportError: if a module of ``custom_imports`` is found nowhere.
+        FileNotFoundError: see :func:`read_config`.
+        ImportError: see :func:`read_config`.
     """
     check_installation()
     os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
-    path = resolve_config(args.config)
-    # `python tools/train.py` has the script's folder on the path and the console command its own; neither has the
-    # user's. Last, so that a file there cannot hide an installed package.
-    for folder in (os.getcwd(), str(Path(path).resolve().parent)):
-        if folder not in sys.path:
-            sys.path.append(folder)
-    cfg = Config.fromfile(path, import_custom_modules=False)
-    if args.cfg_options:
-        cfg.merge_from_dict(args.cfg_options)
-    if cfg.get("custom_imports"):
-        import_modules_from_strings(**cfg.custom_imports)
+    cfg = read_config(args.config, args.cfg_options)
     cfg.launcher = args.launcher
-    cfg.config_name = Path(path).stem
     work_dir = getattr(args, "work_dir", None)
     if work_dir is not None:
         cfg.work_dir = work_dir

@@ -23,6 +23,7 @@ from synthcap_mm.datasets.caption_formats import (
     read_json,
     read_names,
 )
+from synthcap_mm.datasets.photo_files import PHOTO_EXTENSIONS, decode_photo, find_photos
 from synthcap_mm.datasets.sources import CaptionFile
 from synthcap_mm.registry import DATASETS
 from synthcap_mm.requirements import require
@@ -30,9 +31,6 @@ from synthcap_mm.stores.shards import file_sha256
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-#: Extensions that :class:`PhotoFolder` takes for photos.
-PHOTO_EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 
 class PhotoSource:
@@ -88,16 +86,7 @@ class PhotoSource:
         Raises:
             ValueError: if the file does not decode; the message names it.
         """
-        from PIL import Image, ImageOps
-
-        path = self.path(index)
-        try:
-            with Image.open(path) as photo:
-                return ImageOps.exif_transpose(photo).convert("RGB")
-        except FileNotFoundError:
-            raise
-        except Exception as error:  # Pillow raises many kinds for damaged files, SyntaxError among them
-            raise ValueError(f"the photo {path} does not decode: {type(error).__name__}: {error}") from error
+        return decode_photo(self.path(index))
 
     def references(self, index: int) -> list[str]:
         """Reference captions of the photo at ``index``; empty if there are none."""
@@ -195,18 +184,7 @@ class PhotoFolder(PhotoSource):
         extensions: Sequence[str] = PHOTO_EXTENSIONS,
         references: dict[str, list[str]] | str | Path | None = None,
     ) -> None:
-        root = Path(root)
-        if not root.is_dir():
-            raise FileNotFoundError(f"the photo folder {root} does not exist (it is relative to {Path.cwd()})")
-        wanted = {extension.lower() for extension in extensions}
-        paths = {}
-        for path in root.rglob("*"):
-            relative = path.relative_to(root)
-            hidden = any(part.startswith(".") for part in relative.parts)
-            if path.suffix.lower() in wanted and not hidden and path.is_file():
-                paths[relative.as_posix()] = path
-        if not paths:
-            raise ValueError(f"no photo in {root} (looked for {', '.join(sorted(wanted))}, in subfolders too)")
+        paths = find_photos(root, extensions)
         where = "references"
         if isinstance(references, (str, Path)):
             where = str(references)
@@ -226,7 +204,7 @@ class PhotoFolder(PhotoSource):
                     f"{where}: the references of {key} are of type {type(captions).__name__}; give a list of strings"
                 )
             cleaned[key] = _clean_references(where, key, captions)
-        super().__init__({key: paths[key] for key in sorted(paths)}, cleaned, str(root))
+        super().__init__(paths, cleaned, str(root))
 
 
 @DATASETS.register_module()

@@ -6,34 +6,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from synthcap_mm.evaluation.text_lines import wrap_text
 from synthcap_mm.structures import CaptionSample
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-    from PIL.ImageFont import FreeTypeFont
 
 _CELL = 320  # width of a column, pixels
 _PADDING = 12
 _PHOTO = (_CELL - 2 * _PADDING, 222)  # box that a photo is fitted into, 4:3
 _CAPTION, _TAGS, _REFERENCE, _TITLE = (16, "#111111"), (13, "#1a5fb4"), (13, "#666666"), (22, "#111111")
-
-
-def _wrap(text: str, font: FreeTypeFont, width: int) -> list[str]:
-    """Lines of ``text`` that are at most ``width`` pixels wide; longer words are cut."""
-    lines = [""]
-    for word in text.split():
-        joined = f"{lines[-1]} {word}".strip()
-        if font.getlength(joined) <= width:
-            lines[-1] = joined
-            continue
-        if lines[-1]:
-            lines.append("")
-        while font.getlength(word) > width and len(word) > 1:
-            cut = next(n for n in range(len(word) - 1, 0, -1) if n == 1 or font.getlength(word[:n]) <= width)
-            lines[-1], word = word[:cut], word[cut:]
-            lines.append("")
-        lines[-1] = word
-    return lines
 
 
 def _fit(photo: Image) -> Image:
@@ -99,7 +81,7 @@ def save_gallery(
         lines = [
             (line, style, n == 0 and style is not _CAPTION)  # a gap before each text but the caption
             for text, style in _texts(sample)
-            for n, line in enumerate(_wrap(text, fonts[style], _PHOTO[0]))
+            for n, line in enumerate(wrap_text(text, fonts[style], _PHOTO[0]))
         ]
         cells.append((_fit(load_image(sample.key)), lines))
 
@@ -109,7 +91,7 @@ def save_gallery(
     columns = min(columns, len(cells))
     rows = [cells[start : start + columns] for start in range(0, len(cells), columns)]
     heights = [max(height(lines) for _, lines in row) for row in rows]
-    titles = _wrap(title, fonts[_TITLE], columns * _CELL - 2 * _PADDING) if title else []
+    titles = wrap_text(title, fonts[_TITLE], columns * _CELL - 2 * _PADDING) if title else []
     top = len(titles) * round(1.4 * _TITLE[0]) + _PADDING if titles else 0
     picture = Image.new("RGB", (columns * _CELL, top + sum(heights)), "white")
     draw = ImageDraw.Draw(picture)

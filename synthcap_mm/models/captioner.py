@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from mmengine.logging import print_log
@@ -14,6 +14,9 @@ from torch import Tensor, nn
 from synthcap_mm.registry import MODELS
 from synthcap_mm.stores.fingerprint import describe_mismatch, same_encoder
 from synthcap_mm.structures import CaptionSample, PrefixBatch
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @MODELS.register_module()
@@ -32,7 +35,9 @@ class SynthCaptioner(BaseModel):
             and tells which encoder made the features, so that others are refused.
             Default ``None``.
         backbone: the encoder's config; built only when images arrive without
-            features. Default ``None``.
+            features, or captions have to be encoded. Default ``None``.
+        rerank: order the captions of the beams by their CLIPScore with the image, which needs
+            ``backbone``, instead of by their likelihood. Default ``False``: docs/inference.md has what it changes.
         init_cfg: passed on to MMEngine. Default ``None``.
 
     Raises:
@@ -48,6 +53,7 @@ class SynthCaptioner(BaseModel):
         data_preprocessor: dict,
         store: str | None = None,
         backbone: dict | None = None,
+        rerank: bool = False,
         init_cfg: dict | None = None,
     ) -> None:
         pair_store = None
@@ -69,6 +75,7 @@ class SynthCaptioner(BaseModel):
         self.necks = nn.ModuleList(MODELS.build(neck) for neck in necks)
         self._check_positions()
         self._backbone_cfg = backbone
+        self.rerank = rerank
         self._backbone: list[nn.Module] = []  # in a list: frozen, and no part of the state_dict
         self.encoder: dict[str, Any] | None = None
         if pair_store is not None:
@@ -172,8 +179,9 @@ class SynthCaptioner(BaseModel):
         if not self._backbone:
             if self._backbone_cfg is None:
                 raise RuntimeError(
-                    "images arrived without features, and the captioner's config has no backbone to encode them: "
-                    "encode them beforehand (python tools/encode_images.py CONFIG) or give model.backbone"
+                    "there are images without features, or captions to encode, and the captioner's config has no "
+                    "backbone for it: encode images beforehand (python tools/encode_images.py CONFIG), or give "
+                    "model.backbone (needed for model.rerank, whose captions cannot be encoded beforehand)"
                 )
             backbone = MODELS.build(self._backbone_cfg).to(next(self.parameters()).device)
             if self.encoder is not None and not same_encoder(backbone.fingerprint(), self.encoder):
@@ -210,6 +218,7 @@ class SynthCaptioner(BaseModel):
         source: str = "real",
         samples: list[CaptionSample] | None = None,
         mode: str = "tensor",
+        generation: dict[str, Any] | None = None,
     ) -> dict[str, Tensor] | list[CaptionSample] | Tensor:
         """Run the captioner on a batch of the preprocessor.
 
@@ -223,6 +232,8 @@ class SynthCaptioner(BaseModel):
             samples: the samples, for ``mode='predict'``.
             mode: ``'loss'``: dict of losses; ``'predict'``: the samples with their
                 ``pred_*`` fields filled; ``'tensor'``: logits ``(B, T, V)``.
+            generation: options of the head's ``generate`` over those of its config, for
+                ``mode='predict'``; ``rerank`` among them counts instead of the captioner's own. Default ``None``.
 
         Raises:
             ValueError: for another mode.
@@ -234,26 +245,84 @@ class SynthCaptioner(BaseModel):
             losses.update(self.head.loss(prefix.feats, input_ids, lengths, labels, prefix.weights))
             return losses
         if mode == "predict":
-            prefix, _ = self.run_necks(prefix, "predict")
-            written = self.head.generate(
-                prefix.feats, input_ids, lengths, max_new_tokens=self.data_preprocessor.max_length
-            )
-            return self._fill(samples or [], written)
+            return self._predict(prefix, input_ids, lengths, samples or [], dict(generation or {}))
         if mode == "tensor":
             prefix, _ = self.run_necks(prefix, "train" if labels is not None else "predict")
             return self.head.logits(prefix.feats, input_ids, lengths)
         raise ValueError(f"mode is 'loss', 'predict' or 'tensor', not {mode!r}")
 
-    def _fill(self, samples: list[CaptionSample], written: dict[str, Tensor]) -> list[CaptionSample]:
-        tokenizer = self.data_preprocessor.tokenizer
+    def _predict(
+        self,
+        prefix: PrefixBatch,
+        input_ids: Tensor,
+        lengths: Tensor,
+        samples: list[CaptionSample],
+        options: dict[str, Any],
+    ) -> list[CaptionSample]:
+        image_feats = prefix.feats
+        prefix, _ = self.run_necks(prefix, "predict")
+        rerank = options.pop("rerank", self.rerank)
+        wanted = options.get("num_return_sequences", self.head.generation.get("num_return_sequences", 1))
+        if rerank:
+            # All that the beams found are judged, though fewer may be asked for.
+            beams = options.get("num_beams", self.head.generation.get("num_beams", 1))
+            options["num_return_sequences"] = max(wanted, beams)
+        options.setdefault("max_new_tokens", self.data_preprocessor.max_length)
+        written = self.head.generate(prefix.feats, input_ids, lengths, **options)
         best = written["ids"].shape[1]
-        captions = tokenizer.decode(written["ids"].flatten(0, 1).tolist())
+        captions = self.data_preprocessor.tokenizer.decode(written["ids"].flatten(0, 1).tolist())
+        scores = written["scores"]
+        if rerank:
+            scores = torch.from_numpy(self.clip_scores(image_feats.repeat_interleave(best, 0), captions))
+            scores = scores.view(-1, best)
         for i, sample in enumerate(samples):
-            sample.pred_captions = captions[i * best : (i + 1) * best]
+            rows = list(zip(captions[i * best :], written["logprobs"][i].tolist(), scores[i].tolist()))
+            if rerank:
+                rows.sort(key=lambda row: -row[2])  # stable: equals stay in the beams' order
+            found, logprobs, ranks = zip(*rows[:wanted])
+            sample.pred_captions, sample.pred_logprobs, sample.pred_scores = list(found), list(logprobs), list(ranks)
             sample.pred_caption = sample.pred_captions[0]
-            sample.pred_logprobs = written["logprobs"][i].tolist()
-            sample.pred_scores = written["scores"][i].tolist()
         return samples
+
+    @torch.no_grad()
+    def clip_scores(self, image_feats: Tensor, captions: Sequence[str]) -> np.ndarray:
+        """CLIPScore of images and captions under the captioner's own encoder.
+
+        Args:
+            image_feats: ``(N, D)``, as the encoder gives them.
+            captions: N sentences.
+
+        Returns:
+            ``(N,)`` float64, see :func:`~synthcap_mm.evaluation.clip_score.clip_score`.
+
+        Raises:
+            RuntimeError: if the captioner has no ``backbone``.
+        """
+        from synthcap_mm.evaluation.clip_score import clip_score
+
+        different = list(dict.fromkeys(captions))
+        place = {caption: row for row, caption in enumerate(different)}
+        encoded = self.backbone.encode_text(different)
+        return clip_score(image_feats, encoded[[place[caption] for caption in captions]])
+
+    @torch.no_grad()
+    def memory_weights(self, prefix: PrefixBatch, k: int) -> tuple[Tensor, Tensor] | None:
+        """The captions of the memory that carry most weight in a prediction.
+
+        Args:
+            prefix: the batch, as the necks get it.
+            k: how many, at most as many as the memory has.
+
+        Returns:
+            Weights and rows of the memory, ``(B, k)`` each, of the first neck with a memory that
+            acts in prediction (see :meth:`TextMemoryProjection.attend`); ``None`` if there is none.
+        """
+        for neck in self.necks:
+            if hasattr(neck, "attend") and neck.acts("predict", prefix.source):
+                neck.load_memory()
+                return neck.attend(prefix.feats, min(k, len(neck.memory)))
+            prefix, _ = neck(prefix, "predict")
+        return None
 
     def train(self, mode: bool = True) -> SynthCaptioner:
         """As torch's; says once when nothing can learn."""

@@ -1,16 +1,19 @@
-"""A thread that takes work off the generator's hands."""
+"""A thread that takes work off the caller's hands."""
 
 from __future__ import annotations
 
 import contextlib
 import queue
 import threading
-from collections.abc import Callable
-from typing import Any
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from typing import Any, TypeVar
 
 import torch
 
 _END = object()
+T, R = TypeVar("T"), TypeVar("R")
 
 
 class Background:
@@ -37,7 +40,7 @@ class Background:
         if device is not None and device.type == "cuda":
             torch.cuda.synchronize(device)  # weights that are on their way must have arrived
             self._stream = torch.cuda.Stream(device)
-        self._thread = threading.Thread(target=self._run, name="synthesize background", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="synthcap background", daemon=True)
 
     def _run(self) -> None:
         stream = torch.cuda.stream(self._stream) if self._stream is not None else contextlib.nullcontext()
@@ -73,3 +76,42 @@ class Background:
         self._thread.join()
         if kind is None:
             self._raise()
+
+
+def map_ahead(
+    work: Callable[[T], R], items: Iterable[T], depth: int = 2, device: torch.device | None = None
+) -> Iterator[R]:
+    """``work`` of each item in a :class:`Background`, in their order, some items ahead of whoever takes the results.
+
+    At most ``depth + 2`` items are under way, so that memory does not grow with their number.
+    Several of these, one fed by another, make a pipeline whose stages run beside each other.
+
+    Args:
+        work: called with each item. On a GPU its results are the thread's own stream's: it returns
+            what is on the CPU, or waits for its kernels.
+        items: may be without an end; taken in the caller's thread.
+        depth: see :class:`Background`. Default 2.
+        device: see :class:`Background`. Default: the CPU.
+
+    Raises:
+        BaseException: what ``work`` raised, where its result would have come.
+    """
+
+    def run(pair: tuple[T, Future[R]]) -> None:
+        item, future = pair
+        try:
+            future.set_result(work(item))
+        except BaseException as error:
+            future.set_exception(error)
+
+    waiting: deque[Future[R]] = deque()
+    with Background(run, depth, device) as background:
+        for item in items:
+            future: Future[R] = Future()
+            background.put((item, future))
+            del item
+            waiting.append(future)
+            if len(waiting) > depth:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()

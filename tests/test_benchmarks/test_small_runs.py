@@ -68,3 +68,13 @@ def test_diagnosis_of_refinement(tmp_path):
     assert rows["to 0.60"][0] == pytest.approx(0.6, abs=0.02)
     assert rows["mean of 300 unpaired photos"][2] < rows["drawings as they are"][2] / 2
     assert len({row[6] for row in rows.values()}) == 1  # the inference prefix is the same whatever is done in training
+
+
+@pytest.mark.slow
+def test_captioning():
+    said = script("captioning", "--photos", 8, "--repeats", 1, "--memory-photos", 64)
+    rates = dict(re.findall(r"^  (one at a time, no cache|batch \d+) +([\d.]+) ", said, re.M))
+    assert len(rates) == 4 and all(float(rate) > 0 for rate in rates.values())
+    assert "8 of 8 captions are the same" in said  # as transformers'
+    assert set(re.findall(r"^  (\w+) +[\d.]+ +[\d.]+%$", said, re.M)) == {"decode", "encode", "tags", "text"}
+    assert re.search(r"memory over 64 images, MB: (\d+ ){9}\d+", said)

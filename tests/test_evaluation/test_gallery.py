@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from synthcap_mm.evaluation.gallery import _wrap, save_gallery
+from synthcap_mm.evaluation.gallery import save_gallery
 from synthcap_mm.structures import CaptionSample, Tag
 
 COLOURS = {"red": (200, 0, 0), "green": (0, 160, 0), "blue": (0, 0, 200), "grey": (90, 90, 90), "pink": (250, 100, 200)}
@@ -43,16 +43,6 @@ def test_longer_texts_make_a_taller_picture_and_another_caption_another(tmp_path
 def test_nothing_written_and_no_references_do_not_fail(tmp_path):
     save_gallery([sample("red", pred_caption=None, references=None)], load, tmp_path / "g.jpg")
     assert Image.open(tmp_path / "g.jpg").format == "JPEG"
-
-
-def test_wrap_keeps_all_words_within_the_width():
-    from PIL import ImageFont
-
-    font = ImageFont.load_default(13)
-    text = "a man in a very long " + "x" * 90 + " coat stands near the water"
-    lines = _wrap(text, font, 200)
-    assert len(lines) > 3 and all(font.getlength(line) <= 200 for line in lines)
-    assert "".join(lines).replace(" ", "") == text.replace(" ", "")
 
 
 def test_a_damaged_image_leaves_no_half_file(tmp_path):

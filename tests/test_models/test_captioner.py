@@ -190,3 +190,54 @@ def test_exclude_self_with_another_stores_memory_is_refused_in_training_only(
     tiny_model["necks"][0]["memory"] = tiny_stores[0]
     model = MODELS.build(tiny_model)
     assert model(**model.data_preprocessor(train_batch, True), mode="loss")["loss_caption"] > 0
+
+
+# ---- how captions are chosen
+def test_generation_options_of_a_call_come_before_the_configs(tiny_model, tiny_stores):
+    torch.manual_seed(0)
+    model = MODELS.build(tiny_model).eval()
+    photos = CaptionEvalDataset(tiny_stores[1])
+    inputs = model.data_preprocessor([photos[i] for i in range(4)])
+    plain = [list(s.pred_captions) for s in model(**inputs, mode="predict")]
+    best = model(**inputs, mode="predict", generation={"num_return_sequences": 4, "max_new_tokens": 1})
+    assert [len(s.pred_captions) for s in best] == [4] * 4 != [len(p) for p in plain]
+    assert all(s.pred_scores == sorted(s.pred_scores, reverse=True) for s in best)
+    assert max(len(caption.split()) for s in best for caption in s.pred_captions) <= 1
+
+
+def test_rerank_orders_the_beams_by_clip_score(tiny_model, tiny_stores, tiny):
+    from synthcap_mm.evaluation.clip_score import clip_score
+
+    torch.manual_seed(0)
+    model = MODELS.build({**tiny_model, "backbone": {"type": "TinyEncoder"}, "rerank": True}).eval()
+    photos = CaptionEvalDataset(tiny_stores[1])
+    rows = [photos[i] for i in range(6)]
+    inputs = model.data_preprocessor(rows)
+    beams = model(**inputs, mode="predict", generation={"rerank": False, "num_return_sequences": 5})
+    beams = [dict(zip(s.pred_captions, s.pred_logprobs)) for s in beams]
+    encoder = tiny.TinyEncoder()
+    chosen = model(**inputs, mode="predict")
+    for sample, found in zip(chosen, beams):
+        texts = list(found)
+        scores = dict(zip(texts, clip_score(sample.feat.expand(len(texts), -1), encoder.encode_text(texts))))
+        assert sample.pred_caption == max(texts, key=scores.get)
+        assert sample.pred_scores == [pytest.approx(scores[sample.pred_caption], abs=1e-6)]
+        assert sample.pred_logprobs == [pytest.approx(found[sample.pred_caption], abs=1e-4)]
+    assert [s.pred_caption for s in chosen] != [next(iter(b)) for b in beams]
+    without = MODELS.build({**tiny_model, "rerank": True}).eval()
+    with pytest.raises(RuntimeError, match=r"give model\.backbone \(needed for model\.rerank"):
+        without(**without.data_preprocessor(rows), mode="predict")
+
+
+def test_memory_weights_are_those_of_the_projection(tiny_model, tiny_stores):
+    model = MODELS.build(tiny_model).eval()
+    photos = CaptionEvalDataset(tiny_stores[1])
+    prefix = model.data_preprocessor([photos[i] for i in range(3)])["prefix"]
+    weights, rows = model.memory_weights(prefix, 1000)
+    memory = model.necks[0].memory
+    assert weights.shape == (3, len(memory))  # no more than there are
+    torch.testing.assert_close(weights.sum(1), torch.ones(3))
+    mixed = torch.nn.functional.normalize((weights[..., None] * memory[rows]).sum(1), dim=-1)
+    torch.testing.assert_close(mixed, model.necks[0](prefix, "predict")[0].feats, atol=1e-5, rtol=1e-4)
+    tiny_model["necks"][0]["phases"] = ["train"]
+    assert MODELS.build(tiny_model).memory_weights(prefix, 3) is None

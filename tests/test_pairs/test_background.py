@@ -5,7 +5,7 @@ import threading
 import pytest
 import torch
 
-from synthcap_mm.pairs.background import Background
+from synthcap_mm.pairs.background import Background, map_ahead
 
 
 def test_items_come_in_their_order_and_all_of_them():
@@ -75,3 +75,49 @@ def test_no_gradients_and_the_callers_number_of_threads():
     with Background(lambda _: found.append((torch.is_grad_enabled(), torch.get_num_threads()))) as background:
         background.put(0)
     assert found == [(False, torch.get_num_threads())]
+
+
+def test_map_ahead_keeps_the_order_and_runs_in_another_thread():
+    threads = set()
+
+    def work(item):
+        threads.add(threading.get_ident())
+        return item * item
+
+    assert list(map_ahead(work, range(50))) == [i * i for i in range(50)]
+    assert len(threads) == 1 and threading.get_ident() not in threads
+    assert list(map_ahead(work, [])) == []
+
+
+def test_map_ahead_works_while_the_caller_does_and_holds_few_items():
+    taken = []
+
+    def items():
+        for i in range(100):
+            taken.append(i)
+            yield i
+
+    results = map_ahead(lambda i: i, map_ahead(lambda i: i, items(), depth=2), depth=2)
+    assert next(results) == 0
+    assert 3 <= len(taken) <= 8  # two stages, each two items ahead
+    assert list(results) == list(range(1, 100))
+
+
+def test_map_ahead_raises_where_the_result_would_have_come():
+    def work(item):
+        if item == 3:
+            raise ValueError("three")
+        return item
+
+    results = map_ahead(work, range(9))
+    assert [next(results) for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(ValueError, match="three"):
+        next(results)
+
+
+def test_a_map_ahead_that_is_left_early_ends_its_thread():
+    before = threading.active_count()
+    results = map_ahead(lambda i: i, iter(int, 1))  # without an end
+    assert [next(results) for _ in range(3)] == [0, 0, 0]
+    results.close()
+    assert threading.active_count() == before

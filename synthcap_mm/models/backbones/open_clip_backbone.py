@@ -131,6 +131,7 @@ class OpenCLIPBackbone(BaseBackbone):
             config = _known_config(model_name, cache_dir)
             _check_activation(model_name, config, quick_gelu, *_tag_activation(model_name, pretrained, config))
             self._model, self._transform = _build_by_name(model_name, pretrained, precision, cache_dir)
+        self._config = config
         self.embed_dim = int(config["embed_dim"])
         self.logit_scale = float(self._model.logit_scale.detach().float().exp())
         self.context_length = int(config["text_cfg"].get("context_length", 77))
@@ -141,6 +142,18 @@ class OpenCLIPBackbone(BaseBackbone):
         own_config = config if model_config is not None else None
         self._tokenizer = _make_tokenizer(model_name, own_config, tokenizer, self.context_length, cache_dir)
         _check_tokenizer(self._tokenizer, config["text_cfg"], self.name)
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """The weights by open_clip's names, as ``pretrained`` takes them in a ``.safetensors`` file."""
+        return self._model.state_dict()
+
+    def described(self) -> dict[str, Any]:
+        """The model and its preprocessing, as ``model_config`` takes them."""
+        preprocessing = getattr(self._model.visual, "preprocess_cfg", {})
+        return {
+            "model_cfg": self._config,
+            "preprocess_cfg": {name: preprocessing[name] for name in _PREPROCESS_FIELDS if name in preprocessing},
+        }
 
     @property
     def activation(self) -> str:

@@ -9,6 +9,9 @@ import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor
 
+from synthcap_mm.models.heads.beam_search import OPTIONS as BEAM_OPTIONS
+from synthcap_mm.models.heads.beam_search import beam_search
+from synthcap_mm.models.heads.nucleus import NucleusSampling
 from synthcap_mm.models.preprocessor import IGNORE
 from synthcap_mm.registry import MODELS
 from synthcap_mm.requirements import require
@@ -179,15 +182,30 @@ class GPT2CaptionHead(BaseModule):
             max_new_tokens: most tokens of a caption. Default 40. One in the config's
                 ``generation`` counts if it is smaller.
             **options: of transformers' ``generate`` (``num_beams``, ``num_return_sequences``,
-                ``do_sample``, ``length_penalty``, ``no_repeat_ngram_size``, ``use_cache``, …), over
-                the config's ``generation``.
+                ``length_penalty``, ``min_new_tokens``, ``no_repeat_ngram_size``, ``use_cache``, …), over
+                the config's ``generation``. With ``do_sample`` captions are drawn by
+                :class:`~synthcap_mm.models.heads.nucleus.NucleusSampling`: options ``top_p``,
+                ``temperature``, and ``seeds``, one integer an image; one beam.
 
         Returns:
             ``ids`` ``(B, N, T')`` new tokens of the N best, ``logprobs`` ``(B, N)`` the
-            summed log-probability of each one's tokens (end token included), and
-            ``scores`` ``(B, N)`` what they were ranked by.
+            summed log-probability of each one's tokens (end token included) as the decoder gives it,
+            whatever rules or temperature they were chosen under, and ``scores`` ``(B, N)`` what they were
+            ranked by: of beams length-normalised, else the same as ``logprobs``.
+
+        Raises:
+            ValueError: if captions are to be drawn without ``seeds``, or by beams.
         """
+        batch = prefix.shape[0]
         options = {**self.generation, **options}
+        copies = options.get("num_return_sequences", 1)
+        sampling = None
+        if options.pop("do_sample", False):
+            sampling = NucleusSampling.of(options, copies, max_new_tokens, prefix.device)
+            # Copies of an image are rows of their own, each with draws of its own; the choice itself is a greedy one.
+            prefix, input_ids, lengths = (x.repeat_interleave(copies, 0) for x in (prefix, input_ids, lengths))
+            options.update(num_return_sequences=1, logits_processor=[sampling])
+        by_beams = options["num_beams"] > 1
         embeds = self._embed(prefix, input_ids)
         total = embeds.shape[1]
         max_new_tokens = min(max_new_tokens, options.pop("max_new_tokens", max_new_tokens), self.positions - total)
@@ -197,6 +215,9 @@ class GPT2CaptionHead(BaseModule):
         source = (place - shift) % total
         embeds = embeds.gather(1, source[..., None].expand_as(embeds))
         mask = (place >= shift).long()
+        # With these options and beams the search is ours, with any others transformers'.
+        if by_beams and options.keys() <= BEAM_OPTIONS and self.decoder.config.vocab_size >= 2 * options["num_beams"]:
+            return beam_search(self.decoder, embeds, mask, max_new_tokens, self.eos_id, self.pad_id, **options)
         start: dict[str, Any] = {"inputs_embeds": embeds}
         if options.get("use_cache", True):
             # transformers would run prefix and prompt once a beam; here it is once an image. What is left for it is
@@ -207,9 +228,8 @@ class GPT2CaptionHead(BaseModule):
                 position_ids=(mask[:, :-1].cumsum(1) - 1).clamp_min(0),
                 use_cache=True,
             ).past_key_values
-            copies = max(options["num_beams"], options.get("num_return_sequences", 1))
-            if copies > 1:
-                cache.batch_repeat_interleave(copies)
+            if by_beams:
+                cache.batch_repeat_interleave(options["num_beams"])
             start["past_key_values"] = cache
         result = self.decoder.generate(
             **start,
@@ -219,22 +239,31 @@ class GPT2CaptionHead(BaseModule):
             eos_token_id=self.eos_id,
             pad_token_id=self.pad_id,
             return_dict_in_generate=True,
-            output_scores=True,
-            **{"do_sample": False, "use_cache": True, **options},
+            output_scores=by_beams,
+            output_logits=not by_beams,
+            do_sample=False,
+            **{"use_cache": True, **options},
         )
-        batch = prefix.shape[0]
         ids = result.sequences
-        steps = self.decoder.compute_transition_scores(
-            ids, result.scores, getattr(result, "beam_indices", None), normalize_logits=options["num_beams"] == 1
-        )
+        if by_beams:
+            steps = self.decoder.compute_transition_scores(ids, result.scores, result.beam_indices)
+        else:
+            # Of what the decoder said, before rules and temperature.
+            steps = torch.stack(
+                [
+                    logits.float().log_softmax(-1).gather(1, ids[:, step : step + 1])[:, 0]
+                    for step, logits in enumerate(result.logits)
+                ],
+                dim=1,
+            )
         # Tokens after the first end token are padding.
         at_end = (ids[:, : steps.shape[1]] == self.eos_id).long()
         ended = at_end.cumsum(1) - at_end
         logprobs = steps.masked_fill((ended > 0) | ~steps.isfinite(), 0.0).sum(1)
-        scores = getattr(result, "sequences_scores", None)
-        scores = logprobs if scores is None else scores
-        return {
-            "ids": ids.view(batch, -1, ids.shape[1]),
-            "logprobs": logprobs.view(batch, -1),
-            "scores": scores.view(batch, -1),
-        }
+        ids, logprobs = ids.view(batch, -1, ids.shape[1]), logprobs.view(batch, -1)
+        scores = result.sequences_scores.view(batch, -1) if by_beams else logprobs
+        if sampling is not None:  # drawn in no order
+            order = scores.argsort(dim=1, descending=True, stable=True)
+            ids = ids.gather(1, order[..., None].expand_as(ids))
+            logprobs, scores = logprobs.gather(1, order), scores.gather(1, order)
+        return {"ids": ids, "logprobs": logprobs, "scores": scores}

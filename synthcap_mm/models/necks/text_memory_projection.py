@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -259,6 +260,27 @@ class TextMemoryProjection(BaseNeck):
                 sha256 = hashlib.sha256(feats.half().cpu().numpy().tobytes()).hexdigest()
             self._install(feats, rows, sha256, "the memory that was set")
         self._was_set, self._set_encoder = True, encoder
+
+    @contextlib.contextmanager
+    def other_memory(self, feats: Tensor, encoder: Mapping[str, Any] | None = None) -> Iterator[None]:
+        """While in the context, use another memory; afterwards the one that was in use.
+
+        Args:
+            feats (Tensor): see :meth:`set_memory`.
+            encoder (dict, optional): see :meth:`set_memory`. Defaults to ``None``.
+
+        Raises:
+            ValueError: see :meth:`set_memory`.
+            StoreError: see :meth:`set_memory`.
+        """
+        names = ("memory", "memory_rows", "memory_sha256", "_was_set", "_set_encoder")
+        before = {name: getattr(self, name) for name in names}
+        try:
+            self.set_memory(feats, encoder=encoder)
+            yield
+        finally:
+            for name, value in before.items():
+                setattr(self, name, value)
 
     def _install(self, feats: Tensor, rows: Tensor | None, sha256: str, where: str) -> None:
         name = type(self).__name__

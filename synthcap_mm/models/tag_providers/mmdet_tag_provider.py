@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import importlib
 import json
-import pickle
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from synthcap_mm.checkpoint_files import read_checkpoint
 from synthcap_mm.models.tag_providers.base import BaseTagProvider
 from synthcap_mm.registry import MODELS
 from synthcap_mm.requirements import require
@@ -42,7 +42,7 @@ class MMDetTagProvider(BaseTagProvider):
     Args:
         config (str): path of an mmdet config, or the name of one that mmdet ships
             (``'yolox/yolox_nano_8xb8-300e_coco'``).
-        checkpoint (str): path or URL of its weights.
+        checkpoint (str): path or URL of its weights: a checkpoint of MMEngine's, or ``.safetensors``.
         device (str): where the detector runs. Defaults to 'cpu'.
         batch_size (int): pictures that go through the detector together. Defaults to 8.
         max_tags (int): see :class:`BaseTagProvider`. Defaults to 20.
@@ -148,6 +148,10 @@ class MMDetTagProvider(BaseTagProvider):
         bring. Those that mmdet ships are known by name and version.
         """
         return {**super().provenance(), **self._provenance}
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """The detector's weights by name, as ``checkpoint`` takes them in a ``.safetensors`` file with ``classes``."""
+        return self._model.state_dict()
 
     def to(self, device: str | torch.device) -> MMDetTagProvider:
         """Moves the detector."""
@@ -270,17 +274,7 @@ def _build_detector(cfg: Config, name: str) -> nn.Module:
 
 def _load_weights(model: nn.Module, path: Path, config_name: str) -> dict[str, Any]:
     """Loads the weights; returns the checkpoint's ``meta``."""
-    try:
-        with torch.serialization.safe_globals(_harmless_globals()):
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        reason = next((line.strip() for line in str(error).splitlines() if "GLOBAL" in line), "pickled objects")
-        raise ValueError(
-            f"detector checkpoint {str(path)!r} holds more than tensors and plain values, which is not executed "
-            f"({reason}). If you trust the file, save it anew with its meta and state_dict only"
-        ) from error
-    except (RuntimeError, EOFError, OSError) as error:
-        raise ValueError(f"cannot read the detector checkpoint {str(path)!r}: {error}") from error
+    checkpoint = read_checkpoint(path, "detector checkpoint")
     state = checkpoint.get("state_dict", checkpoint.get("model", checkpoint))
     state = {key.removeprefix("module."): value for key, value in state.items()}
     try:
@@ -295,26 +289,6 @@ def _load_weights(model: nn.Module, path: Path, config_name: str) -> dict[str, A
             f"{', '.join(sorted(missing)[:3])} among them"
         )
     return checkpoint.get("meta") or {}
-
-
-class _Unread:
-    """Stands for what a checkpoint holds beside its weights and is of no use here: histories of the training's log."""
-
-    def __init__(self, *args: Any) -> None: ...
-
-    def __setstate__(self, state: Any) -> None: ...
-
-
-def _harmless_globals() -> list[Any]:
-    """What MMEngine's checkpoints name beside tensors: log histories with their methods, and numpy's numbers."""
-    here = importlib.import_module(np.asarray(0).__reduce__()[0].__module__)
-    kinds = {type(np.dtype(kind)) for kind in np.typecodes["AllInteger"] + np.typecodes["AllFloat"] + "?"}
-    # `getattr` is how a history names its methods; the real one would open everything to a hostile file
-    stand_ins = [(_Unread, name) for name in ("mmengine.logging.history_buffer.HistoryBuffer", "builtins.getattr")]
-    harmless: list[Any] = [np.ndarray, np.dtype, *kinds, *stand_ins]
-    for module in ("numpy.core.multiarray", "numpy._core.multiarray"):  # as numpy 1 and numpy 2 write it
-        harmless += [(getattr(here, name), f"{module}.{name}") for name in ("_reconstruct", "scalar")]
-    return harmless
 
 
 def _array_pipeline(cfg: Config) -> Any:

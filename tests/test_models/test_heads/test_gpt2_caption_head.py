@@ -1,28 +1,9 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from small_head import VOCAB, make_head
 
 from synthcap_mm.models.heads import GPT2CaptionHead
-
-VOCAB, WIDTH = 50, 32
-
-
-def make_head(**options):
-    torch.manual_seed(0)
-    fields = {"vocab_size": VOCAB, "bos_id": 1, "eos_id": 2, "pad_id": 0, "width": WIDTH, "layers": 2, "heads": 2}
-    head = GPT2CaptionHead(**{**fields, "positions": 64, **options}).eval()
-    # An untrained decoder repeats its input, since both ends share their embeddings; this one has opinions.
-    head.decoder.lm_head.weight = torch.nn.Parameter(torch.randn(VOCAB, WIDTH))
-    return head
-
-
-@pytest.fixture()
-def batch():
-    generator = torch.Generator().manual_seed(3)
-    lengths = torch.tensor([1, 4, 2, 6])
-    ids = torch.randint(3, VOCAB, (4, 6), generator=generator)
-    ids[torch.arange(6)[None] >= lengths[:, None]] = 0
-    return torch.randn(4, 3, WIDTH, generator=generator), ids, lengths
 
 
 def test_loss_equals_plain_cross_entropy_on_the_captions_tokens(batch):

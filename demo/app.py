@@ -1,0 +1,268 @@
+"""A page to try a captioner on: python demo/app.py [EXPORT]."""
+
+import argparse
+import os
+import sys
+import tempfile
+import threading
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+from synthcap_mm.installation import check_installation
+
+check_installation()  # before MMEngine is imported: a broken one would hide why
+
+import torch
+from PIL import Image
+
+from synthcap_mm.apis.inferencer import CaptionInferencer
+from synthcap_mm.apis.photo_inputs import PhotoInput
+from synthcap_mm.datasets.photo_files import decode_photo, find_photos
+from synthcap_mm.evaluation.caption_visualizer import draw_tags
+from synthcap_mm.structures import Tag
+
+#: What one photo may have, and a pasted memory.
+MAX_BYTES, MAX_PIXELS, MAX_SENTENCES = 20_000_000, 50_000_000, 5000
+#: Where `make demo` leaves the mini-world's captioner.
+DEMO_CONFIG, DEMO_FOLDER = "synthcap_mini.py", "work_dirs/synthcap_mini"
+
+
+def load_captioner(export: str | None, device: str | None = None) -> CaptionInferencer:
+    """The captioner of an exported folder, or without one the mini-world's that ``make demo`` trained.
+
+    Raises:
+        SystemExit: with a sentence, if there is none, or it cannot be used.
+    """
+    try:
+        if export is not None:
+            captioner = CaptionInferencer.from_pretrained(export, device=device)
+        else:
+            found = sorted(Path(DEMO_FOLDER).glob("best_*.pth"), key=lambda path: path.stat().st_mtime)
+            if not found:
+                raise SystemExit(
+                    f"there is no captioner of the mini-world in {Path(DEMO_FOLDER).absolute()}: train it with `make "
+                    "demo` (minutes on a CPU) and start the page in the same folder, or name an exported captioner: "
+                    "python demo/app.py EXPORT"
+                )
+            captioner = CaptionInferencer(DEMO_CONFIG, found[-1], device=device)
+        captioner.reader  # noqa: B018 - builds encoder and tag provider: what is missing is said now
+    except (RuntimeError, ValueError, OSError, ImportError) as error:
+        raise SystemExit(str(error)) from error
+    return captioner
+
+
+class Page:
+    """What the page does with a photo; no Gradio in it.
+
+    Args:
+        captioner: the captioner.
+    """
+
+    def __init__(self, captioner: CaptionInferencer) -> None:
+        self.captioner = captioner
+        self._turn = threading.Lock()  # the memory is swapped for one answer at a time
+        self._memories: OrderedDict[str, torch.Tensor] = OrderedDict()  # features of the last pasted ones
+
+    def read(self, path: str) -> Image.Image:
+        """The photo in a file.
+
+        Raises:
+            ValueError: a sentence for the reader, if it is too large or no image.
+        """
+        name, size = Path(path).name, Path(path).stat().st_size
+        if size > MAX_BYTES:
+            raise ValueError(
+                f"the photo {name} has {size / 1e6:.0f} MB; at most {MAX_BYTES // 10**6} MB are taken: make it smaller"
+            )
+        return decode_photo(path, name, MAX_PIXELS)
+
+    def sentences(self, text: str | None) -> list[str]:
+        """The sentences of a pasted memory, one a line; none: the captioner's own memory is used.
+
+        Raises:
+            ValueError: if there are too many.
+        """
+        found = [" ".join(line.split()) for line in (text or "").splitlines() if line.strip()]
+        if len(found) > MAX_SENTENCES:
+            raise ValueError(f"the memory has {len(found)} sentences; at most {MAX_SENTENCES} are taken here")
+        return found
+
+    def answer(
+        self, path: str, beams: int = 5, length: int | None = None, penalty: float = 1.0, memory: str | None = None
+    ) -> tuple[Image.Image, dict[str, Any]]:
+        """Caption a photo.
+
+        Args:
+            path: its file.
+            beams: 1 is greedy. Default 5.
+            length: most tokens. Default: as trained.
+            penalty: length penalty. Default 1.
+            memory: sentences to be used instead of the captioner's memory, one a line. Default ``None``.
+
+        Returns:
+            The photo with boxes, and the prediction with everything that explains it.
+
+        Raises:
+            ValueError: a sentence for the reader.
+        """
+        photo = self.read(path)
+        sentences = self.sentences(memory)
+        options = {
+            "num_beams": int(beams),
+            "n_best": int(beams),
+            "max_length": None if length is None else int(length),
+            "length_penalty": float(penalty),
+            "explain": True,
+        }
+        with self._turn:
+            item = PhotoInput(Path(path).name, photo)
+            if sentences:
+                with self.captioner.use_memory(sentences, self._features(sentences)):
+                    (found,) = self.captioner.stream([item], **options)
+            else:
+                (found,) = self.captioner.stream([item], **options)
+        return draw_tags(photo, [Tag(**tag) for tag in found["tags"] if tag["name"] in found["prompt_tags"]]), found
+
+    def _features(self, sentences: list[str]) -> torch.Tensor:
+        key = "\n".join(sentences)
+        if key not in self._memories:
+            self._memories[key] = self.captioner.encode_memory(sentences)
+            while len(self._memories) > 4:
+                self._memories.popitem(last=False)
+        self._memories.move_to_end(key)
+        return self._memories[key]
+
+
+def examples(folder: str | None, place: Path) -> list[str]:
+    """Photos to pick from: those of a folder, else some of the mini-world's, written to ``place``."""
+    if folder is not None:
+        return [str(path) for path in list(find_photos(folder).values())[:12]]
+    from synthcap_mm.miniscenes.sources import MiniScenesPhotos
+
+    photos = MiniScenesPhotos(split="test", num=8)
+    for index in range(len(photos)):
+        photos.load(index).resize((256, 256), Image.Resampling.NEAREST).save(place / f"{photos.keys[index]}.png")
+    return [str(path) for path in sorted(place.glob("*.png"))]
+
+
+def build(page: Page, picked: list[str], title: str) -> Any:
+    """The page's layout.
+
+    Args:
+        page: what answers.
+        picked: files to pick an example from.
+        title: of the page.
+    """
+    import gradio as gr
+
+    longest = page.captioner.model.data_preprocessor.max_length
+    beams_at_first = page.captioner.model.head.generation.get("num_beams", 5)
+    has_memory = page.captioner.memory_neck is not None
+
+    def show(path: str | None, beams: int, length: int, penalty: float, memory: str) -> tuple:
+        nothing = ("", None, [], [], [])
+        if path is None:
+            return "Drop a photo, or pick an example.", *nothing
+        try:
+            photo, found = page.answer(path, beams, length, penalty, memory)
+        except ValueError as error:
+            sentence = str(error)
+            return f"⚠️ {sentence[:1].upper()}{sentence[1:]}.", *nothing
+        score = found["clip_score"]
+        told = "" if score is None else f"CLIPScore {score:.3f}. "
+        told += f"Tags told to the decoder: {', '.join(found['prompt_tags']) or 'none'}."
+        best = [[c["caption"], round(c["logprob"], 3), round(c["score"], 4)] for c in found["captions"]]
+        remembered = [[m["caption"], round(m["weight"], 4)] for m in found["memory"] or []]
+        seen = [[t["name"], round(t["score"], 3)] for t in found["tags"]]
+        return told, f"## {found['caption'] or '(nothing was written)'}", photo, best, remembered, seen
+
+    with gr.Blocks(title=title, analytics_enabled=False) as blocks:
+        gr.Markdown(f"# {title}")
+        with gr.Row():
+            with gr.Column(scale=2):
+                photo = gr.File(label="Photo", type="filepath", elem_id="photo", height=120)
+                gallery = gr.Gallery(
+                    picked, label="Examples", columns=4, height=200, allow_preview=False, elem_id="examples"
+                )
+                beams = gr.Slider(1, 10, beams_at_first, step=1, label="Beams (1: greedy)", elem_id="beams")
+                length = gr.Slider(1, longest, longest, step=1, label="Most tokens", elem_id="length")
+                penalty = gr.Slider(-2, 2, 1, step=0.25, label="Length penalty (above 0: longer captions)")
+                memory = gr.Textbox(
+                    label="Memory: your own sentences, one a line (empty: the captioner's own)",
+                    lines=5,
+                    max_lines=12,
+                    visible=has_memory,
+                    elem_id="memory",
+                )
+            with gr.Column(scale=3):
+                caption = gr.Markdown(elem_id="caption")
+                message = gr.Markdown("Drop a photo, or pick an example.", elem_id="message")
+                drawn = gr.Image(label="What the detector sees", interactive=False, elem_id="drawn")
+                best = gr.Dataframe(headers=["caption", "log p", "ranked by"], label="Best captions", elem_id="best")
+                remembered = gr.Dataframe(
+                    headers=["caption of the memory", "weight"],
+                    label="Captions of the memory that carried most weight",
+                    visible=has_memory,
+                    elem_id="remembered",
+                )
+                seen = gr.Dataframe(headers=["tag", "score"], label="All tags", elem_id="seen")
+        inputs, outputs = [photo, beams, length, penalty, memory], [message, caption, drawn, best, remembered, seen]
+        # Whoever types or drags on gets the last answer, not all of them.
+        gr.on(
+            [photo.change, beams.release, length.release, penalty.release, memory.change],
+            show,
+            inputs,
+            outputs,
+            trigger_mode="always_last",
+            show_progress="minimal",
+        )
+
+        def pick(event: gr.SelectData) -> str:
+            return picked[event.index]
+
+        gallery.select(pick, None, photo)
+    return blocks
+
+
+def parse_args() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("export", nargs="?", help="folder of tools/export.py (default: what `make demo` trained)")
+    parser.add_argument("--examples", metavar="FOLDER", help="photos to pick from (default: the mini-world's)")
+    parser.add_argument("--host", default="127.0.0.1", help="address to serve at (default: 127.0.0.1, this machine)")
+    parser.add_argument("--port", type=int, default=7860, help="default: 7860")
+    parser.add_argument("--device", help="torch device (default: the GPU if there is one)")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Run."""
+    args = parse_args()
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    try:
+        import gradio as gr
+    except ImportError as error:
+        raise SystemExit(f"the page needs Gradio ({error}): pip install 'synthcap_mm[demo]'") from error
+    page = Page(load_captioner(args.export, args.device))
+    title = "The mini-world's captioner" if args.export is None else f"Captioner {Path(args.export).resolve().name}"
+    with tempfile.TemporaryDirectory() as place:
+        try:
+            picked = examples(args.examples, Path(place))
+        except (ValueError, OSError) as error:
+            raise SystemExit(str(error)) from error
+        build(page, picked, title).launch(
+            server_name=args.host,
+            server_port=args.port,
+            # Ours is the smaller limit, and says so; this one keeps the disk from filling.
+            max_file_size=5 * MAX_BYTES,
+            theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
+            share=False,
+            footer_links=[],
+            ssr_mode=False,
+            allowed_paths=[place, *([args.examples] if args.examples else [])],
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

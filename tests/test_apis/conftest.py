@@ -1,0 +1,57 @@
+"""A small captioner that can be put to use: config, checkpoint and photos."""
+
+import copy
+
+import pytest
+import torch
+
+
+@pytest.fixture(scope="session")
+def tiny_captioner(tiny_stores, tiny, tmp_path_factory):
+    """Config (with dropout and a prompt of tags), path of a checkpoint, folder of photos."""
+    from mmengine.registry import init_default_scope
+
+    from synthcap_mm.datasets import SynthPairDataset
+    from synthcap_mm.registry import MODELS
+
+    init_default_scope("synthcap_mm")
+    root = tmp_path_factory.mktemp("captioner")
+    config = {
+        "model": {
+            "type": "SynthCaptioner",
+            "store": tiny_stores[0],
+            "data_preprocessor": {"type": "CaptionPreprocessor", "prompt": {"min_score": 0.05}, "max_length": 16},
+            "necks": [
+                {"type": "TextMemoryProjection", "temperature": 0.02},
+                {"type": "PrefixProjector", "in_dim": 32, "width": 32, "prefix_length": 2},
+            ],
+            "head": {
+                "type": "GPT2CaptionHead", "width": 32, "layers": 2, "heads": 2, "positions": 80, "dropout": 0.1,
+                "generation": {"num_beams": 3},
+            },
+        },
+        "synthesis": {
+            "store": tiny_stores[0],
+            "encoder": {"type": "TinyEncoder"},
+            "tag_provider": {"type": "TinyTagger"},
+        },
+    }  # fmt: skip
+    torch.manual_seed(0)
+    model = MODELS.build(copy.deepcopy(config["model"]))
+    # A little training: an untrained decoder says the same of everything.
+    dataset = SynthPairDataset(tiny_stores[0])
+    rows = [dataset[i] for i in range(len(dataset))]
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
+    for _ in range(60):
+        loss = model(**model.data_preprocessor(rows, True), mode="loss")["loss_caption"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    model.eval()
+    torch.save({"state_dict": model.state_dict(), "meta": {}}, root / "checkpoint.pth")
+    photos = root / "photos"
+    photos.mkdir()
+    source = tiny.TinyPhotos(num=12)
+    for i in range(12):
+        source.load(i).save(photos / f"photo {i:02d} ü.png")
+    return config, str(root / "checkpoint.pth"), photos

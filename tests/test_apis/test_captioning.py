@@ -1,0 +1,118 @@
+"""A file of captions: a line at once, gone on with after any stop, nothing fatal."""
+
+import json
+import shutil
+
+import pytest
+from mmengine.config import Config
+
+from synthcap_mm.apis import captioning
+from synthcap_mm.apis.caption_file import CaptionFileError, CaptionLines
+from synthcap_mm.apis.captioning import caption_files
+from synthcap_mm.apis.inferencer import CaptionInferencer
+
+
+@pytest.fixture()
+def job(tiny_captioner, tmp_path):
+    config, checkpoint, photos = tiny_captioner
+    shutil.copytree(photos, tmp_path / "photos")
+    Config(config).dump(tmp_path / "config.py")
+    return [str(tmp_path / "config.py"), checkpoint, [str(tmp_path / "photos")], tmp_path / "out" / "captions.jsonl"]
+
+
+def rows(path):
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_a_line_an_image(job, tiny_captioner):
+    counts = caption_files(*job, device="cpu", n_best=2, num_beams=3)
+    assert counts == {"captioned": 12, "unreadable": 0, "found": 0, "repeated": 0}
+    found = rows(job[3])
+    assert [len(r["captions"]) for r in found] == [2] * 12
+    config, checkpoint, photos = tiny_captioner
+    wanted = CaptionInferencer(config, checkpoint, device="cpu")(photos, n_best=2, num_beams=3)["predictions"]
+    assert [r["caption"] for r in found] == [w["caption"] for w in wanted]
+    assert found[0]["image"].endswith("photo 00 ü.png")
+
+
+def test_it_goes_on_where_it_was_cut_short(job, monkeypatch, tmp_path):
+    caption_files(*job, device="cpu")
+    whole = job[3].read_bytes()
+    lines = whole.splitlines(keepends=True)
+    job[3].write_bytes(b"".join(lines[:5]) + lines[5][:-9])  # a kill in the middle of a line, in a letter even
+    asked = []
+    stream = CaptionInferencer.stream
+    monkeypatch.setattr(
+        CaptionInferencer, "stream", lambda self, todo, *a, **k: (asked.extend(todo), stream(self, todo, *a, **k))[1]
+    )
+    counts = caption_files(*job, device="cpu")
+    assert (counts["found"], counts["captioned"], len(asked)) == (5, 7, 7)
+    assert [r["caption"] for r in rows(job[3])] == [json.loads(line)["caption"] for line in lines]
+    monkeypatch.setattr(CaptionInferencer, "__init__", lambda *a, **k: pytest.fail("nothing was left to do"))
+    assert caption_files(*job, device="cpu")["found"] == 12
+
+
+def test_lines_are_on_disk_at_once(job, monkeypatch):
+    seen = []
+    stream = CaptionInferencer.stream
+
+    def stopped(self, *args, **options):
+        for n, prediction in enumerate(stream(self, *args, **options)):
+            seen.append(len(rows(job[3])))
+            if n == 4:
+                raise KeyboardInterrupt
+            yield prediction
+
+    monkeypatch.setattr(CaptionInferencer, "stream", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        caption_files(*job, device="cpu")
+    assert seen == [0, 1, 2, 3, 4] and len(rows(job[3])) == 4
+
+
+def test_unreadable_images_are_reported_counted_and_tried_again(job, tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(captioning, "print_log", lambda message, **options: said.append(message))
+    bad = tmp_path / "photos" / "bad one.jpg"
+    bad.write_bytes(b"")
+    job[2] += [str(tmp_path / "gone.png"), job[2][0]]
+    counts = caption_files(*job, device="cpu")
+    assert counts == {"captioned": 12, "unreadable": 2, "found": 0, "repeated": 13}
+    errors = {r["image"]: r["error"] for r in rows(job[3]) if "error" in r}
+    assert errors[str(bad)] == f"the photo {bad} does not decode: the file is empty (0 bytes)"
+    assert errors[str(tmp_path / "gone.png")].startswith(f"there is no file {tmp_path / 'gone.png'}")
+    assert "2 images could not be read, 13 were named twice" in said[-1]
+    shutil.copy(tmp_path / "photos" / "photo 00 ü.png", bad)
+    counts = caption_files(*job, device="cpu")
+    assert (counts["captioned"], counts["unreadable"], counts["found"]) == (1, 1, 12)
+    assert len(rows(job[3])) == 14
+
+
+def test_other_settings_are_not_mixed_in(job):
+    caption_files(*job, device="cpu")
+    before = job[3].read_bytes()
+    with pytest.raises(CaptionFileError, match=r"other settings \(num_beams: None → 2\): delete it, or give another"):
+        caption_files(*job, device="cpu", num_beams=2)
+    (job[3].parent / "captions.jsonl.settings.json").unlink()
+    with pytest.raises(CaptionFileError, match="nothing beside it says how it was made"):
+        caption_files(*job, device="cpu")
+    assert job[3].read_bytes() == before
+
+
+def test_a_file_of_something_else_is_left_alone(tmp_path):
+    path = tmp_path / "captions.jsonl"
+    with CaptionLines(path, {"a": 1}) as lines:
+        lines.write({"image": "x", "caption": "y"})
+    path.write_text(path.read_text() + '{"no": "image"}\n{"image": "z"')
+    with pytest.raises(CaptionFileError, match=r"captions\.jsonl, line 2 is no line of captions"):
+        CaptionLines(path, {"a": 1})
+
+
+def test_missing_things_are_said(job, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint .*gone\.pth"):
+        caption_files(job[0], str(tmp_path / "gone.pth"), *job[2:])
+    with pytest.raises(FileNotFoundError, match=r"is no export of tools/export\.py"):
+        caption_files(str(tmp_path), None, *job[2:])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="no photo in"):
+        caption_files(job[0], job[1], [str(tmp_path / "empty")], job[3])
+    assert not job[3].exists()

@@ -1,0 +1,159 @@
+"""Everything that people hand in to be captioned."""
+
+import http.server
+import threading
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from synthcap_mm.apis import photo_inputs
+from synthcap_mm.apis.photo_inputs import iter_inputs, load_input
+from synthcap_mm.structures import CaptionSample
+
+RNG = np.random.default_rng(0)
+PIXELS = RNG.integers(0, 256, (12, 20, 3), dtype=np.uint8)
+
+
+@pytest.fixture()
+def photos(tmp_path):
+    names = ["a b.png", "ü/ñandú.png", "ü/z.PNG"]
+    for name in names:
+        (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(PIXELS).save(tmp_path / "photos" / name)
+    (tmp_path / "photos" / "notes.txt").write_text("no photo")
+    return tmp_path / "photos"
+
+
+def keys(inputs):
+    return [item.key for item in iter_inputs(inputs)]
+
+
+def loaded(source, **options):
+    (item,) = iter_inputs(source)
+    return load_input(item, **options)
+
+
+def test_files_folders_and_patterns(photos):
+    every = [str(photos / name) for name in ("a b.png", "ü/z.PNG", "ü/ñandú.png")]
+    assert keys(str(photos / "a b.png")) == every[:1]
+    assert keys(photos) == every  # a Path; no text files; names with blanks and other letters
+    assert keys(str(photos / "ü" / "*")) == every[1:]
+    assert keys(str(photos / "**" / "*.png")) == [every[0], every[2]]
+    assert keys([photos / "a b.png", [photos / "ü"]]) == every
+    assert keys([every[0], every[0]]) == [every[0]] * 2  # the same photo twice is captioned twice
+    assert np.array_equal(np.asarray(loaded(every[2])), PIXELS)
+
+
+def test_nothing_to_caption_is_said(photos, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=r"no photo in .*empty \(looked for .*\.jpg"):
+        keys(tmp_path / "empty")
+    with pytest.raises(ValueError, match=r"no file matches the pattern '.*\*\.tif' \(looked in "):
+        keys(str(photos / "*.tif"))
+    with pytest.raises(FileNotFoundError, match=r"there is no file .*nowhere\.jpg \(it is relative to "):
+        loaded(str(tmp_path / "nowhere.jpg"))
+    with pytest.raises(TypeError, match="cannot caption a int: give a path, URL"):
+        keys([3])
+    with pytest.raises(TypeError, match="cannot caption a dict"):
+        keys({"image": "a.jpg"})
+
+
+def test_a_file_whose_name_looks_like_a_pattern_is_that_file(tmp_path):
+    Image.fromarray(PIXELS).save(tmp_path / "a[1].png")
+    assert keys(str(tmp_path / "a[1].png")) == [str(tmp_path / "a[1].png")]
+
+
+def test_arrays_are_bgr_unless_said_otherwise_and_tensors_rgb():
+    assert np.array_equal(np.asarray(loaded(PIXELS)), PIXELS[:, :, ::-1])
+    assert np.array_equal(np.asarray(loaded(PIXELS, channel_order="rgb")), PIXELS)
+    alpha = np.dstack([PIXELS, np.full(PIXELS.shape[:2], 255, np.uint8)])
+    assert np.array_equal(np.asarray(loaded(alpha)), PIXELS[:, :, ::-1])
+    grey = PIXELS[:, :, 0]
+    for one in (grey, grey[:, :, None]):
+        assert np.array_equal(np.asarray(loaded(one)), np.dstack([grey] * 3))
+    tensor = torch.from_numpy(PIXELS).permute(2, 0, 1)
+    assert np.array_equal(np.asarray(loaded(tensor)), PIXELS)
+    assert np.array_equal(np.asarray(loaded(tensor.float() / 255)), PIXELS)
+    assert keys([np.stack([PIXELS] * 3), tensor[None]]) == ["input 0", "input 1", "input 2", "input 3"]
+
+
+def test_pil_images_of_any_mode_and_bytes(photos):
+    content = (photos / "a b.png").read_bytes()
+    assert np.array_equal(np.asarray(loaded(content)), PIXELS)
+    assert np.array_equal(np.asarray(loaded(Image.open(photos / "a b.png"))), PIXELS)
+    assert loaded(Image.new("CMYK", (5, 4))).mode == "RGB"
+    turned = Image.fromarray(PIXELS)
+    turned.getexif()[0x0112] = 6
+    assert loaded(turned).size == (12, 20)
+
+
+def test_features_and_samples():
+    feature = RNG.standard_normal(8)
+    found = loaded(feature)
+    assert found.dtype == torch.float32 and found.norm() == pytest.approx(1)
+    assert keys(torch.randn(3, 8)) == ["input 0", "input 1", "input 2"]
+    sample = CaptionSample(3, "mine", "real", feat=torch.randn(8))
+    assert loaded(sample) is sample and keys([sample]) == ["mine"]
+    for wrong in (np.zeros(8), np.full(8, np.nan)):
+        with pytest.raises(ValueError, match="input 0 is not a feature: its norm is"):
+            loaded(wrong)
+    with pytest.raises(ValueError, match="mine is a CaptionSample without a feature"):
+        loaded(CaptionSample(3, "mine"))
+
+
+@pytest.mark.parametrize(
+    "wrong, words",
+    [
+        (np.zeros((4, 4, 3), np.uint16), "array of shape .* and dtype uint16; a picture is"),
+        (np.zeros((4, 4, 2), np.uint8), r"shape \(4, 4, 2\)"),
+        (np.zeros((0, 4, 3), np.uint8), r"shape \(0, 4, 3\)"),
+        (torch.zeros(4, 4, 3), r"tensor of shape \(4, 4, 3\).*a picture is \(3, H, W\)"),
+        (torch.full((3, 4, 4), 2.0), r"floats outside \[0, 1\]: give it before it is normalised"),
+        (torch.full((3, 4, 4), float("nan")), r"floats outside \[0, 1\]"),
+    ],
+)
+def test_what_is_no_picture_is_named(wrong, words):
+    with pytest.raises(ValueError, match=f"^input 0 .*{words}"):
+        loaded(wrong)
+
+
+def test_an_iterator_is_read_as_it_is_needed():
+    taken = []
+
+    def endless():
+        while True:
+            taken.append(1)
+            yield PIXELS
+
+    found = iter_inputs(endless())
+    assert next(found).key == "input 0" and next(found).key == "input 1"
+    assert len(taken) == 2
+
+
+@pytest.fixture()
+def server(photos):
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *args):
+            super().__init__(*args, directory=str(photos))
+
+        def log_message(self, *args): ...
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{running.server_port}"
+        running.shutdown()
+
+
+def test_addresses(server, monkeypatch):
+    url = f"{server}/a%20b.png"
+    assert keys(url) == [url]
+    assert np.array_equal(np.asarray(loaded(url)), PIXELS)
+    with pytest.raises(ValueError, match=rf"cannot fetch {server}/none\.png: HTTP Error 404"):
+        loaded(f"{server}/none.png")
+    with pytest.raises(ValueError, match=r"notes\.txt does not decode: it is no image"):
+        loaded(f"{server}/notes.txt")
+    monkeypatch.setattr(photo_inputs, "MAX_DOWNLOAD", 10)
+    with pytest.raises(ValueError, match="it has more than 0 MB"):
+        loaded(url)
