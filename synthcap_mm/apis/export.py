@@ -243,7 +243,7 @@ class _Writer:
             return settings
         self.left_out["tag_provider"] = (
             f"The tag provider ({settings['type']}) is not in the folder, since it is a component of your own, or has "
-            f"an encoder of its own: give tag_provider=dict(type={settings['type']!r}, ...)"
+            f"an encoder or files of its own: give tag_provider=dict(type={settings['type']!r}, ...)"
         )
         return None
 

@@ -103,7 +103,8 @@ class CaptionInferencer(BaseInferencer):
             ``'float16'`` (autocast; weights stay float32). The encoder's is its config's. Default ``'float32'``.
         encoder: config of a backbone, instead of the config's ``model.backbone`` or
             ``synthesis.encoder``. It must be the one that the captioner was trained with. Default ``None``.
-        tag_provider: config of a tag provider, instead of ``synthesis.tag_provider``. Default ``None``.
+        tag_provider: config of a tag provider, instead of the config's ``test_dataloader.dataset.tags`` or
+            ``synthesis.tag_provider``. Default ``None``.
         channel_order: of arrays with colours: ``'bgr'``, as OpenCV and mmcv read them, or
             ``'rgb'``. Tensors are RGB, PIL images say it themselves. Default ``'bgr'``.
         workers: threads that decode (or fetch) pictures. Default 2.
@@ -199,7 +200,9 @@ class CaptionInferencer(BaseInferencer):
         synthesis = cfg.get("synthesis", {})
         parts = self._export or synthesis
         self._encoder_cfg = self._encoder_cfg or settings.get("backbone") or parts.get("encoder")
-        self._tag_provider_cfg = self._tag_provider_cfg or parts.get("tag_provider")
+        # What names things where the captioner is tested counts, also where it is not what tags drawings.
+        tested_with = cfg.get("test_dataloader", {}).get("dataset", {}).get("tags")
+        self._tag_provider_cfg = self._tag_provider_cfg or tested_with or parts.get("tag_provider")
         if self._encoder_cfg is not None:
             settings.backbone = self._encoder_cfg
         with DefaultScope.overwrite_default_scope(self.scope):

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from PIL.Image import Image
 
-from synthcap_mm.stores.fingerprint import same_encoder
+from synthcap_mm.stores.fingerprint import describe_mismatch, same_encoder
 from synthcap_mm.structures import Tag
 
 #: Below this standard deviation of its pixels (0 to 255) an image shows nothing.
@@ -30,18 +30,24 @@ class ImageReader:
     Args:
         encoder: the backbone.
         tag_provider: finds the tags, or ``None``.
+
+    Raises:
+        ValueError: if the provider reads features only, and those of another encoder.
     """
 
     def __init__(self, encoder: torch.nn.Module, tag_provider: Any | None) -> None:
         self.encoder = encoder
         self.tag_provider = tag_provider
-        # A zero-shot provider on the same encoder needs no second encoding.
-        own = getattr(tag_provider, "encoder", None)
-        self._by_feature = (
-            own is not None
-            and hasattr(tag_provider, "detect_features")
-            and same_encoder(own.fingerprint(), encoder.fingerprint())
-        )
+        # A provider that reads features of the same encoder needs no second encoding.
+        self._by_feature = False
+        if hasattr(tag_provider, "detect_features"):
+            own = tag_provider if hasattr(tag_provider, "fingerprint") else tag_provider.encoder
+            self._by_feature = same_encoder(own.fingerprint(), encoder.fingerprint())
+            if not self._by_feature and not hasattr(tag_provider, "detect"):
+                raise ValueError(
+                    f"{type(tag_provider).__name__} reads features of its own encoder only: "
+                    f"{describe_mismatch(own.fingerprint(), encoder.fingerprint())}"
+                )
 
     def tags(self, images: list[Image], feats: torch.Tensor | None = None) -> list[list[Tag]]:
         """Tags of pictures.

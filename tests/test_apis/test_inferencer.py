@@ -11,7 +11,9 @@ from PIL import Image
 
 from synthcap_mm.apis.inferencer import CaptionInferencer, CaptionResult
 from synthcap_mm.datasets import CaptionEvalDataset
+from synthcap_mm.pairs.image_reader import ImageReader
 from synthcap_mm.registry import INFERENCERS, MODELS
+from synthcap_mm.stores import Store
 from synthcap_mm.structures import CaptionSample, Tag
 
 #: What two ways of computing the same log-probability may differ by (float32, some ten tokens).
@@ -218,6 +220,21 @@ def test_bad_files_raise_or_are_reported(captioner, tmp_path):
     only_bad = inferencer(inputs[1:3], errors="report")["predictions"]
     assert all("error" in p for p in only_bad)
     assert inferencer([])["predictions"] == []
+
+
+def test_tags_come_from_what_tests_take_them_from(tiny_captioner, tiny_stores):
+    config, checkpoint, photos = tiny_captioner
+    words = sorted({w for c in Store.open(tiny_stores[0]).captions.strings("text") for w in c.lower().split()})
+    tags = {"type": "RetrievedEntities", "store": tiny_stores[0], "vocabulary": words, "k": 3}
+    config = {**copy.deepcopy(config), "test_dataloader": {"dataset": {"type": "CaptionEvalDataset", "tags": tags}}}
+    inferencer = CaptionInferencer(config, checkpoint, device="cpu")
+    found = inferencer(photos, explain=True)["predictions"]
+    feats, _ = inferencer.read([Image.open(p) for p in sorted(photos.iterdir())])
+    expected = MODELS.build(tags).detect_features(feats)
+    assert any(expected) and [[t["name"] for t in p["tags"]] for p in found] == [[t.name for t in e] for e in expected]
+    other = {"type": "TinyEncoder", "seed": 1, "name": "other"}
+    with pytest.raises(ValueError, match=r"RetrievedEntities reads features of its own encoder only.*'tiny'.*'other'"):
+        ImageReader(MODELS.build(other), MODELS.build(tags))
 
 
 def test_what_is_missing_is_said(tiny_captioner, captioner, tiny_stores):
