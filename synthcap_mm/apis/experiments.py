@@ -50,8 +50,8 @@ class Run:
         title: for people.
         config: path, or name of a shipped config.
         options: settings over the config's, as ``--cfg-options`` gives them.
-        test_options: settings for the test alone (another memory).
-        of: name of the run whose checkpoints are tested; then nothing is trained here.
+        of: name of the run whose checkpoints are used under this config (another memory, other beams); then nothing
+            is trained here.
         x: place on the plot's axis.
     """
 
@@ -59,7 +59,6 @@ class Run:
     title: str
     config: str
     options: dict[str, Any] = field(default_factory=dict)
-    test_options: dict[str, Any] = field(default_factory=dict)
     of: str | None = None
     x: float | None = None
 
@@ -156,17 +155,17 @@ def _canonical(value: Any, roots: Sequence[str]) -> Any:
     return value
 
 
-def config_hash(run: Run, cfg: Config) -> str:
+def config_hash(cfg: Config, of: str | None = None) -> str:
     """Ten hexadecimal digits of what decides a run's figures: all settings but the seed, logging and where things lie.
 
     Args:
-        run: for its test's settings.
         cfg: of :func:`config_of`.
+        of: hash of the run whose checkpoints are used. Default ``None``: it has its own.
     """
     roots = [str(shipped_dir("configs"))]
     roots += [os.environ[name] for name in sorted(os.environ) if name.startswith("SYNTHCAP_")]
     settings = {k: v for k, v in cfg._cfg_dict.items() if k not in _BESIDE}
-    text = json.dumps(_canonical([settings, run.test_options], roots), default=str)
+    text = json.dumps(_canonical([settings, {} if of is None else {"of": of}], roots), default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
@@ -260,7 +259,9 @@ class Experiments:
         }
         self.chosen = [name for name in table.runs if only is None or name in only]
         self.seeds = range(table.seeds if seeds is None else seeds)
-        self.hashes = {name: config_hash(run, config_of(self._trained(run))) for name, run in self.runs.items()}
+        self.hashes: dict[str, str] = {}
+        for name, run in sorted(self.runs.items(), key=lambda item: item[1].of is not None):
+            self.hashes[name] = config_hash(config_of(run), run.of and self.hashes[run.of])
 
     def _trained(self, run: Run) -> Run:
         """The run whose checkpoints are tested."""
@@ -344,25 +345,35 @@ class Experiments:
         write_json(note, known)
         return known
 
+    def _score(self, name: str, seed: int, cfg: Config, place: str) -> dict[str, float]:
+        """Metrics of a run's checkpoint on the config's test set; each image's are kept."""
+        source = self.folder(self._trained(self.runs[name]).name, seed)
+        checkpoint = source / json.loads((source / "trained.json").read_text(encoding="utf-8"))["checkpoint"]
+        own = self.folder(name, seed) / place
+        cfg.test_evaluator.outfile_prefix = str(own / "images")
+        options = (str(checkpoint), "--work-dir", str(own))
+        self._tool("test", self.runs[name], cfg, own / f"{name}.py", "test.log", *options)
+        return json.loads((own / "test_metrics.json").read_text(encoding="utf-8"))["metrics"]
+
+    def _validate(self, name: str, seed: int) -> dict[str, Any]:
+        """What :meth:`_train` tells, of a run that uses another's checkpoint."""
+        cfg = config_of(self.runs[name], seed)
+        cfg.test_dataloader, cfg.test_evaluator = cfg.val_dataloader, cfg.val_evaluator
+        started = time.time()
+        metrics = self._score(name, seed, cfg, "heldout")
+        return {"seconds": time.time() - started, "heldout_CIDEr": metrics["CIDEr"]}
+
     def _test(self, name: str, seed: int) -> dict[str, float]:
         """Test once on each set; metrics by column."""
-        run = self.runs[name]
-        trained = self._trained(run)
-        folder, source = self.folder(name, seed), self.folder(trained.name, seed)
-        checkpoint = source / json.loads((source / "trained.json").read_text(encoding="utf-8"))["checkpoint"]
-        cfg = config_of(trained, seed)
-        places = {Path(entry.store).name: entry.store for entry in cfg.photo_stores}
+        folder = self.folder(name, seed)
+        places = {Path(entry.store).name: entry.store for entry in config_of(self.runs[name]).photo_stores}
         found: dict[str, dict[str, float]] = {}
         for place in self.table.tests:
             if place not in places:
                 raise ExperimentError(f"run {name}: no store {place!r} among its photo_stores ({', '.join(places)})")
-            own = folder / place
-            cfg = config_of(trained, seed)
-            cfg.merge_from_dict(run.test_options)
+            cfg = config_of(self.runs[name], seed)
             cfg.test_dataloader.dataset.store = places[place]
-            cfg.test_evaluator.outfile_prefix = str(own / "images")
-            self._tool("test", trained, cfg, own / f"{name}.py", "test.log", str(checkpoint), "--work-dir", str(own))
-            found[place] = json.loads((own / "test_metrics.json").read_text(encoding="utf-8"))["metrics"]
+            found[place] = self._score(name, seed, cfg, place)
         if len(found) == 1:
             return next(iter(found.values()))
         images = {f"{place}/{key}": entry for place in found for key, entry in self.images(name, seed, place).items()}
@@ -391,7 +402,7 @@ class Experiments:
     def _do(self, name: str, seed: int, tested: bool) -> None:
         run = self.runs[name]
         row = self.ledger.find(name, self.hashes[name], seed) or {}
-        known: dict[str, Any] = {"seconds": 0.0, "heldout_CIDEr": ""} if run.of is not None else self._train(name, seed)
+        known = self._train(name, seed) if run.of is None else self._validate(name, seed)
         metrics = {k: v for k, v in row.items() if k not in _COLUMNS}
         seconds = float(row.get("seconds", known["seconds"]))
         if tested and not self._is_tested(row):
