@@ -107,6 +107,10 @@ TEST = [
     *PLOTS,
     # The approximate search of curation is compared with the exact one.
     *FAISS,
+    # The page is tried in headless Chromium, where there is one.
+    *DEMO,
+    # Drives it; monthly releases of one major version, and the test uses little of it.
+    "playwright>=1.49,<2",
 ]
 
 
