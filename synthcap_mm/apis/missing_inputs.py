@@ -128,6 +128,8 @@ def missing_inputs(cfg: Config, *stages: str) -> list[str]:
     named = {
         str(v) for s in {*makes, *stages} & {"synthesis", "photo_stores", "test_sets"} for v in _walk(cfg.get(s, {}))
     }
+    if {"train", "test", "test_sets"} & {*stages}:
+        named |= {str(v) for v in _walk(cfg.get("model", {}))}  # a pretrained decoder, its tokenizer
     if "photo_stores" in makes:
         named |= {str(v) for k in ("encoder", "tag_provider") for v in _walk(cfg.get("synthesis", {}).get(k, {}))}
     for entry in cfg.get("inputs", []):

@@ -16,7 +16,6 @@ from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
-from synthcap_mm.apis.runners import build_runner
 from synthcap_mm.apis.workflow import MissingInputsError, prepare_evaluators, require_inputs, run_test
 from synthcap_mm.pairs import PairFactory
 from synthcap_mm.stores import Store, StoreError
@@ -140,7 +139,7 @@ def test_many(cfg: Config, checkpoint: str, names: Sequence[str] | None = None) 
         for part in ("train", "val"):
             own[f"{part}_dataloader"] = own[f"{part}_cfg"] = None
         own.val_evaluator = own.optim_wrapper = own.param_scheduler = None
-        runner = build_runner(own)
+        runner = Runner.from_cfg(own)
         if name in memories:
             _swap_memory(runner, memories[name], name)
         captions = len(Store.open(memories[name]).caption_rows()) if name in memories else None

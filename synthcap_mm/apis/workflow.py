@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import json
 from collections.abc import Collection
@@ -12,7 +13,7 @@ import torch
 from mmengine.config import Config
 from mmengine.dist import barrier, broadcast_object_list, is_main_process
 from mmengine.logging import MMLogger, print_log
-from mmengine.runner import Runner
+from mmengine.runner import FlexibleRunner, Runner
 
 from synthcap_mm.apis.dry_run import dry_run as measure_training
 from synthcap_mm.apis.missing_inputs import missing_inputs, unread_store
@@ -434,6 +435,11 @@ def train(cfg: Config, dry_run: bool = False) -> dict[str, float]:
     barrier()
     best = _best_checkpoint(runner)
     print_log(f"testing {best} on the test split, once", logger="current")
+    if not isinstance(runner, Runner):
+        # Any runner loads the checkpoint; one that needs no strategy tests, as tools/test.py does.
+        cfg = copy.deepcopy(cfg)
+        cfg.experiment_name = f"{runner.experiment_name}_test"
+        runner = Runner.from_cfg(cfg)
     return run_test(runner, cfg, best)
 
 
@@ -447,7 +453,7 @@ def test(cfg: Config, checkpoint: str) -> dict[str, float]:
         raise MissingInputsError(f"no checkpoint at {checkpoint}; train one: python tools/train.py {cfg.config_name}")
     require_inputs(cfg, "test")
     prepare_evaluators(cfg)
-    return run_test(build_runner(cfg), cfg, checkpoint)
+    return run_test(Runner.from_cfg(cfg), cfg, checkpoint)
 
 
 def latest_checkpoint(work_dir: str) -> str | None:
@@ -464,7 +470,7 @@ def latest_checkpoint(work_dir: str) -> str | None:
     return str(epochs[max(epochs)]) if epochs else None
 
 
-def _best_checkpoint(runner: Runner) -> str:
+def _best_checkpoint(runner: Runner | FlexibleRunner) -> str:
     from mmengine.hooks import CheckpointHook
 
     hook = next((h for h in runner.hooks if isinstance(h, CheckpointHook)), None)

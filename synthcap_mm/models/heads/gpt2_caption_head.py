@@ -38,6 +38,10 @@ class GPT2CaptionHead(BaseModule):
         generation: defaults of :meth:`generate`. Default ``num_beams=5``.
         init_cfg: passed on to MMEngine. Default ``None``.
 
+    Attributes:
+        synced_gpus: whether ranks generate in step, as they must where each holds a share of the weights; a
+            sharding strategy sets it. ``False`` at first.
+
     Raises:
         ValueError: if a pretrained model's vocabulary is not the tokenizer's.
         FileNotFoundError: if ``pretrained`` cannot be loaded.
@@ -96,6 +100,7 @@ class GPT2CaptionHead(BaseModule):
         self.bos_id, self.eos_id, self.pad_id = bos_id, eos_id, pad_id
         self.label_smoothing = label_smoothing
         self.generation = {"num_beams": 5, **(generation or {})}
+        self.synced_gpus = False
 
     @property
     def width(self) -> int:
@@ -220,6 +225,7 @@ class GPT2CaptionHead(BaseModule):
             pad_token_id=self.pad_id,
             return_dict_in_generate=True,
             output_scores=True,
+            synced_gpus=self.synced_gpus,
             **{"do_sample": False, "use_cache": True, **options},
         )
         batch = prefix.shape[0]
