@@ -1,5 +1,6 @@
 """Scripts of benchmarks/ that measure: they run, in small, and say what they promise to say."""
 
+import json
 import os
 import re
 import subprocess
@@ -68,3 +69,17 @@ def test_diagnosis_of_refinement(tmp_path):
     assert rows["to 0.60"][0] == pytest.approx(0.6, abs=0.02)
     assert rows["mean of 300 unpaired photos"][2] < rows["drawings as they are"][2] / 2
     assert len({row[6] for row in rows.values()}) == 1  # the inference prefix is the same whatever is done in training
+
+
+def test_training_step(tmp_path):
+    said = script("training_step", "--tiny", "--batches", 2, 8, "--rows", 300, "--steps", 2, "--warm-up", 1,
+                  "--json", tmp_path / "steps.json")  # fmt: skip
+    report = json.loads((tmp_path / "steps.json").read_text())
+    assert report["memory_rows"] == 300 and report["tiny"] and report["dtype"] == "bfloat16"
+    assert [run["batch"] for run in report["runs"]] == [2, 8]
+    for run in report["runs"]:
+        assert run["captions_per_second"] == pytest.approx(run["batch"] / run["seconds"]) and run["peak_bytes"] > 1e8
+        assert not run["compile"] and re.search(
+            rf"^ +{run['batch']}    False  +[\d.]+  +[\d.]+  +[\d.]+  [\d.]+$", said, re.M
+        )
+    assert "TINY" in said
