@@ -62,10 +62,10 @@ METRICS = _child("METRICS", "synthcap_mm.evaluation")
 CAPTION_SCORERS = SuggestingRegistry("caption scorer", scope=SCOPE, locations=["synthcap_mm.evaluation"])
 HOOKS = _child("HOOKS", "synthcap_mm.engine")
 OPTIM_WRAPPERS = _child("OPTIM_WRAPPERS", "synthcap_mm.engine")
+RUNNERS = _child("RUNNERS", "synthcap_mm.engine")
 STRATEGIES = _child("STRATEGIES", "synthcap_mm.engine")
 # We have no components of these kinds. Without a registry of the scope for each, MMEngine warns at every build, and a
 # plugin of a user's would have no place to register one.
-RUNNERS = _child("RUNNERS")
 RUNNER_CONSTRUCTORS = _child("RUNNER_CONSTRUCTORS")
 LOOPS = _child("LOOPS")
 DATA_SAMPLERS = _child("DATA_SAMPLERS")

@@ -117,6 +117,9 @@ def test_a_checkpoint_is_tested_on_one_process_and_resumed_on_two(folder, traine
     distributed(folder, "sharded", "--work-dir", "resumed", "--cfg-options", "train_cfg.max_epochs=1")
     said = distributed(folder, "sharded", "--work-dir", "resumed", "--resume")
     assert "Epoch(train) [2]" in said and "Epoch(train) [1]" not in said
+    for name in ("sharded", "whole"):  # one of them is the best, and was saved twice
+        places = [load(folder, name, epoch)["meta"] for epoch in (1, 2)]
+        assert [(p["epoch"], p["iter"]) for p in places] == [(1, 5), (2, 10)]
     resumed = torch.load(folder / "resumed" / "epoch_2.pth", weights_only=False)
     for name, value in of(trained[1]["sharded"]).items():
         torch.testing.assert_close(resumed["state_dict"][name], value, rtol=1e-4, atol=1e-6, msg=name)
