@@ -11,7 +11,7 @@ from synthcap_mm.registry import RUNNERS
 def build_runner(cfg: Config) -> Runner | FlexibleRunner:
     """MMEngine's ``Runner``, or the one that ``cfg.runner_type`` names.
 
-    ``FlexibleRunner`` trains with a ``strategy`` (FSDP, DeepSpeed); see docs/large_decoders.md.
+    ``FlexibleRunner`` trains with a ``strategy``; see docs/large_decoders.md.
 
     Args:
         cfg: the config.

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import functools
-import os
-from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine._strategy import FSDPStrategy
-from mmengine.dist import barrier, is_distributed, is_main_process
+from mmengine.dist import is_distributed
 from mmengine.model import is_model_wrapper
 from torch import nn
 from torch.distributed.fsdp import FullOptimStateDictConfig, FullStateDictConfig, FullyShardedDataParallel
@@ -30,7 +28,7 @@ class DecoderFSDPStrategy(FSDPStrategy):
     - ranks write captions in step. A block's weights are gathered from all ranks, so that a rank that
       has finished its captions must go on as long as the others do.
     - a checkpoint is one file of whole tensors, with the names of a captioner that was not sharded: any
-      runner loads it. It appears whole or not at all.
+      runner loads it.
     - without a GPU it runs on the CPU, with gloo.
 
     Args:
@@ -79,18 +77,6 @@ class DecoderFSDPStrategy(FSDPStrategy):
         wrapped = super()._wrap_model(model)
         model.head.synced_gpus = True
         return wrapped
-
-    def save_checkpoint(self, filename: str, **kwargs: Any) -> None:
-        """One file, written by rank 0; all ranks take part, since each has a share of the weights."""
-        path = Path(filename)
-        # The name is fixed, so that what a killed run left is overwritten by the next.
-        half = path.with_name(f".{path.name}.tmp")
-        super().save_checkpoint(str(half), **kwargs)
-        if is_main_process():
-            with open(half, "rb") as file:
-                os.fsync(file.fileno())
-            os.replace(half, path)
-        barrier()
 
     # MMEngine 0.10 hands torch its optimizer wrapper, and the arguments of loading in the order of torch 2.0.
     def optim_state_dict(self) -> dict[str, Any]:

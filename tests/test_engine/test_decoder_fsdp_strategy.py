@@ -62,7 +62,7 @@ def folder(tmp_path_factory, tiny_stores):
     decoder.save_pretrained(folder / "gpt2")
     shutil.copy(tokenizer.path, folder / "gpt2" / "tokenizer.json")
     base = str(ROOT / "configs" / "synthcap" / "synthcap_gpt2-xl_coco_fsdp.py")
-    for name, more in (("sharded", ""), ("whole", "runner_type = 'Runner'\nstrategy = None")):
+    for name, more in (("sharded", "test_best = True"), ("whole", "runner_type = 'Runner'\nstrategy = None")):
         text = CONFIG.format(base=base, pairs=pairs, photos=photos, more=more)
         (folder / f"{name}.py").write_text(text)
     return folder
@@ -102,6 +102,9 @@ def test_it_learns_what_one_that_is_not_sharded_learns(folder, trained):
     assert norms == pytest.approx(figures(said["whole"], "grad_norm"), rel=1e-3) and min(norms) > 0.05
     assert figures(said["sharded"], "CIDEr") == pytest.approx(figures(said["whole"], "CIDEr"), abs=1e-2)
     assert not list((folder / "work_dirs" / "sharded").glob(".*.tmp"))
+    # At its end it tested the best one, as a captioner that is not sharded.
+    report = json.loads((folder / "work_dirs" / "sharded" / "test_metrics.json").read_text())
+    assert "best_CIDEr_epoch_" in report["checkpoint"] and report["metrics"]["length"] > 0
 
 
 def test_a_checkpoint_is_tested_on_one_process_and_resumed_on_two(folder, trained):
