@@ -14,15 +14,10 @@ model = dict(store=_base_.store)
 # One checkpoint, many tables (docs/metrics.md): python tools/test_many.py configs/synthcap_coco.py CHECKPOINT [--sets coco]
 # The other sets' photos are encoded by their own configs: python tools/encode_images.py configs/synthcap_flickr30k.py,
 # and configs/synthcap_nocaps.py.
-flickr30k_annotations = "data/flickr30k/annotations/dataset_flickr30k.json"
 test_sets = [
     dict(name="coco", store=_base_.test_photos),
     dict(name="flickr30k", store="data/flickr30k/test"),
     # TT: the memory is the target domain's captions.
-    dict(
-        name="flickr30k TT",
-        store="data/flickr30k/test",
-        memory=dict(type="CaptionFile", path=flickr30k_annotations, format="karpathy", split="train"),
-    ),
+    dict(name="flickr30k TT", store="data/flickr30k/test", memory=_base_.flickr30k_captions),
     dict(name="nocaps", store="data/nocaps/test"),
 ]

@@ -10,3 +10,9 @@ _base_ = [
     "_base_/default_runtime.py",
 ]
 model = dict(store=_base_.store)
+# As in synthcap_coco.py; COCO's photos are encoded by its config.
+test_sets = [
+    dict(name="flickr30k", store=_base_.test_photos),
+    dict(name="coco", store="data/coco/test"),
+    dict(name="coco TT", store="data/coco/test", memory=_base_.coco_captions),
+]

@@ -34,12 +34,19 @@ def parse_args() -> argparse.Namespace:
         action="store_true",
         help="scale the learning rate by (batch size over all ranks) / auto_scale_lr.base_batch_size",
     )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="check data, store, memory, batch and schedule on a few steps, print the cost of all; leave nothing",
+    )
     return parser.parse_args()
 
 
 def main() -> None:
     """Run."""
     args = parse_args()
+    if args.dry_run and args.resume is not None:
+        raise SystemExit("--dry-run begins a training of its own: it does not go with --resume")
     cfg = load_config(args)
     if args.amp:
         if cfg.optim_wrapper.get("type", "OptimWrapper") not in ("OptimWrapper", "AutocastOptimWrapper"):
@@ -54,6 +61,7 @@ def main() -> None:
         cfg.auto_scale_lr.enable = True
     init_distributed(cfg)
 
+    from synthcap_mm.apis.dry_run import DoesNotFitError
     from synthcap_mm.apis.workflow import MissingInputsError, latest_checkpoint, train
     from synthcap_mm.stores import StoreError
 
@@ -63,8 +71,8 @@ def main() -> None:
         if not cfg.resume:
             print_log(f"nothing to resume in {cfg.work_dir}; starting from the beginning", logger="current")
     try:
-        train(cfg)
-    except (MissingInputsError, StoreError) as error:  # what the user can mend, without a traceback
+        train(cfg, dry_run=args.dry_run)
+    except (MissingInputsError, StoreError, DoesNotFitError) as error:  # what the user can mend, without a traceback
         raise SystemExit(str(error)) from error
 
 

@@ -6,7 +6,7 @@ photo_stores = [
     *_base_.photo_stores,
     dict(
         store=unpaired,
-        photos=dict(type="KarpathyPhotos", ann_file=_base_.annotations, image_root=_base_.photos, split="val"),
+        photos={**_base_.coco_test, "split": "val"},
     ),
 ]
 model = dict(

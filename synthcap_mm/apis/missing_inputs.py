@@ -124,7 +124,12 @@ def missing_inputs(cfg: Config, *stages: str) -> list[str]:
             if store == cfg.get("synthesis", {}).get("store"):
                 advice = unread_store(cfg) or advice
             lines.append(f"store {store}: {error}\n    {advice}")
-    named = {str(v) for s in makes for v in _walk(cfg.get(s, {}))}
+    # Of test_sets, the files of captions that become a memory.
+    named = {
+        str(v) for s in {*makes, *stages} & {"synthesis", "photo_stores", "test_sets"} for v in _walk(cfg.get(s, {}))
+    }
+    if {"train", "test", "test_sets"} & {*stages}:
+        named |= {str(v) for v in _walk(cfg.get("model", {}))}  # a pretrained decoder, its tokenizer
     if "photo_stores" in makes:
         named |= {str(v) for k in ("encoder", "tag_provider") for v in _walk(cfg.get("synthesis", {}).get(k, {}))}
     for entry in cfg.get("inputs", []):

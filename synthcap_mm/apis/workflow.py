@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import json
 from collections.abc import Collection
@@ -12,9 +13,11 @@ import torch
 from mmengine.config import Config
 from mmengine.dist import barrier, broadcast_object_list, is_main_process
 from mmengine.logging import MMLogger, print_log
-from mmengine.runner import Runner
+from mmengine.runner import FlexibleRunner, Runner
 
+from synthcap_mm.apis.dry_run import dry_run as measure_training
 from synthcap_mm.apis.missing_inputs import missing_inputs, unread_store
+from synthcap_mm.apis.runners import build_runner
 from synthcap_mm.evaluation import CaptionMetric
 from synthcap_mm.pairs import Curation, PairFactory, encode_photos, has_store
 from synthcap_mm.pairs.curation import report_table
@@ -385,15 +388,17 @@ def _trains_on_curated(cfg: Config) -> bool:
     return dataset.get("pairs") == name and dataset.get("store") == _pairs_store(cfg)
 
 
-def train(cfg: Config) -> dict[str, float]:
+def train(cfg: Config, dry_run: bool = False) -> dict[str, float]:
     """Train and validate; where the config says so, make the stores first and test the best checkpoint last.
 
     Args:
         cfg: the config; ``auto_synthesize``, ``test_best`` and ``tensorboard`` are its switches (default ``False``).
             With ``auto_synthesize`` the pairs of ``curation`` are made too, if they are trained on.
+        dry_run: take a few steps, say what the training would cost, and leave nothing behind; no store is made
+            either. Default ``False``.
 
     Returns:
-        The test metrics, if ``cfg.test_best``, else nothing.
+        The test metrics, if ``cfg.test_best``, else nothing; nothing after a dry run.
 
     Raises:
         MissingInputsError: if a store is missing, with the command that makes it,
@@ -401,8 +406,10 @@ def train(cfg: Config) -> dict[str, float]:
         StoreError: if ``auto_synthesize`` finds a store that was made with other settings, or would make
             one that is not trained on (``synthesis.limit``); if the refined features or the tokenizer that
             are used were made with other settings.
+        DoesNotFitError: in a dry run, if a step needs more memory than the device has.
     """
-    if cfg.get("auto_synthesize"):
+    _logger(cfg)
+    if cfg.get("auto_synthesize") and not dry_run:
         unread = unread_store(cfg)
         if unread:
             raise StoreError(unread)
@@ -415,7 +422,12 @@ def train(cfg: Config) -> dict[str, float]:
         _refuse_stale_tables(cfg, used)
     _switch_tensorboard_on(cfg)
     prepare_evaluators(cfg)
-    runner = Runner.from_cfg(cfg)
+    if dry_run:
+        cost = measure_training(cfg)
+        text = f"a training of {cfg.config_name}:\n{cost.describe()}\nNothing was kept: this was a dry run."
+        print_log(text, logger="synthcap_mm")
+        return {}
+    runner = build_runner(cfg)
     runner.train()
     if not cfg.get("test_best"):
         return {}
@@ -423,6 +435,11 @@ def train(cfg: Config) -> dict[str, float]:
     barrier()
     best = _best_checkpoint(runner)
     print_log(f"testing {best} on the test split, once", logger="current")
+    if not isinstance(runner, Runner):
+        # Any runner loads the checkpoint; one that needs no strategy tests, as tools/test.py does.
+        cfg = copy.deepcopy(cfg)
+        cfg.experiment_name = f"{runner.experiment_name}_test"
+        runner = Runner.from_cfg(cfg)
     return run_test(runner, cfg, best)
 
 
@@ -453,7 +470,7 @@ def latest_checkpoint(work_dir: str) -> str | None:
     return str(epochs[max(epochs)]) if epochs else None
 
 
-def _best_checkpoint(runner: Runner) -> str:
+def _best_checkpoint(runner: Runner | FlexibleRunner) -> str:
     from mmengine.hooks import CheckpointHook
 
     hook = next((h for h in runner.hooks if isinstance(h, CheckpointHook)), None)

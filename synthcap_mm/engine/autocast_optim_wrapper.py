@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from mmengine.optim import OptimWrapper
 from torch import nn
+from torch.distributed.fsdp import FullyShardedDataParallel
 
 from synthcap_mm.registry import OPTIM_WRAPPERS
 
@@ -35,10 +36,20 @@ class AutocastOptimWrapper(OptimWrapper):
             )
         super().__init__(**kwargs)
         self.dtype = dtype
+        self._sharded: FullyShardedDataParallel | None = None
 
     @contextlib.contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
         """Autocast around the forward and the loss."""
+        self._sharded = model if isinstance(model, FullyShardedDataParallel) else None
         device = next(model.parameters()).device.type
         with super().optim_context(model), torch.autocast(device, torch.bfloat16, enabled=self.dtype == "bfloat16"):
             yield
+
+    def _clip_grad(self) -> None:
+        """Clip the gradients; of a sharded model by the norm of all shards (torch's function sees this rank's only)."""
+        if self._sharded is None or self.clip_grad_kwargs.keys() - {"max_norm", "norm_type"}:
+            super()._clip_grad()
+            return
+        norm = self._sharded.clip_grad_norm_(**self.clip_grad_kwargs)
+        self.message_hub.update_scalar(f"train/{self.grad_name}", float(norm))

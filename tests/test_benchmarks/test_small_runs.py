@@ -1,5 +1,6 @@
 """Scripts of benchmarks/ that measure: they run, in small, and say what they promise to say."""
 
+import json
 import os
 import re
 import subprocess
@@ -78,3 +79,18 @@ def test_captioning():
     assert "8 of 8 captions are the same" in said  # as transformers'
     assert set(re.findall(r"^  (\w+) +[\d.]+ +[\d.]+%$", said, re.M)) == {"decode", "encode", "tags", "text"}
     assert re.search(r"memory over 64 images, MB: (\d+ ){9}\d+", said)
+
+
+@pytest.mark.slow
+def test_training_step(tmp_path):
+    said = script("training_step", "--tiny", "--batches", 2, 8, "--rows", 300, "--steps", 2, "--warm-up", 1,
+                  "--json", tmp_path / "steps.json")  # fmt: skip
+    report = json.loads((tmp_path / "steps.json").read_text())
+    assert report["memory_rows"] == 300 and report["tiny"] and report["dtype"] == "bfloat16"
+    assert [run["batch"] for run in report["runs"]] == [2, 8]
+    for run in report["runs"]:
+        assert run["captions_per_second"] == pytest.approx(run["batch"] / run["seconds"]) and run["peak_bytes"] > 1e8
+        assert not run["compile"] and re.search(
+            rf"^ +{run['batch']}    False  +[\d.]+  +[\d.]+  +[\d.]+  [\d.]+$", said, re.M
+        )
+    assert "TINY" in said

@@ -145,6 +145,13 @@ def test_the_flagship_config_from_captions_to_metrics(tmp_path):
     [
         ("synthcap_flickr30k.py", "data/flickr30k/", "data/flickr30k/"),
         ("synthcap_nocaps.py", "data/coco/", "data/nocaps/"),
+        ("synthcap/synthcap_coco-to-flickr30k.py", "data/coco/", "data/flickr30k/"),
+        ("synthcap/synthcap_flickr30k-to-coco.py", "data/flickr30k/", "data/coco/"),
+        ("synthcap/synthcap_vit-l14_coco.py", "data/coco/", "data/coco/"),
+        ("synthcap/synthcap_vit-l14_flickr30k.py", "data/flickr30k/", "data/flickr30k/"),
+        ("synthcap/synthcap_vit-l14_nocaps.py", "data/coco/", "data/nocaps/"),
+        ("synthcap/synthcap_vit-l14_coco-to-flickr30k.py", "data/coco/", "data/flickr30k/"),
+        ("synthcap/synthcap_vit-l14_flickr30k-to-coco.py", "data/flickr30k/", "data/coco/"),
     ],
 )
 def test_dataset_bases_name_their_data_everywhere(name, trained_on, tested_on):
@@ -154,12 +161,29 @@ def test_dataset_bases_name_their_data_everywhere(name, trained_on, tested_on):
     assert cfg.synthesis.captions.path.startswith(trained_on)
     (entry,) = cfg.photo_stores
     assert entry.store == cfg.test_dataloader.dataset.store and entry.store.startswith(tested_on)
-    assert entry.photos.ann_file.startswith(tested_on) and entry.photos.image_root.startswith(tested_on)
+    assert entry.photos.ann_file.startswith(tested_on) and f"{entry.photos.image_root}/".startswith(tested_on)
     assert entry.store != entry.photos.image_root  # the store must not be among the photos
     from synthcap_mm.apis.missing_inputs import missing_inputs
 
     missing = " ".join(missing_inputs(cfg, "photo_stores"))
     assert entry.photos.ann_file in missing and "tools/prepare_data.py" in missing
+    # Features of the two encoders are never in one store; a set's name says whose photos they are.
+    large = "vit-l14" in name
+    sets = cfg.get("test_sets", [])
+    stores = {cfg.model.store, entry.store, *(s.store for s in sets)}
+    assert {s.endswith("_vit-l14") for s in stores} == {large}
+    assert cfg.synthesis.encoder.model_name == f"ViT-{'L-14' if large else 'B-32'}-quickgelu"
+    assert cfg.synthesis.encoder.pretrained == "openai"
+    assert cfg.model.necks[-1].in_dim == (768 if large else 512)
+    assert all(s.store.startswith(f"data/{s.name.split()[0]}/") for s in sets)
+    # TT: the target's captions, none of which the captioner has learned from.
+    for tt in (s for s in sets if s.name.endswith(" TT")):
+        assert tt.memory.path.startswith(f"data/{tt.name[:-3]}/") and tt.memory.path != cfg.synthesis.captions.path
+        assert tt.memory.split == "train"
+    if "-to-" in name:
+        assert [s.name for s in sets] == [tested_on.split("/")[1], tested_on.split("/")[1] + " TT"]
+        assert {s.store for s in sets} == {entry.store}
+        assert sets[1].memory.path in " ".join(missing_inputs(cfg, "test_sets"))
 
 
 def test_flickr30k_and_nocaps_are_read_where_prepare_data_puts_them(tmp_path, monkeypatch):

@@ -66,6 +66,9 @@ def test_it_builds_learns_and_captions(name, stores):
     pairs, photos = stores(width)
     names = {entry.store: photos for entry in cfg.get("photo_stores", [])} | {cfg.model.store: pairs}
     cfg = replaced(cfg._cfg_dict, names, {"type": "TinyEncoder", "dim": width})
+    # A pretrained decoder and its tokenizer are files that are not at hand; tests/test_engine has one in their format.
+    if cfg.model.head.pop("pretrained", None):
+        del cfg.model.data_preprocessor["tokenizer"]
     cfg.model.head.update(width=32, layers=1, heads=2, generation={"num_beams": 2})
     cfg.model.necks[-1].width = 32
     if cfg.train_dataloader.dataset.get("pairs", "default") not in ("default", None):
@@ -91,6 +94,34 @@ def test_it_builds_learns_and_captions(name, stores):
         data = DATASETS.build(cfg[loader].dataset)
         out = model.val_step([data[i] for i in range(3)])
         assert all(isinstance(sample.pred_caption, str) for sample in out)
+
+
+FULL_SCALE = [n for n in CONFIGS if "synthcap" in n and not any(w in n for w in ("mini", "custom", "gpt2"))]
+# GPT-2 XL's, which takes two processes, is in tests/test_engine/test_decoder_fsdp_strategy.py
+
+
+@pytest.mark.parametrize("name", FULL_SCALE)
+def test_a_full_scale_config_has_a_dry_run(name, stores, tmp_path):
+    from synthcap_mm.apis.dry_run import dry_run
+    from synthcap_mm.datasets import SynthPairDataset
+
+    cfg = Config.fromfile(ROOT / "configs" / name)
+    width = cfg.model.necks[-1].in_dim
+    pairs, photos = stores(width)
+    names = {cfg.photo_stores[0].store: photos, cfg.model.store: pairs}
+    cfg = Config(replaced(cfg._cfg_dict, names, {"type": "TinyEncoder", "dim": width}))
+    cfg.model.head.update(width=32, layers=1, heads=2, generation={"num_beams": 2})
+    cfg.model.necks[-1].width = 32
+    for loader in (cfg.train_dataloader, cfg.val_dataloader):
+        loader.update(num_workers=0, persistent_workers=False, pin_memory=False)
+    cfg.work_dir = str(tmp_path / "work")
+    cfg.experiment_name = f"dry_run_of_{name}"
+    cost = dry_run(cfg)
+    pictures = len(SynthPairDataset(pairs, split="train"))
+    assert (cost.batch, cost.epochs) == (16, 10) and cost.steps == 10 * -(-pictures // 16)
+    ((neck, rows, dim, _),) = cost.memories
+    assert (neck, dim) == ("TextMemoryProjection", width) and rows > 0
+    assert cost.trained > 0 and cost.val_batch > 0 and not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("folder", METHODS, ids=lambda p: p.name)

@@ -97,6 +97,29 @@ def test_metrics_beyond_the_default_set_and_many_test_sets(trained):
     assert report["skipped"] == {"METEOR": "needs Java (a `java` on the PATH)"}
 
 
+def test_a_dry_run_says_the_cost_and_touches_nothing(trained, tmp_path):
+    folder, _ = trained
+    before = {p: p.stat().st_mtime_ns for p in folder.rglob("*")}
+    arguments = ["synthcap_mini.py", "--dry-run", "--cfg-options", *SMALL]
+    said = tool(folder, "train", *arguments)
+    assert {p: p.stat().st_mtime_ns for p in folder.rglob("*")} == before
+    assert "a training of synthcap_mini:" in said and "Nothing was kept: this was a dry run." in said
+    assert re.search(r"memory        TextMemoryProjection: 64 rows of 256, 0\.1 MB", said), said
+    assert re.search(r"schedule      2 epochs, 8 steps: \d+\.\d\d h on this device \(computed\)", said), said
+    assert re.search(r"batch         16 captions a rank, 16 a step; \d+ tokens a rank, \d+ of them learnt", said), said
+    assert re.search(r"validation    16 images, \d+\.\d\d s a batch", said), said
+    # On two processes too: the steps are a rank's share.
+    said = run(folder, "bash", ROOT / "tools" / "dist_train.sh", "synthcap_mini.py", 2, *arguments[1:])
+    assert said.count("Nothing was kept") == 1 and "2 ranks" in said and "16 captions a rank, 32 a step" in said
+    assert "2 epochs, 4 steps" in said and {p: p.stat().st_mtime_ns for p in folder.rglob("*")} == before
+    # What is missing is listed, not made.
+    said = tool(tmp_path, "train", *arguments, ok=False)
+    assert "tools/synthesize.py" in said and "tools/encode_images.py" in said and "Traceback" not in said
+    assert not list(tmp_path.iterdir())
+    said = tool(folder, "train", "synthcap_mini.py", "--dry-run", "--resume", ok=False)
+    assert "does not go with --resume" in said
+
+
 def test_repeat(trained):
     folder, _ = trained
     arguments = [

@@ -6,26 +6,11 @@
 # test_dataloader.dataset.store.
 _base_ = ["coco_karpathy.py"]
 test_photos = "data/nocaps/test"
-nocaps_annotations = "data/nocaps/annotations/nocaps_val_4500_captions.json"
-nocaps_photos = "data/nocaps/val"
-photo_stores = [
-    dict(
-        store=test_photos,
-        photos=dict(type="CocoPhotos", ann_file=nocaps_annotations, image_root=nocaps_photos, domain=None),
-    ),
-]
+photo_stores = [dict(store=test_photos, photos=_base_.nocaps_test)]
 inputs = [
-    _base_.inputs[0],
-    dict(
-        path=nocaps_annotations,
-        how="https://nocaps.s3.amazonaws.com/nocaps_val_4500_captions.json; then: "
-        "python tools/prepare_data.py nocaps --source DOWNLOADS",
-    ),
-    dict(
-        path=nocaps_photos,
-        how="NoCaps' validation photos, by the field coco_url of that json (https://nocaps.org/download); then: "
-        "python tools/prepare_data.py nocaps --source DOWNLOADS",
-    ),
-    *_base_.inputs[2:],
+    _base_.coco_inputs[0],
+    *_base_.nocaps_inputs,
+    _base_.clip_vit_b32_input,
+    *_base_.synthesis_inputs,
 ]
 test_dataloader = dict(dataset=dict(store=test_photos))

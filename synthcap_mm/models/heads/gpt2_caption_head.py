@@ -41,6 +41,10 @@ class GPT2CaptionHead(BaseModule):
         generation: defaults of :meth:`generate`. Default ``num_beams=5``.
         init_cfg: passed on to MMEngine. Default ``None``.
 
+    Attributes:
+        synced_gpus: whether ranks generate in step, as they must where each holds a share of the weights; a
+            sharding strategy sets it. ``False`` at first.
+
     Raises:
         ValueError: if a pretrained model's vocabulary is not the tokenizer's.
         FileNotFoundError: if ``pretrained`` cannot be loaded.
@@ -99,6 +103,7 @@ class GPT2CaptionHead(BaseModule):
         self.bos_id, self.eos_id, self.pad_id = bos_id, eos_id, pad_id
         self.label_smoothing = label_smoothing
         self.generation = {"num_beams": 5, **(generation or {})}
+        self.synced_gpus = False
 
     @property
     def width(self) -> int:
@@ -215,8 +220,10 @@ class GPT2CaptionHead(BaseModule):
         source = (place - shift) % total
         embeds = embeds.gather(1, source[..., None].expand_as(embeds))
         mask = (place >= shift).long()
-        # With these options and beams the search is ours, with any others transformers'.
-        if by_beams and options.keys() <= BEAM_OPTIONS and self.decoder.config.vocab_size >= 2 * options["num_beams"]:
+        # With these options and beams the search is ours, with any others transformers'. Ours stops when a rank's own
+        # captions are done; where the ranks share a sharded decoder, all must go on until the last is.
+        ours = by_beams and not self.synced_gpus and options.keys() <= BEAM_OPTIONS
+        if ours and self.decoder.config.vocab_size >= 2 * options["num_beams"]:
             return beam_search(self.decoder, embeds, mask, max_new_tokens, self.eos_id, self.pad_id, **options)
         start: dict[str, Any] = {"inputs_embeds": embeds}
         if options.get("use_cache", True):
@@ -242,6 +249,7 @@ class GPT2CaptionHead(BaseModule):
             output_scores=by_beams,
             output_logits=not by_beams,
             do_sample=False,
+            synced_gpus=self.synced_gpus,
             **{"use_cache": True, **options},
         )
         ids = result.sequences

@@ -1,0 +1,121 @@
+"""The commands of docs/reproduce.md and docs/large_decoders.md, run without data; their configs, scores and hours.
+
+A command that the tools do not take would end otherwise than by asking for what is missing.
+"""
+
+import re
+import runpy
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+
+from synthcap_mm.apis import missing_inputs
+from synthcap_mm.config_files import resolve_config
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "docs" / "reproduce.md").read_text()
+COMMANDS = [
+    line
+    for page in (PAGE, (ROOT / "docs" / "large_decoders.md").read_text())
+    for block in re.findall(r"```bash\n(.*?)```", page, re.S)
+    for line in block.splitlines()
+]
+TOOLS = [c for c in COMMANDS if re.match(r"(bash|python) tools/", c) and "prepare_data" not in c]
+
+
+def arguments(command):
+    """Tool and its arguments, as the shell scripts hand them on; without the number of GPUs."""
+    words = shlex.split(command)[1:]
+    script = Path(words[0]).name
+    if script.startswith("dist_"):
+        assert (ROOT / "tools" / script).is_file()
+        place = 3 if script == "dist_test.sh" else 2
+        assert words.pop(place) == "8"
+    return f"{script.removeprefix('dist_').removesuffix('.sh').removesuffix('.py')}.py", words[1:]
+
+
+@pytest.mark.parametrize("command", list(dict.fromkeys(TOOLS)))
+def test_a_command_asks_for_its_data_and_nothing_else(command, tmp_path, monkeypatch):
+    tool, words = arguments(command)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [tool, *words])
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setitem(missing_inputs._MISSING, "hub", lambda repository: True)  # not asked, over no network
+    monkeypatch.setitem(missing_inputs._MISSING, "module", lambda module: True)
+    config = ROOT / words[0]
+    assert config.is_file()
+    words[0] = sys.argv[1] = str(config)
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_path(str(ROOT / "tools" / tool), run_name="__main__")
+    said = str(stop.value)
+    if tool == "curate.py":
+        assert "there is no store at data/coco/pairs" in said
+    elif tool in ("test.py", "test_many.py"):
+        checkpoint = Path(words[1])
+        assert f"no checkpoint at {checkpoint}" in said
+        # The folder is that of a training on the page, and its best checkpoint is chosen by CIDEr.
+        assert checkpoint.name == "best_CIDEr_epoch_*.pth"
+        assert any(
+            c.startswith("bash tools/dist_train.sh") and f"/{checkpoint.parent.name}.py 8" in c for c in COMMANDS
+        )
+        assert Config.fromfile(config).default_hooks.checkpoint.save_best == "CIDEr"
+    elif "--resume" in words:
+        assert "needs are missing" in said
+    else:
+        assert re.match(rf"\d+ thing\(s\) that {config.stem} needs are missing:", said), said
+        assert "data/" in said
+        assert ("weights/gpt2-xl" in said) == ("gpt2-xl" in config.stem)
+    assert [p.name for p in tmp_path.iterdir()] == []
+
+
+def test_every_full_scale_config_is_on_the_page():
+    configs = {
+        p.name
+        for p in (ROOT / "configs").rglob("*.py")
+        if "_base_" not in p.parts and "mini" not in p.stem and p.name != "synthcap_custom.py"
+    }
+    named = {Path(word).name for c in COMMANDS for word in c.split() if word.startswith("configs/")}
+    assert named == configs
+    assert all(resolve_config(name) for name in named)
+
+
+def test_the_first_line_says_that_none_was_run():
+    assert PAGE.splitlines()[2].startswith("**None of this has been run at full scale")
+
+
+def test_published_scores_are_those_of_the_results_page():
+    results = (ROOT / "docs" / "results.md").read_text()
+    rows = {
+        r[0]: r[2:]
+        for r in ([c.strip() for c in line.split("|")[1:-1]] for line in results.splitlines())
+        if len(r) == 7
+    }
+    of = {"capdec": "CapDec", "decap": "DeCap", "viecap": "ViECap", "ifcap": "IFCap", "pcmnet_loss": "PCM-Net",
+          "sync": "PCM-Net + SynC"}  # fmt: skip
+    for config, method in of.items():
+        (line,) = re.findall(rf"^\| `{config}_coco.py` .*$", PAGE, re.M)
+        assert " / ".join(rows[method]) in line, method
+    ours = rows["SynTIC"]
+    for metric, value in zip(("BLEU-4", "METEOR", "ROUGE-L", "CIDEr", "SPICE"), ours):
+        assert f"{metric} {value}" in PAGE
+    for value in re.findall(r"Published CIDEr: COCO(.*)\n", PAGE)[0].split(" Of ")[0].split("; "):
+        for number in re.findall(r"\d+\.\d", value):
+            assert number in results
+
+
+def test_hours_are_the_formulas():
+    rows = re.findall(
+        r"^\| (.*?), at ([\d,]+) (?:images?|captions) a second and GPU \| (.*?) \| (.*?) \| (.*?) \|$", PAGE, re.M
+    )
+    assert len(rows) == 5
+    for what, rate, count, one, eight in rows:
+        epochs = int((re.search(r"(\d+) epochs", count) or [0, 1])[1])
+        captions = int(re.search(r"([\d,]+) captions", count)[1].replace(",", ""))
+        hours = epochs * captions / float(rate.replace(",", "")) / 3600
+        for gpus, cell in ((1, one), (8, eight)):
+            assert cell == "–" or float(cell.split()[0]) == pytest.approx(
+                hours / gpus, abs=0.051 if hours > 5 else 0.0051
+            ), what
