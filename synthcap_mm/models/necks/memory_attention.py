@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 _MINUS_INF = float("-inf")
 
 
-def _block_logits(
+def block_logits(
     scaled_query: Tensor, memory: Tensor, excluded: Tensor | None, block_size: int
 ) -> Iterator[tuple[Tensor, Tensor, int]]:
     """Yield ``(logits (B, b), block (b, D), first row)`` for one block of the memory after another."""
@@ -58,7 +58,7 @@ def _attend_blockwise(
     query: Tensor, memory: Tensor, temperature: float, excluded: Tensor | None, block_size: int
 ) -> Tensor:
     state = _OnlineSoftmax(query)
-    for logits, block, _ in _block_logits(query / temperature, memory, excluded, block_size):
+    for logits, block, _ in block_logits(query / temperature, memory, excluded, block_size):
         state.total.addmm_(state.exponentials_(logits), block)
     return state.mean()
 
@@ -99,7 +99,7 @@ class _MemoryAttention(torch.autograd.Function):
         # which changes nothing in exact arithmetic but takes away what rounding left.
         mean = (grad * output).sum(dim=1, keepdim=True)
         state = _OnlineSoftmax(query)
-        for logits, block, _ in _block_logits(query / ctx.temperature, memory, excluded, ctx.block_size):
+        for logits, block, _ in block_logits(query / ctx.temperature, memory, excluded, ctx.block_size):
             weights = state.exponentials_(logits)
             weights.mul_(torch.addmm(mean, grad, block.T, beta=-1.0))
             state.mass.add_(weights.sum(dim=1, keepdim=True))
@@ -147,6 +147,27 @@ def memory_attention(
     return _attend(query, memory, temperature, excluded, block_size)
 
 
+class BestRows:
+    """The rows of largest logits of each query, over blocks of a memory; fewer than ``k`` while there are no more.
+
+    Attributes:
+        values: ``(B, k)``, largest first.
+        rows: ``(B, k)`` long.
+    """
+
+    def __init__(self, query: Tensor, k: int) -> None:
+        self.k = k
+        self.values = query.new_empty((len(query), 0))
+        self.rows = torch.empty((len(query), 0), dtype=torch.long, device=query.device)
+
+    def add(self, logits: Tensor, start: int) -> None:
+        """Look at a block's logits ``(B, b)``, whose first row is ``start``."""
+        values, columns = logits.topk(min(self.k, logits.shape[1]), dim=1)
+        values, rows = torch.cat([self.values, values], dim=1), torch.cat([self.rows, columns + start], dim=1)
+        self.values, keep = values.topk(min(self.k, values.shape[1]), dim=1)
+        self.rows = rows.gather(1, keep)
+
+
 def top_memory(
     query: Tensor, memory: Tensor, temperature: float, k: int, block_size: int = 8192
 ) -> tuple[Tensor, Tensor]:
@@ -169,12 +190,8 @@ def top_memory(
     if not 1 <= k <= len(memory):
         raise ValueError(f"k must be between 1 and the memory's {len(memory)} rows; got {k}.")
     normaliser = query.new_full((len(query),), _MINUS_INF)
-    best = query.new_empty((len(query), 0))
-    rows = torch.empty((len(query), 0), dtype=torch.long, device=query.device)
-    for logits, block, start in _block_logits(query / temperature, memory, None, block_size):
+    best = BestRows(query, k)
+    for logits, _, start in block_logits(query / temperature, memory, None, block_size):
         normaliser = torch.logaddexp(normaliser, logits.logsumexp(dim=1))
-        values, columns = logits.topk(min(k, len(block)), dim=1)
-        best, rows = torch.cat([best, values], dim=1), torch.cat([rows, columns + start], dim=1)
-        best, keep = best.topk(min(k, best.shape[1]), dim=1)
-        rows = rows.gather(1, keep)
-    return (best - normaliser.unsqueeze(1)).exp(), rows
+        best.add(logits, start)
+    return (best.values - normaliser.unsqueeze(1)).exp(), best.rows

@@ -15,6 +15,7 @@ from synthcap_mm.registry import MODELS
 from synthcap_mm.structures import SOURCES, PrefixBatch, group_id
 
 from .base import PHASES, check_finite
+from .memory_attention import BestRows, block_logits
 from .pseudo_feature_optimizer import SAME_CAPTION
 from .text_memory_projection import TextMemoryProjection
 
@@ -140,30 +141,21 @@ class RetrievalFusion(TextMemoryProjection):
         with torch.amp.autocast(query.device.type, enabled=False):
             query = query.float()
             check_finite(type(self).__name__, query)
-            best = query.new_empty((len(query), 0))
-            rows = torch.empty((len(query), 0), dtype=torch.long, device=query.device)
-            for start in range(0, len(self.memory), self.block_size):
-                block = self.memory[start : start + self.block_size]
-                similarity = query @ block.T
-                place = torch.arange(start, start + len(block), device=query.device)
-                if own_rows is not None:
-                    similarity.masked_fill_(own_rows[:, None] == place, -torch.inf)
+            best = BestRows(query, self.k)
+            for similarity, block, start in block_logits(query, self.memory, own_rows, self.block_size):
                 if groups is not None and self.memory_groups is not None:
                     others = self.memory_groups[start : start + len(block)]
                     similarity.masked_fill_((groups[:, None] == others) & (groups[:, None] >= 0), -torch.inf)
                 if text_feats is not None:
                     similarity.masked_fill_(text_feats.float() @ block.T > SAME_CAPTION, -torch.inf)
-                best = torch.cat([best, similarity], dim=1)
-                rows = torch.cat([rows, place.expand(len(query), -1)], dim=1)
-                best, keep = best.topk(min(self.k, best.shape[1]), dim=1)
-                rows = rows.gather(1, keep)
-        if best.shape[1] < self.k or bool((best[:, -1] == -torch.inf).any()):
+                best.add(similarity, start)
+        if best.values.shape[1] < self.k or bool((best.values[:, -1] == -torch.inf).any()):
             raise ValueError(
                 f"RetrievalFusion: fewer than k={self.k} captions of the memory's {len(self.memory)} may be "
                 "retrieved for some samples (own ones, their groups and the same words are left out): lower k, or give "
                 "more captions."
             )
-        return rows
+        return best.rows
 
     def transform(self, batch: PrefixBatch, phase: str) -> tuple[PrefixBatch, dict[str, Tensor]]:
         """Retrieve, attend, add."""
