@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from small_training import train_a_little
 
 
 @pytest.fixture(scope="session")
@@ -38,16 +39,7 @@ def tiny_captioner(tiny_stores, tiny, tmp_path_factory):
     }  # fmt: skip
     torch.manual_seed(0)
     model = MODELS.build(copy.deepcopy(config["model"]))
-    # A little training: an untrained decoder says the same of everything.
-    dataset = SynthPairDataset(tiny_stores[0])
-    rows = [dataset[i] for i in range(len(dataset))]
-    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
-    for _ in range(60):
-        loss = model(**model.data_preprocessor(rows, True), mode="loss")["loss_caption"]
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    model.eval()
+    train_a_little(model, SynthPairDataset(tiny_stores[0]), steps=60, lr=5e-3)
     torch.save({"state_dict": model.state_dict(), "meta": {}}, root / "checkpoint.pth")
     photos = root / "photos"
     photos.mkdir()

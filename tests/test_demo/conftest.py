@@ -1,6 +1,7 @@
 """A captioner for the page: the package's own parts alone, so that a process of its own can read its export."""
 
 import pytest
+from small_training import train_a_little
 
 
 @pytest.fixture(scope="session")
@@ -38,14 +39,7 @@ def page_export(tmp_path_factory):
     }
     torch.manual_seed(0)
     built = MODELS.build({**model})
-    dataset = SynthPairDataset(store)
-    rows = [dataset[i] for i in range(len(dataset))]
-    optimizer = torch.optim.AdamW(built.parameters(), lr=1e-2)
-    for _ in range(40):
-        loss = built(**built.data_preprocessor(rows, True), mode="loss")["loss_caption"]
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+    train_a_little(built, SynthPairDataset(store), steps=40, lr=1e-2)
     torch.save({"state_dict": built.state_dict()}, root / "checkpoint.pth")
     export_captioner({"model": model, "synthesis": {"store": store, **parts}}, root / "checkpoint.pth", root / "export")
     return root / "export"

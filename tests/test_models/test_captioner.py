@@ -1,6 +1,7 @@
 import pytest
 import torch
 from mmengine.runner.checkpoint import get_state_dict, load_state_dict
+from small_training import train_a_little
 
 from synthcap_mm.datasets import CaptionEvalDataset, SynthPairDataset
 from synthcap_mm.registry import MODELS
@@ -19,14 +20,7 @@ def test_it_learns_its_captions(tiny_model, tiny_stores, tiny):
     tiny_model["necks"] = tiny_model["necks"][1:]  # the images' own features: a tiny encoder has no common space
     model = MODELS.build(tiny_model)
     dataset = SynthPairDataset(tiny_stores[0])
-    rows = [dataset[i] for i in range(len(dataset))]
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    for _ in range(120):
-        loss = model(**model.data_preprocessor(rows, True), mode="loss")["loss_caption"]
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    model.eval()
+    rows = train_a_little(model, dataset, steps=120, lr=3e-3)
     written = [s.pred_caption for s in model.val_step([dataset[i] for i in range(len(dataset))])]
     right = [w.split()[1:3] == r.caption.split()[1:3] for w, r in zip(written, rows)]
     assert sum(right) > 0.8 * len(rows), list(zip(written, [r.caption for r in rows]))
