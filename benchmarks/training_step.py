@@ -12,10 +12,8 @@ what torch allocated on the GPU (on a CPU: the process's most resident memory so
 
 import argparse
 import copy
-import resource
 import statistics
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +24,9 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from training_data import DIM, SHARD, make_store
 
+from synthcap_mm.apis.dry_run import peak_bytes
 from synthcap_mm.datasets import SynthPairDataset
+from synthcap_mm.pairs.measuring import finished
 from synthcap_mm.registry import MODELS
 from synthcap_mm.stores.shards import write_json
 
@@ -58,17 +58,13 @@ def measure(
         torch.cuda.reset_peak_memory_stats()
     seconds = []
     for number, samples in enumerate(batches):
-        if on_gpu:
-            torch.cuda.synchronize()
-        begun = time.perf_counter()
+        begun = finished(torch.device(device))
         model.train_step(samples, wrapper)
-        if on_gpu:
-            torch.cuda.synchronize()
+        ended = finished(torch.device(device))
         if number >= warm_up:
-            seconds.append(time.perf_counter() - begun)
+            seconds.append(ended - begun)
     median = statistics.median(seconds)
-    peak = torch.cuda.max_memory_allocated() if on_gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return {"seconds": median, "captions_per_second": batch / median, "peak_bytes": peak}
+    return {"seconds": median, "captions_per_second": batch / median, "peak_bytes": peak_bytes()}
 
 
 def main() -> None:

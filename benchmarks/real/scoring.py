@@ -9,6 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from synthcap_mm.apis.results_page import mean_sd
 from synthcap_mm.datasets import CaptionEvalDataset
 from synthcap_mm.evaluation import paired_bootstrap, score_captions
 from synthcap_mm.registry import DATASETS
@@ -143,12 +144,6 @@ def ten_photos(results: dict[str, Any], references: Mapping[str, Mapping[str, li
     return "\n".join(lines) + "\n"
 
 
-def mean_sd(values: Sequence[float]) -> str:
-    """``'43.1 ± 1.2'``; the deviation is the sample's, over seeds."""
-    spread = f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
-    return f"{np.mean(values):.1f}{spread}"
-
-
 def markdown(results: dict[str, Any]) -> str:
     """The tables of a run's ``results.json``, as Markdown."""
     sets = list(results["sets"])
@@ -157,9 +152,7 @@ def markdown(results: dict[str, Any]) -> str:
     for entry in results["methods"].values():
         cells = [mean_sd([run["scores"][s]["metrics"][m] for run in entry["runs"]]) for s in sets for m in SHOWN]
         chosen = [run["heldout_CIDEr"] for run in entry["runs"] if run.get("heldout_CIDEr") is not None]
-        lines.append(
-            f"| {entry['title']} | {len(entry['runs'])} | {' | '.join(cells)} | {mean_sd(chosen) if chosen else '–'} |"
-        )
+        lines.append(f"| {entry['title']} | {len(entry['runs'])} | {' | '.join(cells)} | {mean_sd(chosen)} |")
     if results["comparisons"]:
         lines += ["", f"| CIDEr, difference [95 %] | {' | '.join(sets)} |", f"|---|{'---|' * len(sets)}"]
         for name, found in results["comparisons"].items():

@@ -8,7 +8,6 @@ import itertools
 import resource
 import statistics
 import tempfile
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,6 +20,8 @@ from torch.distributed.fsdp import FullyShardedDataParallel
 
 from synthcap_mm.apis.runners import build_runner
 from synthcap_mm.models.preprocessor import IGNORE
+from synthcap_mm.pairs.factory import default_device
+from synthcap_mm.pairs.measuring import finished
 from synthcap_mm.pairs.plan import megabytes
 from synthcap_mm.registry import PARAM_SCHEDULERS
 
@@ -171,21 +172,15 @@ class _Measure(Hook):
         self.batches: list[Sequence[Any]] = []
         self.val_marks: list[float] = []
 
-    @staticmethod
-    def _now() -> float:
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        return time.perf_counter()
-
     def before_train(self, runner: Any) -> None:
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
-        self.marks.append(self._now())
+        self.marks.append(finished(default_device()))
 
     def after_train_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
     ) -> None:
-        self.marks.append(self._now())
+        self.marks.append(finished(default_device()))
         self.losses.append(float(torch.as_tensor(outputs["loss"]).detach()))
         self.batches.append(data_batch)
         # Within the first epoch, since its end would validate all and save.
@@ -197,11 +192,11 @@ class _Measure(Hook):
         if runner.val_loop is None:
             return
         runner.model.eval()
-        self.val_marks.append(self._now())
+        self.val_marks.append(finished(default_device()))
         with torch.no_grad():
             for _, batch in zip(range(VALIDATED), runner.val_dataloader):
                 runner.model.val_step(batch)
-                self.val_marks.append(self._now())
+                self.val_marks.append(finished(default_device()))
 
 
 def _median(marks: Sequence[float], warm_up: int) -> float:
@@ -304,15 +299,20 @@ def dry_run(cfg: Config) -> TrainingCost:
             steps=runner.max_iters,
             epochs=runner.max_epochs,
             rates=[(0, rates[0]), (highest, rates[highest]), (len(rates) - 1, rates[-1])],
-            peak=torch.cuda.max_memory_allocated()
-            if on_gpu
-            else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            peak=peak_bytes(),
             peak_of="allocated on the GPU" if on_gpu else "most resident memory of this process",
             validations=-(-runner.max_epochs // interval) if validates else 0,
             val_images=len(runner.val_dataloader.dataset) if validates else 0,
             val_batch=_slowest(_median(measure.val_marks, 1)) if validates else None,
             val_batches=len(runner.val_dataloader) if validates else 0,
         )
+
+
+def peak_bytes() -> int:
+    """Most memory that was allocated on the GPU, or without one that was resident of this process."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _rate(runner: Any) -> float:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from synthcap_mm.pairs.factory import PairFactory
 
 
-def _finished(device: torch.device) -> float:
+def finished(device: torch.device) -> float:
     """The time when the device has done all that it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -38,9 +38,9 @@ def _over_all_ranks(seconds: float) -> float:
 def _timed(work: Callable[[], Any], device: torch.device) -> float:
     """Seconds that ``work`` takes, the second time."""
     work()
-    start = _finished(device)
+    start = finished(device)
     work()
-    return _finished(device) - start
+    return finished(device) - start
 
 
 def measure(factory: PairFactory, job: Any, plan: Plan, batches: int) -> None:
@@ -69,9 +69,9 @@ def measure(factory: PairFactory, job: Any, plan: Plan, batches: int) -> None:
             with Progress("measuring", len(warm) + len(rest), 0, stage.unit) as bar:
                 maker = ImageShards(writer, job.reader, bar, factory.image_batch, job.image_format, device)
                 maker.make([0], lambda shard: warm, job.load)
-                start = _finished(device)
+                start = finished(device)
                 maker.make([1], lambda shard: rest, job.load)
-                seconds = (_finished(device) - start) / len(rest)
+                seconds = (finished(device) - start) / len(rest)
             stage.seconds = _over_all_ranks(seconds)
             record = writer.record("images", 1)
             stage.row_bytes = record["bytes"] / len(rest)
