@@ -130,6 +130,21 @@ def test_pretrained_from_a_folder(tmp_path):
         GPT2CaptionHead(VOCAB, 1, 2, 0, pretrained=str(tmp_path / "nothing"))
 
 
+@pytest.mark.parametrize("kept", ["gelu_new", "relu"])
+def test_a_pretrained_decoder_keeps_its_activation(tmp_path, kept):
+    import transformers
+
+    sizes = {"vocab_size": VOCAB, "n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 32}
+    model = transformers.GPT2LMHeadModel(transformers.GPT2Config(**sizes, activation_function=kept)).double().eval()
+    with torch.no_grad():  # large enough for the activation to bend
+        for weight in model.parameters():
+            weight.mul_(20)
+    model.save_pretrained(tmp_path / "gpt2")
+    head = GPT2CaptionHead(VOCAB, 1, 2, 0, pretrained=str(tmp_path / "gpt2")).double().eval()
+    ids = torch.arange(24).view(3, 8)
+    torch.testing.assert_close(head.decoder(ids).logits, model(ids).logits, rtol=1e-9, atol=1e-9)
+
+
 def test_wrong_shapes_are_named(batch):
     head, (prefix, ids, lengths) = make_head(positions=8), batch
     with pytest.raises(ValueError, match="9 is longer than the decoder's 8 positions"):
