@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -31,6 +32,8 @@ _BESIDE = (
     "launcher", "resume", "load_from", "gallery", "tensorboard", "env_cfg", "config_name", "test_best",
     "auto_synthesize",
 )  # fmt: skip
+#: What of the rest says nothing of a training; its photos count where it reads them (:func:`training_hash`).
+_ONLY_TEST = ("test_dataloader", "test_evaluator", "test_cfg", "test_photos", "val_photos")
 #: Columns before the metrics.
 _COLUMNS = ("run", "hash", "seed", "commit", "seconds", "heldout_CIDEr")
 #: All test sets of a table together, where there are several.
@@ -162,10 +165,28 @@ def config_hash(cfg: Config, of: str | None = None) -> str:
         cfg: of :func:`config_of`.
         of: hash of the run whose checkpoints are used. Default ``None``: it has its own.
     """
+    return _digest([{k: v for k, v in cfg._cfg_dict.items() if k not in _BESIDE}, {} if of is None else {"of": of}])
+
+
+def training_hash(cfg: Config) -> str:
+    """Ten hexadecimal digits of what decides a training: :func:`config_hash` without what is only tested on.
+
+    Tables that test one training in several ways, or share it with another table, train once.
+
+    Args:
+        cfg: of :func:`config_of`.
+    """
+    settings = {k: v for k, v in cfg._cfg_dict.items() if k not in (*_BESIDE, *_ONLY_TEST)}
+    photos = settings.pop("photo_stores", None) or []
+    text = json.dumps(settings, default=str)
+    settings["photo_stores"] = [entry for entry in photos if json.dumps(str(entry["store"])) in text]
+    return _digest([settings])
+
+
+def _digest(settings: list[Any]) -> str:
     roots = [str(shipped_dir("configs"))]
     roots += [os.environ[name] for name in sorted(os.environ) if name.startswith("SYNTHCAP_")]
-    settings = {k: v for k, v in cfg._cfg_dict.items() if k not in _BESIDE}
-    text = json.dumps(_canonical([settings, {} if of is None else {"of": of}], roots), default=str)
+    text = json.dumps(_canonical(settings, roots), default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
@@ -260,6 +281,8 @@ class Experiments:
         self.chosen = [name for name in table.runs if only is None or name in only]
         self.seeds = range(table.seeds if seeds is None else seeds)
         self.hashes: dict[str, str] = {}
+        self._trainings = {name: training_hash(config_of(run)) for name, run in self.runs.items() if run.of is None}
+        self._locks: defaultdict[tuple[str, int], threading.Lock] = defaultdict(threading.Lock)
         for name, run in sorted(self.runs.items(), key=lambda item: item[1].of is not None):
             self.hashes[name] = config_hash(config_of(run), run.of and self.hashes[run.of])
 
@@ -268,8 +291,23 @@ class Experiments:
         return run if run.of is None else self.runs[run.of]
 
     def folder(self, name: str, seed: int) -> Path:
-        """Where a run keeps what it made."""
+        """Where a run keeps what its tests made."""
         return self.work / self.table.name / f"{name}-{self.hashes[name]}" / f"seed{seed}"
+
+    def trained_folder(self, name: str, seed: int) -> Path:
+        """Where the training that a run uses keeps its logs and its checkpoint; tables have these in common."""
+        name = self._trained(self.runs[name]).name
+        there = sorted((self.work / "trained").glob(f"*-{self._trainings[name]}"))
+        return (there[0] if there else self.work / "trained" / f"{name}-{self._trainings[name]}") / f"seed{seed}"
+
+    def checkpoint(self, name: str, seed: int) -> Path:
+        """The checkpoint that a run is tested with.
+
+        Raises:
+            FileNotFoundError: if it is not trained yet.
+        """
+        folder = self.trained_folder(name, seed)
+        return folder / json.loads((folder / "trained.json").read_text(encoding="utf-8"))["checkpoint"]
 
     # ---- one step, in a process of its own
     def _environment(self, run: Run) -> dict[str, str]:
@@ -324,34 +362,33 @@ class Experiments:
     # ---- one run
     def _train(self, name: str, seed: int) -> dict[str, Any]:
         """Train, unless that is done; what is known of it."""
-        folder, run = self.folder(name, seed), self.runs[name]
-        note = folder / "trained.json"
-        if note.is_file():
-            return json.loads(note.read_text(encoding="utf-8"))
-        started = time.time()
-        cfg = config_of(run, seed)
-        cfg.auto_synthesize = False  # prepare() did it: runs side by side would meet at the stores' locks
-        self._tool("train", run, cfg, folder / f"{name}.py", "train.log", "--work-dir", str(folder), "--resume")
-        best = sorted(folder.glob("best_CIDEr_*.pth"))
-        if len(best) != 1:
-            raise ExperimentError(f"{folder} has {len(best)} best checkpoints, one was expected; delete the folder")
-        known = {
-            "checkpoint": best[0].name,
-            "seconds": time.time() - started,
-            "heldout_CIDEr": max(heldout_scores(folder)),
-        }
-        for file in folder.glob("epoch_*.pth"):
-            file.unlink()  # the best one is enough
-        write_json(note, known)
-        return known
+        run = self.runs[name]
+        with self._locks[self._trainings[name], seed]:  # a run beside this one may need the same training
+            folder = self.trained_folder(name, seed)
+            note = folder / "trained.json"
+            if note.is_file():
+                return json.loads(note.read_text(encoding="utf-8"))
+            cfg = config_of(run, seed)
+            cfg.auto_synthesize = False  # prepare() did it: runs side by side would meet at the stores' locks
+            self._tool("train", run, cfg, folder / f"{name}.py", "train.log", "--work-dir", str(folder), "--resume")
+            best = sorted(folder.glob("best_CIDEr_*.pth"))
+            if len(best) != 1:
+                raise ExperimentError(f"{folder} has {len(best)} best checkpoints, one was expected; delete the folder")
+            known = {
+                "checkpoint": best[0].name,
+                "seconds": training_seconds(folder),
+                "heldout_CIDEr": max(heldout_scores(folder)),
+            }
+            for file in folder.glob("epoch_*.pth"):
+                file.unlink()  # the best one is enough
+            write_json(note, known)
+            return known
 
     def _score(self, name: str, seed: int, cfg: Config, place: str) -> dict[str, float]:
         """Metrics of a run's checkpoint on the config's test set; each image's are kept."""
-        source = self.folder(self._trained(self.runs[name]).name, seed)
-        checkpoint = source / json.loads((source / "trained.json").read_text(encoding="utf-8"))["checkpoint"]
         own = self.folder(name, seed) / place
         cfg.test_evaluator.outfile_prefix = str(own / "images")
-        options = (str(checkpoint), "--work-dir", str(own))
+        options = (str(self.checkpoint(name, seed)), "--work-dir", str(own))
         self._tool("test", self.runs[name], cfg, own / f"{name}.py", "test.log", *options)
         return json.loads((own / "test_metrics.json").read_text(encoding="utf-8"))["metrics"]
 
@@ -515,4 +552,16 @@ def heldout_scores(folder: Path) -> list[float]:
     return scores
 
 
-__all__ = ["ExperimentError", "Experiments", "Ledger", "Run", "Table", "config_hash", "config_of", "read_table"]
+def training_seconds(folder: Path) -> float:
+    """How long a training took, all its parts together where it was stopped and resumed: by their logs."""
+    seconds = 0.0
+    for file in folder.glob("*/vis_data/scalars.json"):
+        with contextlib.suppress(ValueError):  # a folder with another name is no part
+            seconds += max(0.0, file.stat().st_mtime - time.mktime(time.strptime(file.parts[-3], "%Y%m%d_%H%M%S")))
+    return seconds
+
+
+__all__ = [
+    "ExperimentError", "Experiments", "Ledger", "Run", "Table", "config_hash", "config_of", "read_table", "table_names",
+    "training_hash",
+]  # fmt: skip
