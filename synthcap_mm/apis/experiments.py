@@ -563,5 +563,5 @@ def training_seconds(folder: Path) -> float:
 
 __all__ = [
     "ExperimentError", "Experiments", "Ledger", "Run", "Table", "config_hash", "config_of", "read_table", "table_names",
-    "training_hash",
+    "training_hash", "training_seconds",
 ]  # fmt: skip

@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,8 @@ from synthcap_mm.apis.experiments import (
     config_of,
     read_table,
     table_names,
+    training_hash,
+    training_seconds,
 )
 from synthcap_mm.apis.results_page import difference, draw_plot, mean_sd, section, write_section
 from synthcap_mm.stores.shards import write_json
@@ -99,6 +103,71 @@ def test_what_decides_figures_decides_the_hash():
             [sys.executable, "-c", code], cwd=folder, env=env, capture_output=True, text=True, check=True
         )
     assert there.stdout.strip() == digest(config="viecap/viecap_mini.py")
+
+
+def test_what_is_only_tested_on_is_no_part_of_a_training():
+    def digest(config="synthcap_mini.py", **options):
+        cfg = config_of(Run("x", "X", config, {k.replace("__", "."): v for k, v in options.items()}))
+        return training_hash(cfg), config_hash(cfg)
+
+    plain, other = digest(), digest(photo_stores=[{"store": "data/miniscenes/second_test", "photos": {"num": 3}}])
+    assert plain[0] == other[0] and plain[1] != other[1]
+    assert plain[0] == digest(test_evaluator__metrics=["CIDEr"])[0]
+    assert plain[0] != digest(val_evaluator__metrics=["CIDEr"])[0]
+    assert plain[0] != digest(model__necks__0__temperature=0.02)[0]
+    # Photos that a neck reads while it is trained do count, the others do not.
+    moments = "synthcap/synthcap_mini_moments.py"
+    assert digest(moments)[0] == digest(moments, photo_stores__0__photos__num=12)[0]
+    assert digest(moments)[0] != digest(moments, photo_stores__1__photos__num=12)[0]
+
+
+def test_tables_share_a_training_and_two_runs_of_a_table_train_once(table, tmp_path, monkeypatch):
+    photos = [{"store": "data/miniscenes/test", "photos": {"type": "MiniScenesPhotos", "split": "test", "num": 5}}]
+    runs = {
+        "synthcap": TABLE["runs"]["synthcap"],
+        "few": {**TABLE["runs"]["synthcap"], "options": {"photo_stores": photos}},
+        "beams": {**TABLE["runs"]["synthcap"], "options": {"model.head.generation.num_beams": 2}, "of": "few"},
+    }
+    read = table(runs=runs, reference="synthcap")
+    experiments = Experiments(read, tmp_path / "work", Ledger(tmp_path / "t.csv"), jobs=2)
+    trained = []
+
+    def tool(name, run, cfg, file, log, *arguments):
+        trained.append(run.name)
+        folder = Path(arguments[arguments.index("--work-dir") + 1])
+        part = folder / time.strftime("%Y%m%d_%H%M%S", time.localtime(time.time() - 40)) / "vis_data"
+        part.mkdir(parents=True)
+        (part / "scalars.json").write_text('{"CIDEr": 12.0}\n{"CIDEr": 34.5}\n')
+        (folder / "best_CIDEr_epoch_2.pth").write_bytes(b"weights")
+        (folder / "epoch_2.pth").write_bytes(b"weights")
+
+    monkeypatch.setattr(experiments, "_tool", tool)
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(experiments._train, ("synthcap", "few"), (0, 0))
+    assert first == second and len(trained) == 1
+    assert first["heldout_CIDEr"] == 34.5 and 39 <= first["seconds"] <= 60
+    experiments._train("few", 1)
+    assert len(trained) == 2
+    other = Experiments(table(runs={"decap": runs["few"]}), tmp_path / "work", Ledger(tmp_path / "other.csv"))
+    monkeypatch.setattr(other, "_tool", tool)
+    assert other._train("decap", 0) == first and len(trained) == 2
+    assert other.checkpoint("decap", 0) == experiments.checkpoint("beams", 0) and other.checkpoint("decap", 0).is_file()
+    assert not list((tmp_path / "work").rglob("epoch_*.pth"))
+    with pytest.raises(FileNotFoundError):
+        other.checkpoint("decap", 2)
+
+
+def test_the_parts_of_a_resumed_training_all_take_time(tmp_path):
+    for hour in ("10", "12"):
+        file = tmp_path / f"20260102_{hour}0000" / "vis_data" / "scalars.json"
+        file.parent.mkdir(parents=True)
+        file.write_text("{}")
+        end = time.mktime(time.strptime(f"20260102 {hour}:02:05", "%Y%m%d %H:%M:%S"))
+        os.utime(file, (end, end))
+    file = tmp_path / "notes" / "vis_data" / "scalars.json"
+    file.parent.mkdir(parents=True)
+    file.write_text("{}")
+    assert training_seconds(tmp_path) == 250
 
 
 def test_the_ledger_has_whole_rows_and_replaces_none_but_the_same(tmp_path):
@@ -272,6 +341,7 @@ def test_a_table_from_nothing_to_the_page_and_again(table, tmp_path):
     assert len(json.loads(images.read_text())["images"]) == 12
     page = (tmp_path / "docs" / "results.md").read_text()
     assert "| DeCap, other tau | 1 |" in page and "![Trial](results/trial.png)" in page
+    assert [f.name.split("-")[0] for f in (tmp_path / "work_dirs/experiments/trained").iterdir()].count("decap") == 1
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "work_dirs").rglob("*") if p.is_file()}
     again = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
     assert again.returncode == 0 and "to do" not in again.stdout + again.stderr
