@@ -283,6 +283,7 @@ class Experiments:
         self.hashes: dict[str, str] = {}
         self._trainings = {name: training_hash(config_of(run)) for name, run in self.runs.items() if run.of is None}
         self._locks: defaultdict[tuple[str, int], threading.Lock] = defaultdict(threading.Lock)
+        self._failed: set[tuple[str, int]] = set()
         for name, run in sorted(self.runs.items(), key=lambda item: item[1].of is not None):
             self.hashes[name] = config_hash(config_of(run), run.of and self.hashes[run.of])
 
@@ -363,13 +364,17 @@ class Experiments:
     def _train(self, name: str, seed: int) -> dict[str, Any]:
         """Train, unless that is done; what is known of it."""
         run = self.runs[name]
-        with self._locks[self._trainings[name], seed]:  # a run beside this one may need the same training
+        key = self._trainings[name], seed
+        with self._locks[key]:  # a run beside this one may need the same training
+            if key in self._failed:
+                raise ExperimentError(f"the training of {name} has failed")
             folder = self.trained_folder(name, seed)
             note = folder / "trained.json"
             if note.is_file():
                 return json.loads(note.read_text(encoding="utf-8"))
             cfg = config_of(run, seed)
             cfg.auto_synthesize = False  # prepare() did it: runs side by side would meet at the stores' locks
+            self._failed.add(key)
             self._tool("train", run, cfg, folder / f"{name}.py", "train.log", "--work-dir", str(folder), "--resume")
             best = sorted(folder.glob("best_CIDEr_*.pth"))
             if len(best) != 1:
@@ -382,6 +387,7 @@ class Experiments:
             for file in folder.glob("epoch_*.pth"):
                 file.unlink()  # the best one is enough
             write_json(note, known)
+            self._failed.remove(key)
             return known
 
     def _score(self, name: str, seed: int, cfg: Config, place: str) -> dict[str, float]:
@@ -439,7 +445,9 @@ class Experiments:
     def _do(self, name: str, seed: int, tested: bool) -> None:
         run = self.runs[name]
         row = self.ledger.find(name, self.hashes[name], seed) or {}
-        known = self._train(name, seed) if run.of is None else self._validate(name, seed)
+        known = self._train(self._trained(run).name, seed)
+        if run.of is not None:
+            known = self._validate(name, seed)
         metrics = {k: v for k, v in row.items() if k not in _COLUMNS}
         seconds = float(row.get("seconds", known["seconds"]))
         if tested and not self._is_tested(row):
@@ -515,19 +523,17 @@ class Experiments:
         Raises:
             ExperimentError: if runs failed, after the others were done; they are named.
         """
-        every = [*self._to_train(), *(n for n in self.chosen if self.runs[n].of is not None)]
-        if self.missing(every, tested=self.table.test == "all"):
+        if self.missing(self.chosen, tested=self.table.test == "all"):
             self.prepare()
         if self.table.test == "all":
-            self._all(self.missing([n for n in every if self.runs[n].of is None], True), True)
-            self._all(self.missing([n for n in every if self.runs[n].of is not None], True), True)
+            self._all(self.missing(self.chosen, True), True)
             return
-        self._all(self.missing(every, False), False)
+        self._all(self.missing(self.chosen, False), False)
         self._all(self.missing(list(dict.fromkeys([self.best(), self.table.reference])), True), True)
 
     def best(self) -> str:
         """The run with the best held-out mean over the seeds."""
-        return max(self._to_train(), key=lambda name: sum(self.column(name, "heldout_CIDEr")))
+        return max(self.chosen, key=lambda name: sum(self.column(name, "heldout_CIDEr")))
 
     def column(self, name: str, metric: str) -> list[float]:
         """A run's figures of finished seeds."""

@@ -219,29 +219,37 @@ def test_what_is_finished_is_not_run_again(table, tmp_path, monkeypatch):
 
 
 def test_a_failed_run_does_not_stop_the_others(table, tmp_path, monkeypatch):
-    experiments = Experiments(table(), tmp_path / "work", Ledger(tmp_path / "t.csv"), seeds=1, jobs=2)
-    done = []
+    runs = {"tau": TABLE["runs"]["tau"], **TABLE["runs"]}
+    experiments = Experiments(table(runs=runs), tmp_path / "work", Ledger(tmp_path / "t.csv"), seeds=1, jobs=2)
+    called = []
 
-    def do(name, seed, tested):
-        if name == "decap":
-            raise ExperimentError("out of ink")
-        done.append(name)
+    def tool(name, run, cfg, file, log, *arguments):
+        called.append((name, run.name))
+        raise ExperimentError("out of ink")
 
     monkeypatch.setattr(experiments, "prepare", lambda: None)
-    monkeypatch.setattr(experiments, "_do", do)
-    with pytest.raises(ExperimentError, match=r"1 run\(s\) failed:\ndecap, seed 0: out of ink"):
+    monkeypatch.setattr(experiments, "_tool", tool)
+    with pytest.raises(ExperimentError, match=r"3 run\(s\) failed:") as caught:
         experiments.run()
-    assert done == ["synthcap"]
+    assert "synthcap, seed 0: out of ink" in str(caught.value)
+    # A training that failed is not begun again for those that only test it.
+    assert sorted(called) == [("train", "decap"), ("train", "synthcap")]
+    assert "the training of decap has failed" in str(caught.value)
+    assert experiments.ledger.rows == []
 
 
-def test_where_runs_are_chosen_only_the_best_held_out_and_the_reference_are_tested(table, tmp_path, monkeypatch):
-    runs = {k: TABLE["runs"][k] for k in ("decap", "synthcap")} | {
+@pytest.mark.parametrize("of_best", [15.0, 35.0])  # a run that trains is the best, or one that tests another's
+def test_where_runs_are_chosen_only_the_best_held_out_and_the_reference_are_tested(
+    table, tmp_path, monkeypatch, of_best
+):
+    runs = {k: TABLE["runs"][k] for k in ("decap", "synthcap", "tau")} | {
         "more": {**TABLE["runs"]["synthcap"], "options": {"randomness.seed": 1, "train_cfg.max_epochs": 3}}
     }
     experiments = Experiments(table(runs=runs, test="best"), tmp_path / "work", Ledger(tmp_path / "t.csv"))
     heldout = {"decap": 10.0, "synthcap": 30.0, "more": 20.0}
     tested = []
     monkeypatch.setattr(experiments, "prepare", lambda: None)
+    monkeypatch.setattr(experiments, "_validate", lambda name, seed: {"seconds": 1.0, "heldout_CIDEr": of_best})
     monkeypatch.setattr(
         experiments, "_train", lambda name, seed: {"seconds": 1.0, "heldout_CIDEr": heldout[name] + seed}
     )
@@ -252,7 +260,8 @@ def test_where_runs_are_chosen_only_the_best_held_out_and_the_reference_are_test
 
     monkeypatch.setattr(experiments, "_test", test)
     experiments.run()
-    assert sorted(tested) == [("decap", 0), ("decap", 1), ("synthcap", 0), ("synthcap", 1)]
+    best = "synthcap" if of_best < 30 else "tau"
+    assert sorted(tested) == [("decap", 0), ("decap", 1), (best, 0), (best, 1)]
     assert experiments.column("more", "heldout_CIDEr") == [20.0, 21.0] and experiments.column("more", "CIDEr") == []
 
 
