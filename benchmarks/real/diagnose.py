@@ -21,6 +21,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -113,7 +114,7 @@ class Diagnosis:
         draws: images drawn for each held-out caption.
 
     Raises:
-        ExperimentError: if a run is not finished in the experiments' work folder; with the command.
+        ExperimentError: if a run is not finished in the experiments' work folder.
     """
 
     def __init__(self, experiments: Experiments, runs: Sequence[str], draws: int) -> None:
@@ -134,7 +135,7 @@ class Diagnosis:
         self.encoder = MODELS.build(cfg.synthesis.encoder)
         self.references = {s.key: self._encode(s.references) for s in self.samples}
         self.floor = nearest_captions(self.pairs, self.samples)
-        # The tags of a prompt are chosen alike for all runs, those without a prompt too.
+        # Tags are chosen alike for all runs, those without a prompt too.
         with_prompt = [c.model.data_preprocessor.prompt for c in self.cfgs.values() if c.model.data_preprocessor.get("prompt")]  # fmt: skip
         self.prompt = TagPrompt(**with_prompt[0]) if with_prompt else TagPrompt()
 
@@ -143,8 +144,8 @@ class Diagnosis:
         there = {place: self.experiments.images(name, seed, place) for place in self.experiments.table.tests}
         if not all(there.values()) or not (self.experiments.trained_folder(name, seed) / "trained.json").is_file():
             raise ExperimentError(
-                f"run {name}, seed {seed}, is not trained and tested below {self.experiments.work}; it is by: python "
-                f"tools/experiments.py {self.experiments.table.name} --only {name} --seeds {seed + 1}"
+                f"run {name}, seed {seed}, of the table {self.experiments.table.name} is not trained and tested below "
+                f"{self.experiments.work}; tools/experiments.py does it, with --only {name} --seeds {seed + 1}"
             )
         return {f"{place}/{key}": e["hypothesis"] for place, own in there.items() for key, e in own.items()}
 
@@ -325,7 +326,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         help="as the experiments had them",
     )
     args = parser.parse_args(argv)
-    MMLogger.get_instance("diagnose", logger_name="diagnose", log_level="WARNING")  # the tables only
+    logger = MMLogger.get_instance("diagnose", logger_name="diagnose", log_level="WARNING")
+    logger.handlers[0].setStream(sys.stderr)  # stdout has the tables only
     try:
         found = read_table(args.table)
         # Finished runs are known by what they left in the work folder; the ledger's figures are not needed.
