@@ -4,8 +4,10 @@ import csv
 import dataclasses
 import importlib
 import importlib.util
+import itertools
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -101,6 +103,26 @@ def test_variants_use_the_trainings_of_the_table_real(monkeypatch, tmp_path):
     for name, of in [*zip(both, both), ("decap_tau0.04", "decap")]:
         assert variants.trained_folder(name, 1) == real.trained_folder(of, 1)
     assert not {*variants.hashes.values()} & {h for name, h in real.hashes.items() if name not in both}
+
+
+def test_commands_of_the_page_name_scripts_and_runs_that_are_there():
+    page = (ROOT / "docs/real_photos.md").read_text()
+    commands = re.findall(r"(?:python )?((?:tools|benchmarks/real)/\w+\.py|diagnose\.py)((?: [\w./-]+)*)", page)
+    named = 0
+    for script, rest in commands:
+        assert (ROOT / script).is_file() or (REAL / script).is_file(), script
+        words = rest.split()
+        if Path(script).name in ("experiments.py", "diagnose.py"):
+            name = words[0] if words and not words[0].startswith("-") else "real"
+            runs = read_table(str(ROOT / name) if name.endswith(".json") else name).runs
+            flag = "--only" if "experiments" in script else "--runs"
+            chosen = words[words.index(flag) + 1 :] if flag in words else []
+            chosen = list(itertools.takewhile(lambda word: not word.startswith("--"), chosen))
+            assert set(chosen) <= set(runs), (script, chosen)
+            named += len(chosen)
+    assert named >= 12
+    for word in ("no_memory", "no_tags", "no_refine", "no_pairs", "curated"):
+        assert f"`{word}`" in page and word in read_table("real").runs
 
 
 # ---- captions
