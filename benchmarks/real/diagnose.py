@@ -135,9 +135,9 @@ class Diagnosis:
         self.encoder = MODELS.build(cfg.synthesis.encoder)
         self.references = {s.key: self._encode(s.references) for s in self.samples}
         self.floor = nearest_captions(self.pairs, self.samples)
-        # Tags are chosen alike for all runs, those without a prompt too.
-        with_prompt = [c.model.data_preprocessor.prompt for c in self.cfgs.values() if c.model.data_preprocessor.get("prompt")]  # fmt: skip
-        self.prompt = TagPrompt(**with_prompt[0]) if with_prompt else TagPrompt()
+        # Tags are chosen as the reference has them, for runs without a prompt too.
+        reference = config_of(experiments.runs[experiments.table.reference])
+        self.prompt = TagPrompt(**reference.model.data_preprocessor.prompt)
 
     def _captions(self, name: str, seed: int) -> dict[str, str]:
         """A run's captions; keys are those of pooled sets, ``'set/photo'``."""
