@@ -115,7 +115,7 @@ def show(store: Path, shown: list[str] | None = None) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data_root", type=Path, help="folder of real data")
-    parser.add_argument("--store", type=Path, help="retrieval store of benchmarks/real/run.py")
+    parser.add_argument("--store", type=Path, help="retrieval store of benchmarks/real/make_stores.py")
     args = parser.parse_args()
     torch.set_num_threads(1)
     init_default_scope("synthcap_mm")

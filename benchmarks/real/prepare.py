@@ -1,4 +1,4 @@
-"""Captions to train on, from the data root: python benchmarks/real/prepare.py DATA_ROOT WORK_DIR.
+"""Captions to train on, from the data root.
 
 Left out are the captions of every photo that is evaluated on or lies in the
 retrieval pool: the encoder's heads were trained on the pool's photos *with their
@@ -8,14 +8,11 @@ photo is also recognised by its Flickr number across the two.
 
 from __future__ import annotations
 
-import argparse
 import csv
 import json
 import re
 from pathlib import Path
 from typing import Any
-
-from mmengine.logging import MMLogger
 
 from synthcap_mm.stores.shards import write_json
 
@@ -43,12 +40,11 @@ def flickr_number(name: str) -> str:
     return match.group(1) if match else ""
 
 
-def training_captions(data_root: Path, limit: int | None = None) -> tuple[list[dict[str, str]], dict[str, Any]]:
+def training_captions(data_root: Path) -> tuple[list[dict[str, str]], dict[str, Any]]:
     """The captions to train on.
 
     Args:
         data_root: the folder of real data.
-        limit: take this many only, evenly spread; for quick trials. Default ``None``: all.
 
     Returns:
         A list of ``{'id', 'caption', 'group'}``, and counts of what was left out and why.
@@ -98,12 +94,6 @@ def training_captions(data_root: Path, limit: int | None = None) -> tuple[list[d
         for n, row in enumerate(csv.DictReader(file)):
             name = row["image"]
             add("flickr", flickr_number(name), name, name in flickr_names, f"flickr/{name}#{n}", row["caption"])
-    if limit is not None:
-        # Whole photos, so that held-out groups have their five captions, and evenly spread over both sources.
-        order = list(dict.fromkeys(caption["group"] for caption in captions))
-        kept = set(order[:: max(1, len(captions) // limit)])
-        captions = [caption for caption in captions if caption["group"] in kept][:limit]
-        groups = {source: {g for g in kept if g.startswith(f"{source}/")} for source in groups}
     report = {
         "captions": len(captions),
         "photos": {name: len(found) for name, found in groups.items()},
@@ -112,25 +102,23 @@ def training_captions(data_root: Path, limit: int | None = None) -> tuple[list[d
     return captions, report
 
 
-def prepare(data_root: Path, work_dir: Path, limit: int | None = None) -> dict[str, Any]:
-    """Write ``captions.json`` and ``prepared.json`` (what was left out) into the work folder; returns the latter."""
-    captions, report = training_captions(data_root, limit)
-    work_dir.mkdir(parents=True, exist_ok=True)
-    write_json(work_dir / "captions.json", captions)
-    write_json(work_dir / "prepared.json", report)
-    return report
+def prepare(data_root: Path, work_dir: Path) -> dict[str, Any]:
+    """Write ``captions.json`` and ``prepared.json`` (what was left out) into the work folder, unless they are there.
 
+    Args:
+        data_root: the folder of real data.
+        work_dir: the folder to write into; made if it is not there.
 
-def main() -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data_root", type=Path, help="folder of real data")
-    parser.add_argument("work_dir", type=Path, help="folder to write into")
-    parser.add_argument("--limit", type=int, help="so many captions only, for a quick trial")
-    args = parser.parse_args()
-    report = prepare(args.data_root, args.work_dir, args.limit)
-    MMLogger.get_instance("prepare", logger_name="prepare").info(f"{args.work_dir / 'captions.json'}: {report}")
+    Returns:
+        What ``prepared.json`` holds.
 
-
-if __name__ == "__main__":
-    main()
+    Raises:
+        FileNotFoundError: see :func:`training_captions`.
+    """
+    captions, report = work_dir / "captions.json", work_dir / "prepared.json"
+    if not captions.is_file():
+        found, counts = training_captions(data_root)
+        work_dir.mkdir(parents=True, exist_ok=True)
+        write_json(report, counts)
+        write_json(captions, found)  # last: it says that both are there
+    return json.loads(report.read_text(encoding="utf-8"))

@@ -1,19 +1,29 @@
-"""The benchmark on real photos: configs, what is trained on, scoring; and, where the data is, a run in small."""
+"""The benchmark on real photos: configs, what is trained on, the diagnosis; and, where the data is, all of it in small."""
 
 import csv
+import dataclasses
 import importlib
 import importlib.util
+import itertools
 import json
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from mmengine.config import Config
 
+from synthcap_mm.apis.experiments import Experiments, Ledger, config_hash, config_of, read_table
+from synthcap_mm.datasets import CaptionEvalDataset, SynthPairDataset
 from synthcap_mm.registry import MODELS
+from synthcap_mm.stores import Store
 from synthcap_mm.structures import CaptionSample, Tag
 
-REAL = Path(__file__).resolve().parents[2] / "benchmarks" / "real"
+ROOT = Path(__file__).resolve().parents[2]
+REAL = ROOT / "benchmarks" / "real"
 
 
 @pytest.fixture()
@@ -65,22 +75,54 @@ def test_methods_differ_in_their_necks_and_in_what_the_method_says_only(config):
     assert cfgs["synthcap"] == cfgs["decap"]
 
 
-def test_every_variant_changes_a_setting_that_is_there(config, module):
-    methods = module("methods")
-    for name, method in {**methods.METHODS, **methods.VARIANTS}.items():
-        plain, changed = config(method.config), config(method.config)
-        changed.merge_from_dict(dict(method.options))
-        assert (plain.to_dict() != changed.to_dict()) == bool(method.options), name
-        assert {n["type"] for n in changed.model.necks} <= {
-            "PseudoFeatureOptimizer",
-            "TextAsPrefix",
-            "NoiseInjection",
-            "TextFeatureMix",
-            "TextMemoryProjection",
-            "PrefixProjector",
-        }
+@pytest.mark.parametrize("name", ["real", str(REAL / "variants.json")])
+def test_every_run_changes_a_setting_that_is_there(monkeypatch, tmp_path, name):
+    table = read_table(name)
+    monkeypatch.chdir(ROOT)
+    for variable in table.environment:
+        monkeypatch.setenv(variable, str(tmp_path))
+    assert "benchmarks/real/make_stores.py" in table.prepare and table.seeds == 3
+    for run in table.runs.values():
+        plain, changed = config_of(dataclasses.replace(run, options={})), config_of(run)
+        assert (plain.to_dict() != changed.to_dict()) == bool(run.options), run.name
         for neck in changed.model.necks:
             MODELS.build(neck)
+    assert len({(config_hash(config_of(run)), run.of) for run in table.runs.values()}) == len(table.runs)
+
+
+def test_variants_use_the_trainings_of_the_table_real(monkeypatch, tmp_path):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("SYNTHCAP_REAL_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("SYNTHCAP_REAL_WORK", str(tmp_path / "out"))
+    real, variants = (
+        Experiments(read_table(name), tmp_path, Ledger(tmp_path / "none.csv"))
+        for name in ("real", str(REAL / "variants.json"))
+    )
+    both = {"synthcap", "decap", "capdec"}
+    assert {name: variants.hashes[name] for name in both} == {name: real.hashes[name] for name in both}
+    for name, of in [*zip(both, both), ("decap_tau0.04", "decap")]:
+        assert variants.trained_folder(name, 1) == real.trained_folder(of, 1)
+    assert not {*variants.hashes.values()} & {h for name, h in real.hashes.items() if name not in both}
+
+
+def test_commands_of_the_page_name_scripts_and_runs_that_are_there():
+    page = (ROOT / "docs/real_photos.md").read_text()
+    commands = re.findall(r"(?:python )?((?:tools|benchmarks/real)/\w+\.py|diagnose\.py)((?: [\w./-]+)*)", page)
+    named = 0
+    for script, rest in commands:
+        assert (ROOT / script).is_file() or (REAL / script).is_file(), script
+        words = rest.split()
+        if Path(script).name in ("experiments.py", "diagnose.py"):
+            name = words[0] if words and not words[0].startswith("-") else "real"
+            runs = read_table(str(ROOT / name) if name.endswith(".json") else name).runs
+            flag = "--only" if "experiments" in script else "--runs"
+            chosen = words[words.index(flag) + 1 :] if flag in words else []
+            chosen = list(itertools.takewhile(lambda word: not word.startswith("--"), chosen))
+            assert set(chosen) <= set(runs), (script, chosen)
+            named += len(chosen)
+    assert named >= 12
+    for word in ("no_memory", "no_tags", "no_refine", "no_pairs", "curated"):
+        assert f"`{word}`" in page and word in read_table("real").runs
 
 
 # ---- captions
@@ -121,28 +163,24 @@ def test_a_wrong_data_root_is_told_what_it_lacks(module, tmp_path):
         module("prepare").training_captions(tmp_path)
 
 
-# ---- scoring
-def test_scores_intervals_and_tables(module):
-    scoring = module("scoring")
-    references = {
-        "a": {"1": ["a dog runs on grass", "the dog runs"], "2": ["a red car", "a car on a street"]},
-        "b": {"3": ["two boats on water", "boats at sea"], "4": ["a man in a hat", "man with a hat"]},
-    }
-    good = {name: {key: texts[0] for key, texts in part.items()} for name, part in references.items()}
-    bad = {name: dict.fromkeys(part, "a plane in the sky") for name, part in references.items()}
-    right, wrong = scoring.score_sets(good, references), scoring.score_sets(bad, references)
-    assert set(right) == {"a", "b", "both"} and set(right["both"]["per_image"]) == {"1", "2", "3", "4"}
-    assert right["both"]["metrics"]["CIDEr"] > 100 > wrong["both"]["metrics"]["CIDEr"]
-    found = scoring.compare([right, right], [wrong])
-    assert found["both"]["low"] > 0 and found["both"]["images"] == 4
-    text = scoring.markdown(
-        {
-            "sets": {"a": 2, "b": 2, "both": 4},
-            "methods": {"x": {"title": "X", "runs": [{"scores": right, "heldout_CIDEr": 3.0}, {"scores": wrong}]}},
-            "comparisons": {"X − Y": found},
-        }
-    )
-    assert "| X | 2 |" in text and " ± " in text and "X − Y" in text
+def test_captions_are_prepared_once_and_whole(module, tmp_path):
+    prepare = module("prepare").prepare
+    write_root(tmp_path / "data")
+    report = prepare(tmp_path / "data", tmp_path / "out")
+    captions = tmp_path / "out/captions.json"
+    assert [c["caption"] for c in json.loads(captions.read_text())] == ["photo 13 of flickr"]
+    before = captions.stat().st_mtime_ns
+    (tmp_path / "data/flickr8k/splits.json").unlink()  # not needed any more
+    assert prepare(tmp_path / "data", tmp_path / "out") == report and captions.stat().st_mtime_ns == before
+    captions.unlink()  # as after a kill between the two files
+    with pytest.raises(FileNotFoundError, match=r"lacks: .*splits\.json"):
+        prepare(tmp_path / "data", tmp_path / "out")
+
+
+def test_stores_of_a_wrong_data_root_end_with_a_sentence(module, config, tmp_path):
+    with pytest.raises(SystemExit, match=r"data is not a root of real data; it lacks: .*coco_captions_val2017"):
+        module("make_stores").main([])
+    assert not (tmp_path / "out").exists()
 
 
 # ---- with the data
@@ -158,23 +196,74 @@ def test_encoder_is_that_of_the_data_root(module, real_data):
 
 
 @pytest.mark.real
+def test_a_small_data_root_has_captions_pool_and_evaluation(module, real_data, tmp_path):
+    small = module("small_root").make_small_root
+    small(real_data, tmp_path / "small")
+    captions, report = module("prepare").training_captions(tmp_path / "small")
+    assert report["photos"] == {"coco": 100, "flickr": 100} and len(captions) > 900
+    # Of 6 + 5 COCO and 6 + 15 Flickr8k photos: they are evaluated, or in the pool.
+    assert 5 * (6 + 5 + 6 + 15) <= report["captions_left_out"]["named"] < 5.1 * (6 + 5 + 6 + 15)
+    broken = [path for path in (tmp_path / "small").rglob("*") if not path.exists()]
+    assert not broken and len(list((tmp_path / "small/coco_mini/val2017").iterdir())) == 6
+    with pytest.raises(FileExistsError):
+        small(real_data, tmp_path / "small")
+
+
+@pytest.mark.real
 @pytest.mark.slow
-def test_whole_benchmark_in_small(module, real_data, tmp_path):
-    detector = [] if importlib.util.find_spec("mmdet") else ["--without-tags"]
-    options = [str(real_data), "--work-dir", str(tmp_path), "--quick", "--seeds", "1", *detector]
-    benchmark = module("run").main
-    results = benchmark(options)
-    assert set(results["methods"]) == {"synthcap", "decap", "capdec", "nearest_caption"}
-    assert results["sets"] == {"coco_val2017": 6, "flickr8k_dev": 6, "both": 12}
-    for entry in results["methods"].values():
-        assert all(len(part) == 6 for part in entry["runs"][0]["captions"].values())
-    assert (tmp_path / "quick/results.md").is_file() and (tmp_path / "quick/results.csv").is_file()
-    # A second time, nothing is trained.
-    weights = sorted((tmp_path / "quick").rglob("*.pth"))
-    assert len(weights) == 3
-    before = [file.stat().st_mtime_ns for file in weights]
-    assert benchmark(options)["comparisons"] == results["comparisons"]
-    assert [file.stat().st_mtime_ns for file in weights] == before
+def test_stores_runs_and_diagnosis_in_small(module, real_data, tmp_path, monkeypatch):
+    """The shipped table, curated pairs too, on a small data root; where mmdet is missing, without tags."""
+    module("small_root").make_small_root(real_data, tmp_path / "data")
+    table, options = "real", {"model.head.layers": 1, "model.head.generation.num_beams": 1}
+    if importlib.util.find_spec("mmdet") is None:
+        entry = json.loads((ROOT / "configs/_base_/experiments/real.json").read_text())
+        entry["prepare"] += ["--cfg-options", "synthesis.tag_provider=None"]
+        table, options["synthesis.tag_provider"] = str(tmp_path / "real.json"), None
+        Path(table).write_text(json.dumps(entry))
+    places = {"SYNTHCAP_REAL_DATA": str(tmp_path / "data"), "SYNTHCAP_REAL_WORK": str(tmp_path / "out")}
+    env = {**os.environ, **places, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "-1"}
+
+    def call(script, *arguments):
+        command = [sys.executable, ROOT / script, table, *arguments, "--seeds", "1", "--work-dir", tmp_path / "work",
+                   "--cfg-options", *(f"{k}={v}" for k, v in options.items())]  # fmt: skip
+        done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def experiments():
+        return call("tools/experiments.py", "--only", "synthcap", "curated", "--out", tmp_path / "docs")
+
+    assert "to do: 2 runs left" in experiments()
+    rows = Ledger(tmp_path / "docs/results/real.csv").rows
+    assert [row["run"] for row in rows] == ["synthcap", "curated"]
+    assert all(float(row["pooled/ROUGE_L"]) > 0 and row["flickr8k_dev/CIDEr"] for row in rows)
+    assert set(Store.open(tmp_path / "out/pairs").manifest["tables"]) >= {"pairs/default", "pairs/curated"}
+    # A second time, nothing is made.
+    before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.suffix in (".pth", ".parquet", ".csv")}
+    assert len([p for p in before if p.suffix == ".pth"]) == 2
+    assert "to do" not in experiments()
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+    told = call("benchmarks/real/diagnose.py", "--runs", "synthcap", "curated", "--draws", "2")
+    heads = [block.splitlines()[0] for block in told.strip().split("\n\n")]
+    assert heads[0].startswith("| tags against captions") and heads[1].startswith("| run | coco_val2017 CIDEr")
+    assert heads[2] == "| CIDEr, above the nearest caption [95 %] | coco_val2017 | flickr8k_dev | pooled |"
+    assert heads[3].endswith("| train | heldout | coco_val2017 | flickr8k_dev |")
+    assert [head.split(" | ")[0] for head in heads[4:]] == [
+        "| run", "| captions of the photos", "| CIDEr on the photos, pooled", "| photo"
+    ]  # fmt: skip
+    assert "| SynTIC with curation |" in told and "Using env" not in told
+    # The ten photos' captions are those of the test, and the captioner that is diagnosed writes them again.
+    for name, value in places.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(ROOT)
+    diagnose = module("diagnose")
+    ledger = Ledger(tmp_path / "none.csv")
+    finished = Experiments(read_table(table), tmp_path / "work", ledger, 1, only=["synthcap"], options=options)
+    diagnosis = diagnose.Diagnosis(finished, ["synthcap"], 1)
+    captions = diagnosis.captions["synthcap", 0]
+    assert len(captions) == 12 and diagnose.captions_of(diagnosis.model("synthcap", 0), diagnosis.samples) == captions
+    ten = dict(line.removeprefix("| ").split(" | ", 1) for line in told.strip().split("\n\n")[-1].splitlines()[2:])
+    assert len(ten) == 10 and all(row.startswith(f"{captions[key]} | ") for key, row in ten.items())
 
 
 # ---- ready-made images
@@ -274,6 +363,66 @@ def test_real_drawn_pairs_in_small(module, real_data, tmp_path):
 
 
 # ---- why methods differ
+def test_runs_that_are_not_there_are_named(module, config, monkeypatch, tmp_path):
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(
+        SystemExit, match=r"run decap, seed 0, of the table real is not trained and tested below .*work;"
+    ):
+        module("diagnose").main(["--runs", "decap", "--work-dir", str(tmp_path / "work")])
+
+
+def photos_of(store):
+    dataset = CaptionEvalDataset(store)
+    return [dataset[i] for i in range(len(dataset))]
+
+
+def test_the_floor_is_the_nearest_training_caption(module, tiny_stores):
+    floor = module("floor")
+    pairs, photos = tiny_stores
+    found = floor.nearest_captions(pairs, photos_of(photos))
+    store = Store.open(pairs)
+    rows = [int(row) for row in store.caption_rows("train")]
+    assert len(rows) < len(store.captions)  # others are held out, and are no floor
+    texts = {store.captions.value("text", row): store.caption_features([row])[0] for row in rows}
+    for sample in photos_of(photos):
+        best = max(texts, key=lambda text: float(sample.feat.numpy() @ texts[text].astype("float32")))
+        assert found[sample.key] == best
+
+
+def test_sets_are_scored_each_and_together(module):
+    told = {"a/1": ["a dog runs on grass", "the dog runs"], "a/2": ["a red car", "a car on a street"],
+            "b/1": ["two boats on water", "boats at sea"], "b/2": ["a man in a hat", "man with a hat"]}  # fmt: skip
+    photos = {place: [CaptionSample(0, k, references=v) for k, v in told.items() if k[0] == place] for place in "ab"}
+    good = {key: texts[0] for key, texts in told.items()}
+    half = {key: text if key[0] == "a" else "a plane in the sky" for key, text in good.items()}
+    right, wrong = (module("floor").score_by_place(captions, photos) for captions in (good, half))
+    assert list(right) == ["a", "b", "pooled"] and set(right["pooled"][1]) == set(told)
+    assert right["a"] == wrong["a"] and wrong["b"][0]["CIDEr"] < 100 < right["b"][0]["CIDEr"]
+    assert wrong["b"][0]["CIDEr"] < wrong["pooled"][0]["CIDEr"] < right["pooled"][0]["CIDEr"]
+
+
+def test_prefixes_are_held_against_their_own_captions(module, tiny_stores, tiny_model):
+    pairs, photos = tiny_stores
+    train = {"type": "SynthPairDataset", "store": pairs}
+    heldout = {"type": "SynthPairDataset", "store": pairs, "split": "heldout", "image_choice": "random"}
+    samples = photos_of(photos)
+    # A reference's feature is made the photo's own: nothing is nearer.
+    references = {s.key: torch.stack([s.feat, -s.feat, s.feat]) for s in samples}
+
+    def cosines(first):
+        model = MODELS.build({**tiny_model, "necks": [*first, tiny_model["necks"][-1]]}).eval()
+        return module("prefixes").prefix_cosines(model, train, heldout, {"photos": samples}, references)
+
+    text, pseudo = cosines([{"type": "TextAsPrefix"}]), cosines([])
+    assert text["train"] == pytest.approx(1, abs=1e-3) and pseudo["train"] < 0.9
+    # At inference both have the image's feature.
+    assert text["heldout"] == pseudo["heldout"] < 0.9
+    assert text["photos"] == pseudo["photos"] == pytest.approx(1 / 3, abs=1e-3)
+    data = SynthPairDataset(pairs)
+    own = [float(data[i].feat @ data[i].text_feat) for i in range(len(data))]
+    assert pseudo["train"] == pytest.approx(sum(own) / len(own), abs=1e-3)
+
+
 def test_tags_are_held_against_captions(module):
     diagnose = module("diagnose")
     assert diagnose.mentions("person", "Two girls run") and diagnose.mentions("bus", "red buses")

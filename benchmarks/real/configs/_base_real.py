@@ -1,5 +1,5 @@
 # What SynTIC and its peers share on real photos: captions, encoder, decoder, schedule, evaluation.
-# run.py sets the two variables; for the tools alone set them yourself, and PYTHONPATH=benchmarks/real.
+# Set the two variables; for tools/synthesize.py and its like PYTHONPATH=benchmarks/real too.
 _base_ = ["../../../configs/_base_/default_runtime.py"]
 data_root = "{{$SYNTHCAP_REAL_DATA:../shared/real}}"
 work_root = "{{$SYNTHCAP_REAL_WORK:work_dirs/real}}"
@@ -8,7 +8,7 @@ store = work_root + "/pairs"
 
 synthesis = dict(
     store=store,
-    captions=dict(type="CaptionFile", path=work_root + "/captions.json"),  # prepare.py writes it
+    captions=dict(type="CaptionFile", path=work_root + "/captions.json"),  # make_stores.py writes it
     encoder=dict(type="DualEncoderBackbone", root=data_root + "/dual_encoder"),
     generator=dict(
         type="RetrievalGenerator",
