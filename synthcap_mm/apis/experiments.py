@@ -72,6 +72,7 @@ class Table:
 
     Attributes:
         name: the file's name.
+        asked: what the command line calls it: its name, or the file's path.
         title: heading.
         note: what is to be known before the figures are read.
         runs: by name, in order.
@@ -88,6 +89,7 @@ class Table:
     """
 
     name: str
+    asked: str
     title: str
     note: str
     runs: dict[str, Run]
@@ -121,7 +123,7 @@ def read_table(name: str) -> Table:
         entry = json.loads(file.read_text(encoding="utf-8"))
         runs = {key: Run(key, **value) for key, value in entry.pop("runs").items()}
         lists = {k: tuple(entry[k]) for k in ("metrics", "tests", "prepare", "environment") if k in entry}
-        table = Table(file.stem, runs=runs, **{**entry, **lists})
+        table = Table(file.stem, name, runs=runs, **{**entry, **lists})
     except (ValueError, KeyError, TypeError) as error:
         raise ExperimentError(f"{file} is not a table of experiments: {error!r}") from error
     if table.reference not in runs:

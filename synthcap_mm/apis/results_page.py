@@ -92,7 +92,7 @@ def section(experiments: Experiments, plot: str | None = None) -> str:
         lines.append(f"| {' | '.join(cells)} |")
     left = len(experiments.missing(list(table.runs), False))
     commits = sorted({r["commit"] for r in experiments.ledger.rows if r["hash"] in experiments.hashes.values()} - {""})
-    command, file = f"`python tools/experiments.py {table.name}`", f"[{table.name}.csv](results/{table.name}.csv)"
+    command, file = f"`python tools/experiments.py {table.asked}`", f"[{table.name}.csv](results/{table.name}.csv)"
     lines += ["", f"{command}; csv: {file}; commit {', '.join(commits) or 'unknown'}."]
     if left:
         lines[-1] += f" **{left} runs are not finished.**"

@@ -276,6 +276,7 @@ def test_the_page_has_means_intervals_and_ties(table, tmp_path):
     text = section(experiments, "results/trial.png")
     assert "| DeCap | 2 | 50.0 ± 0.0 | 102.0 ± 2.8 | 10.0 ± 0.0 | – |" in text
     assert "| SynTIC | 2 | 50.0 ± 0.0 | 107.0 ± 2.8 | 10.0 ± 0.0 | +5.0 [+5.0, +5.0] |" in text
+    assert f"`python tools/experiments.py {tmp_path / 'trial.json'}`" in text
     assert "**1 runs are not finished.**" in text and "commit abc" in text and "![Trial](results/trial.png)" in text
     assert draw_plot(experiments, tmp_path / "p.png") and (tmp_path / "p.png").read_bytes()[:4] == b"\x89PNG"
     # The same scores on other images are no pairs; and a difference around 0 is a tie.
