@@ -4,7 +4,7 @@ Four findings of docs/results.md are looked for in the features, tags and pairs,
 
 - what a linear probe reads from each method's prefix, learnt from training prefixes and asked about photos;
 - what the finished captioners write (``--runs``: the folder of ``tools/experiments.py mini``, for its test captions);
-- pairs before and after curation, by tags, by what was really drawn, and by the photos of the scenes;
+- pairs before and after curation, by tags, by what was really drawn, and by the scenes' photos;
 - entities of hard prompts, right and wrong, and captions that are retrieved, in training and at inference.
 
 No captioner is trained. Nothing of it chooses a setting: users have no such photos. The stores are made if they are not
@@ -36,6 +36,7 @@ from synthcap_mm.miniscenes.scenes import COLOURS, KINDS, PLACES, Scene  # noqa:
 from synthcap_mm.miniscenes.sources import scene_named  # noqa: E402
 from synthcap_mm.models.necks import NoiseInjection, RetrievalFusion, TextMemoryProjection  # noqa: E402
 from synthcap_mm.models.tag_prompt import TagPrompt  # noqa: E402
+from synthcap_mm.models.tag_providers import CaptionEntities  # noqa: E402
 from synthcap_mm.pairs import Curation  # noqa: E402
 from synthcap_mm.pairs.refining import refined  # noqa: E402
 from synthcap_mm.registry import MODELS  # noqa: E402
@@ -153,12 +154,13 @@ def probe_rows(scenes: Scenes, config: Config, photos: Tensor, shown: Tensor) ->
         ("optimised to 0.50, sum with its projection", half, mix, mix),
         ("captions (training) and projected photos (DeCap)", scenes.text, raw, project),
         ("noisy captions (training) and photos (CapDec)", noisy, raw, raw),
+        ("*nothing: what is usual*", torch.zeros_like(scenes.text), raw, lambda feats: torch.zeros_like(feats)),
         ("*photos of the scenes*", scenes.photo, raw, raw),
         ("*photos of the scenes, projected*", scenes.photo, project, project),
     ]
     for name, feats, training, inference in ways:
         drawn, real = training(feats), inference(scenes.photo)
-        apart = None if feats is scenes.photo else told_apart(drawn, real, learn, unseen)
+        apart = None if name.startswith("*") else told_apart(drawn, real, learn, unseen)
         there, asked = probe(drawn, said, learn, unseen, inference(photos), shown)
         yield name, [apart, *there, *asked]
 
@@ -168,38 +170,37 @@ def sentence_rows(runs: Path, encoder: Any, photos: Store, names: dict[str, str]
     """Test captions of finished runs: how varied, and how near to the photo and to the references."""
     keys = photos.images.strings("key")
     image = dict(zip(keys, F.normalize(torch.from_numpy(photos.images.features()).float(), dim=1)))
-    people = None
+    references: dict[str, list[str]] = {}
     for run, title in names.items():
-        files = sorted(runs.glob(f"{run}-*/seed*/test/images.json"))
         figures = []
-        for file in files:
+        for file in sorted(runs.glob(f"{run}-*/seed*/test/images.json")):
             images = json.loads(file.read_text("utf-8"))["images"]
-            if people is None:
-                people = [v["references"][0] for v in images.values()]
-                rest = [v["references"][1:] for v in images.values()]
-                yield "*a reference of each photo*", ["–", *_of_sentences(people, rest, list(images), encoder, image)]
+            references = {key: v["references"] for key, v in images.items()}
             written = [v["hypothesis"] for v in images.values()]
-            figures.append(
-                _of_sentences(written, [v["references"] for v in images.values()], list(images), encoder, image)
-            )
+            figures.append(_of_sentences(written, list(references.values()), list(images), encoder, image))
         if figures:
-            mean = np.mean(figures, axis=0)
-            yield title, [len(files), *(float(v) for v in mean)]
+            yield title, [len(figures), *np.mean(figures, axis=0).tolist()]
+    first, rest = [r[0] for r in references.values()], [r[1:] for r in references.values()]
+    yield "*a reference of each photo*", ["–", *_of_sentences(first, rest, list(references), encoder, image)]
 
 
 def _of_sentences(
     written: list[str], references: list[list[str]], keys: list[str], encoder: Any, image: dict[str, Tensor]
 ) -> list[float]:
-    """Shares: distinct captions; words of 300 used; named kinds that are there, kinds there named; the two cosines."""
+    """The columns of a sentence's table: variety, right kinds and places, and the two cosines."""
     text = encoder.encode_text(written)
     near = torch.stack([F.normalize(encoder.encode_text(r).mean(0), dim=0) for r in references])
-    named, there = [kinds_named(w) for w in written], [{g.kind for g in scene_named(k).groups} for k in keys]
+    scenes = [scene_named(key) for key in keys]
+    named, there = [kinds_named(w) for w in written], [{g.kind for g in scene.groups} for scene in scenes]
     right = sum(len(a & b) for a, b in zip(named, there))
+    places = [parse(w).place if kinds else None for w, kinds in zip(written, named)]
+    told = [place == scene.place for place, scene in zip(places, scenes) if place]
     return [
         len(set(written)) / len(written),
-        len({word for sentence in written for word in sentence.split()}) / 100,
         right / max(1, sum(map(len, named))),
         right / sum(map(len, there)),
+        len(told) / len(written),
+        sum(told) / max(1, len(told)),
         float((text * torch.stack([image[k] for k in keys])).sum(1).mean()),
         float((text * near).sum(1).mean()),
     ]
@@ -218,14 +219,15 @@ def pair_rows(config: Config, scenes: Scenes, photos: str) -> Iterable[tuple[str
     with tempfile.TemporaryDirectory() as folder:
         path = str(Path(folder) / "pairs")
         shutil.copytree(config.store, path)
-        steps = {"of_sync": config.curation.steps[0], "of_both": by_tags}
-        for weight in (0.1, 1.0, 2.0):
-            steps[f"of_both_{str(weight).replace('.', '_')}"] = {
-                **by_tags,
-                "agreement": {**by_tags.agreement, "weight": weight},
-            }
-        for name, step in steps.items():
-            Curation(path, [dict(step)], name=name, recall=False, device="cpu").run(replace=True)
+        steps = {"reassigned (SynC)": config.curation.steps[0]}
+        for weight in (0.1, 0.5, 1.0, 2.0):
+            agreement = {**by_tags.agreement, "weight": weight}
+            steps[f"reassigned by encoder and tags, weight {weight}"] = {**by_tags, "agreement": agreement}
+        names = dict(by_tags.agreement.entities)
+        names["vocabulary"] = [*names["vocabulary"], *COLOURS]
+        steps["the same, weight 1.0, colours as names too"] = {**by_tags, "agreement": {"entities": names}}
+        for number, step in enumerate(steps.values()):
+            Curation(path, [dict(step)], name=f"made{number}", recall=False, device="cpu").run()
         store, real = Store.open(path), Store.open(photos)
         captions = [parse(text) for text in store.captions.strings("text")]
         tags = [set(prompt.choose(store.tags(image))) for image in range(len(store.images))]
@@ -250,14 +252,9 @@ def pair_rows(config: Config, scenes: Scenes, photos: str) -> Iterable[tuple[str
             return {int(c): int(i) for c, i in zip(pairs.numbers("caption"), pairs.numbers("image")) if c in train}
 
         before = chosen("default")
-        titles = {"of_sync": "reassigned (SynC)", "of_both": "reassigned by encoder and tags, weight 0.5"}
-        titles |= {
-            f"of_both_{str(w).replace('.', '_')}": f"reassigned by encoder and tags, weight {w}"
-            for w in (0.1, 1.0, 2.0)
-        }
-        tables = {"as drawn": before}
-        tables["as drawn, of the captions that SynC keeps"] = {c: before[c] for c in chosen("of_sync")}
-        tables |= {title: chosen(name) for name, title in titles.items()}
+        made = {title: chosen(f"made{number}") for number, title in enumerate(steps)}
+        kept = {caption: before[caption] for caption in next(iter(made.values()))}
+        tables = {"as drawn": before, "as drawn, of the captions that SynC keeps": kept, **made}
         for title, pairs in tables.items():
             rows, images = list(pairs), list(pairs.values())
             said = [{g.kind for g in captions[c].groups} for c in rows]
@@ -274,6 +271,7 @@ def pair_rows(config: Config, scenes: Scenes, photos: str) -> Iterable[tuple[str
                     _share(said, named),
                     _share(coloured, [tags[i] for i in images]),
                     _share(said, drawn),
+                    _share(coloured, [{coloured_name(g.kind, g.colour) for g in shown[i].groups} for i in images]),
                     f"{float((texts[rows] * pictures[images]).sum(1).mean()):.3f}",
                     f"{float((photo[rows] * pictures[images]).sum(1).mean()):.3f}",
                 ],
@@ -320,11 +318,15 @@ def entity_rows(photos: Store, mini: Config, viecap: Config, ifcap: Config, runs
             *repeated,
         ]
 
+    named = CaptionEntities(viecap.vocabulary)
+    train = Store.open(mini.store)
+    texts = [train.captions.value("text", int(row)) for row in train.caption_rows("train")]
+    yield "ViECap- and IFCap-style in training: the caption's, masked", masked(texts, named, prompt_of(viecap))
     detected = [photos.tags(int(r)) for r in rows]
     yield row("the detector's (SynTIC)", detected, prompt_of(mini), "synthcap")
     by_clip = viecap.test_dataloader.dataset.tags
     temperature = 1.0 / MODELS.build(dict(by_clip.encoder)).logit_scale
-    for factor in (1, 2, 4):
+    for factor in (1, 0.5, 2):
         tags = tags_by_features({**by_clip, "temperature": factor * temperature}, photos, rows)
         least = viecap.model.data_preprocessor.prompt.min_score
         for score in (least, 0.05, 0.4, 0.6) if factor == 1 else (least, 0.05):
@@ -341,6 +343,22 @@ def entity_rows(photos: Store, mini: Config, viecap: Config, ifcap: Config, runs
             prompt_of(ifcap, min_score=score),
             "ifcap" if same else None,
         )
+
+
+def masked(texts: Sequence[str], entities: CaptionEntities, prompt: TagPrompt) -> list:
+    """The same figures for prompts of training captions, of which names are left out at random."""
+    rng = np.random.default_rng(0)
+    kinds = [kinds_named(text) for text in texts]
+    chosen = [
+        {
+            k
+            for name in prompt.thin(prompt.choose(tags), rng.random(1 + prompt.max_tags).tolist())
+            for k in kinds_named(name)
+        }
+        for tags in entities.tag_captions(texts)
+    ]
+    empty = float(np.mean([not c for c in chosen]))
+    return [f"{np.mean([len(c) for c in chosen]):.2f}", empty, _share(chosen, kinds), _share(kinds, chosen), 1.0, None]
 
 
 def retrieved_rows(scenes: Scenes, ifcap: Config, photos: Store) -> Iterable[tuple[str, list]]:
@@ -385,9 +403,10 @@ def main() -> None:
     parser.add_argument("--captions", type=int, default=4000, help="captions of the stores (default: %(default)s)")
     parser.add_argument("--runs", type=Path, help="folder of finished runs, as work_dirs/experiments/mini")
     args = parser.parse_args()
-    if args.runs is not None and not any(args.runs.glob("*-*/seed*/test/images.json")):
+    if args.runs is not None and not any(any(args.runs.glob(f"{n}-*/seed*/test/images.json")) for n in TITLES):
         parser.error(
-            f"--runs: no NAME-HASH/seedN/test/images.json in {args.runs}; tools/experiments.py mini makes them"
+            f"--runs: {args.runs} has no NAME-HASH/seedN/test/images.json of {', '.join(TITLES)}; "
+            "tools/experiments.py mini makes them"
         )
     mini, upper = make_stores(args.captions)
     viecap, ifcap = (Config.fromfile(CONFIGS / name) for name in ("viecap/viecap_mini.py", "ifcap/ifcap_mini.py"))
@@ -403,13 +422,13 @@ def main() -> None:
     )  # fmt: skip
     if args.runs is not None:
         table(
-            ["captions of", "seeds", "distinct, %", "words", "kinds named: there, %", "kinds there: named, %",
-             "cosine with the photo, × 100", "with the references, × 100"],
+            ["captions of", "seeds", "distinct, %", "kinds named: there, %", "kinds there: named, %", "place told, %",
+             "told place: right, %", "cosine with the photo, × 100", "with the references, × 100"],
             sentence_rows(args.runs, MODELS.build(dict(mini.synthesis.encoder)), test, TITLES),
         )  # fmt: skip
     table(
         ["pairs", "captions", "distinct images", "another image, %", "tags that the caption names, %",
-         "the caption's kinds among tags, %", "its coloured things among tags, %", "its kinds really drawn, %",
+         "the caption's kinds among tags, %", "its coloured things among tags, %", "its kinds really drawn, %", "its coloured things really drawn, %",
          "cosine with the caption", "with the scene's photo"],
         pair_rows(mini, scenes, upper.store),
     )  # fmt: skip

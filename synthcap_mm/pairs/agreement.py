@@ -22,7 +22,8 @@ class TagAgreement:
     Args:
         entities: config of what reads names, of the MODELS registry, with ``names_in(sentence) -> list[str]``:
             :class:`~synthcap_mm.models.tag_providers.CaptionEntities`.
-        weight: of the agreement beside a score that is a cosine. Default 0.5 (assumed).
+        weight: of the agreement beside a score that is a cosine. Default 1.0 (assumed: a name counts more than
+            how alike two sentences are).
         min_score: tags count from this detection score. Default 0.3
             (:class:`~synthcap_mm.models.tag_prompt.TagPrompt`'s).
 
@@ -31,7 +32,7 @@ class TagAgreement:
         ValueError: if ``entities`` reads no sentences, or a number is out of range.
     """
 
-    def __init__(self, entities: Mapping[str, Any], weight: float = 0.5, min_score: float = 0.3) -> None:
+    def __init__(self, entities: Mapping[str, Any], weight: float = 1.0, min_score: float = 0.3) -> None:
         for name, value, low in (("weight", weight, "above 0"), ("min_score", min_score, "in [0, 1]")):
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
             if not number or not (0 < value < np.inf if name == "weight" else 0 <= value <= 1):

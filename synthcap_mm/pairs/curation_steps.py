@@ -138,7 +138,7 @@ class Reassign:
                 self._agreement = TagAgreement(**self.agreement)
             except TypeError as error:  # not a mapping, or other arguments
                 raise ValueError(
-                    "curation: reassign.agreement is dict(entities=dict(type='CaptionEntities', ...), weight=0.5, "
+                    "curation: reassign.agreement is dict(entities=dict(type='CaptionEntities', ...), weight=1.0, "
                     f"min_score=0.3), got {self.agreement!r} ({error})"
                 ) from error
 
