@@ -18,6 +18,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -117,8 +118,9 @@ def probe_rows(scenes: Scenes, config: Config, photos: Tensor, shown: Tensor) ->
     store = Store.open(scenes.store)
     said = torch.stack([labels(parse(store.captions.value("text", int(row)))) for row in scenes.rows])
     unseen, learn = scenes.here, slice(scenes.count, None)
-    bank = type("Bank", (), {"text": scenes.text[scenes.bank], "image": scenes.drawing[scenes.bank],
-                             "groups": scenes.groups[scenes.bank]})  # fmt: skip
+    bank = SimpleNamespace(
+        text=scenes.text[scenes.bank], image=scenes.drawing[scenes.bank], groups=scenes.groups[scenes.bank]
+    )
 
     def to(level: float) -> Tensor:
         settings = {**config.synthesis.refine, "steps": STEPS, "target_cosine": level}
@@ -129,7 +131,9 @@ def probe_rows(scenes: Scenes, config: Config, photos: Tensor, shown: Tensor) ->
         neck.load_memory()
         return neck.project
 
-    raw = lambda feats: feats  # noqa: E731
+    def raw(feats: Tensor) -> Tensor:
+        return feats
+
     own = config.model.necks[0].temperature
     project = projection(own)
     noise = NoiseInjection(variance=Config.fromfile(CONFIGS / "capdec/capdec_mini.py").model.necks[1].variance)
@@ -154,7 +158,7 @@ def probe_rows(scenes: Scenes, config: Config, photos: Tensor, shown: Tensor) ->
         ("optimised to 0.50, sum with its projection", half, mix, mix),
         ("captions (training) and projected photos (DeCap)", scenes.text, raw, project),
         ("noisy captions (training) and photos (CapDec)", noisy, raw, raw),
-        ("*nothing: what is usual*", torch.zeros_like(scenes.text), raw, lambda feats: torch.zeros_like(feats)),
+        ("*nothing: what is usual*", torch.zeros_like(scenes.text), raw, torch.zeros_like),
         ("*photos of the scenes*", scenes.photo, raw, raw),
         ("*photos of the scenes, projected*", scenes.photo, project, project),
     ]
@@ -324,6 +328,7 @@ def entity_rows(photos: Store, mini: Config, viecap: Config, ifcap: Config, runs
     yield "ViECap- and IFCap-style in training: the caption's, masked", masked(texts, named, prompt_of(viecap))
     detected = [photos.tags(int(r)) for r in rows]
     yield row("the detector's (SynTIC)", detected, prompt_of(mini), "synthcap")
+    yield row("the detector's (SynTIC with curation)", detected, prompt_of(mini), "sync")
     by_clip = viecap.test_dataloader.dataset.tags
     temperature = 1.0 / MODELS.build(dict(by_clip.encoder)).logit_scale
     for factor in (1, 0.5, 2):
