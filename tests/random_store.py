@@ -13,7 +13,7 @@ def unit(features):
 
 
 def make_store(path, captions=120, images=None, k=1, dim=16, shard=32, seed=0, flagged=(), heldout=(), texts=None,
-               pairs=None, text_features=None, refine=None):  # fmt: skip
+               pairs=None, text_features=None, refine=None, tags=None):  # fmt: skip
     """Caption i has the images ``k*i .. k*i+k-1``, unless ``pairs`` (caption, image rows) says otherwise."""
     rng = np.random.default_rng(seed)
     images = captions * k if images is None else images
@@ -40,10 +40,10 @@ def make_store(path, captions=120, images=None, k=1, dim=16, shard=32, seed=0, f
     image_shards = -(-images // shard)
     for i in range(image_shards):
         span = range(i * shard, min((i + 1) * shard, images))
-        tags = [[Tag("dog", 0.9, None, 0.5)] for _ in span]
+        found = [tags[r] if tags else [Tag("dog", 0.9, None, 0.5)] for r in span]
         flags = [["black"] if r in flagged else [] for r in span]
         writer.write(
-            "images", i, images_table([f"c{r // k}/{r % k}" for r in span], image[span.start : span.stop], tags, flags)
+            "images", i, images_table([f"c{r // k}/{r % k}" for r in span], image[span.start : span.stop], found, flags)
         )
     writer.finish({"captions": shards, "images": image_shards, "pairs/default": shards})
     return str(path)

@@ -22,80 +22,17 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-import numpy as np  # noqa: E402
 import torch  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
-from mmengine.config import Config  # noqa: E402
-from mmengine.registry import init_default_scope  # noqa: E402
+from same_scenes import Scenes, make_stores  # noqa: E402
 from torch import Tensor  # noqa: E402
 
-from synthcap_mm.apis.workflow import encode_images, synthesize  # noqa: E402
 from synthcap_mm.miniscenes.measures import recall_at_1  # noqa: E402
-from synthcap_mm.models.necks import MomentMatching, PseudoFeatureOptimizer, TextMemoryProjection, refine  # noqa: E402
-from synthcap_mm.stores import Store  # noqa: E402
-from synthcap_mm.structures import PrefixBatch, group_id  # noqa: E402
+from synthcap_mm.models.necks import MomentMatching, PseudoFeatureOptimizer, TextMemoryProjection  # noqa: E402
+from synthcap_mm.structures import PrefixBatch  # noqa: E402
 
 #: Recall is among so many.
 AMONG = 500
-#: Negatives of a pair, as the config's.
-BANK = 1024
-
-
-class Scenes:
-    """Training scenes three times: caption, drawing, photo; and as many others as negatives.
-
-    Args:
-        pairs: store of the drawings.
-        photos: store of the photos of the same scenes.
-        count: scenes looked at.
-    """
-
-    def __init__(self, pairs: str, photos: str, count: int) -> None:
-        drawn, real = Store.open(pairs), Store.open(photos)
-        self.store = pairs
-        if drawn.captions.strings("id") != real.captions.strings("id"):
-            raise SystemExit(f"{pairs} and {photos} have other captions: delete one, and it is made again")
-        rows = np.random.default_rng(0).permutation(drawn.caption_rows("train"))
-        self.rows = torch.as_tensor(rows)
-        self.text = self._unit(drawn.captions.features(rows))
-        self.drawing, self.photo = (
-            self._unit(store.images.features(self._images(store, rows))) for store in (drawn, real)
-        )
-        groups = drawn.captions.strings("group")
-        self.groups = torch.tensor([group_id(groups[row]) for row in rows])
-        self.count = count = min(count, len(rows) // 2)
-        self.here, self.bank = slice(0, count), slice(max(count, len(rows) - BANK), None)
-
-    @staticmethod
-    def _unit(feats: np.ndarray) -> Tensor:
-        return F.normalize(torch.from_numpy(feats).float(), dim=1)
-
-    @staticmethod
-    def _images(store: Store, rows: np.ndarray) -> np.ndarray:
-        image = np.full(len(store.captions), -1)
-        image[store.pairs().numbers("caption")] = store.pairs().numbers("image")
-        return image[rows]
-
-    def refined(self, anchor: Tensor | None = None, **settings: Any) -> Tensor:
-        """Drawings of the first scenes, optimised one by one; the last are the negatives.
-
-        Args:
-            anchor: what is moved toward, for all scenes; default: the captions.
-            **settings: of :func:`refine`.
-        """
-        return self.moved(self.drawing, self.text if anchor is None else anchor, **settings)
-
-    def moved(self, feats: Tensor, anchor: Tensor, **settings: Any) -> Tensor:
-        """As :meth:`refined`, from other features of all scenes."""
-        return refine(
-            feats[self.here],
-            anchor[self.here],
-            self.groups[self.here],
-            negative_text=anchor[self.bank],
-            negative_image=feats[self.bank],
-            negative_groups=self.groups[self.bank],
-            **settings,
-        )
 
 
 def adapter(scenes: Scenes, steps: int = 1500, batch: int = 64, **settings: Any) -> Tensor:
@@ -182,16 +119,7 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=1000, help="training scenes looked at (default: %(default)s)")
     parser.add_argument("--captions", type=int, default=4000, help="captions of the stores (default: %(default)s)")
     args = parser.parse_args()
-    init_default_scope("synthcap_mm")
-    mini = Config.fromfile(ROOT / "configs" / "synthcap_mini.py")
-    upper = Config.fromfile(ROOT / "configs" / "synthcap" / "upper_bound_mini.py")
-    for cfg in (mini, upper):
-        cfg.config_name = "diagnose_refine"
-        cfg.synthesis.captions.num = args.captions
-        if cfg is upper:
-            cfg.synthesis.generator.pool.num = args.captions
-        synthesize(cfg, missing_only=True)
-    encode_images(mini, missing_only=True)
+    mini, upper = make_stores(args.captions)
     scenes = Scenes(mini.store, upper.store, args.scenes)
     projection = TextMemoryProjection(mini.store, temperature=mini.model.necks[0].temperature)
     projection.load_memory()

@@ -27,7 +27,8 @@ import torch
 from mmengine.dist import get_dist_info
 from mmengine.logging import print_log
 
-from synthcap_mm.pairs.curation_steps import DECIMALS, Pairs, Reassign, at_least_one, make_steps
+from synthcap_mm.pairs.agreement import TagAgreement
+from synthcap_mm.pairs.curation_steps import DECIMALS, Pairs, Reassign, at_least_one, make_steps, settings_of
 from synthcap_mm.pairs.factory import only_job
 from synthcap_mm.pairs.neighbours import UnitRows, make_search, row_cosines
 from synthcap_mm.pairs.progress import meet
@@ -174,7 +175,7 @@ class Curation:
             pairs, extra = step.apply(pairs, self, f"{i}-{step.type}")
             told.append(
                 {
-                    **{"type": step.type, **dataclasses.asdict(step)},
+                    **settings_of(step),
                     **{"captions_before": captions, "captions": len(np.unique(pairs.caption))},
                     **{"pairs_before": count, "pairs": len(pairs), **extra},
                 }
@@ -220,7 +221,7 @@ class Curation:
                 {
                     "version": _VERSION,
                     "source": self.source,
-                    "steps": [{"type": s.type, **dataclasses.asdict(s)} for s in self.steps],
+                    "steps": [settings_of(step) for step in self.steps],
                     "sentence_encoder": portable(self.sentence_encoder_cfg),
                     "search": self.search_cfg,
                     "refine": self.refine_cfg,
@@ -320,7 +321,13 @@ class Curation:
         return self._nearest(stage, rows, rows, min(k, len(rows)))
 
     def cycle(
-        self, stage: str, captions: np.ndarray, images: np.ndarray, looked_at: np.ndarray, back: np.ndarray
+        self,
+        stage: str,
+        captions: np.ndarray,
+        images: np.ndarray,
+        looked_at: np.ndarray,
+        back: np.ndarray,
+        agreement: TagAgreement | None = None,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Each caption's choice among its images, by the sentences that the images lead back to.
 
@@ -330,6 +337,7 @@ class Curation:
             images: ``(N, K)`` image rows, best first.
             looked_at: M image rows, ascending.
             back: ``(M, C)`` caption rows of those.
+            agreement: of tags with captions, added to the score by its weight. Default ``None``: none.
 
         Returns:
             tuple: the chosen column of ``images`` ``(N,)``, its score ``(N,)`` float64, and
@@ -344,7 +352,10 @@ class Curation:
                 rows, inverse = np.unique(leads_to, return_inverse=True)
                 sentences = features[at[rows]][inverse.reshape(leads_to.shape)]
                 query = features[at[captions[some]]]
-                similarity = (sentences * query[:, None, None]).sum(3, dtype=np.float64).max(2).round(DECIMALS)
+                similarity = (sentences * query[:, None, None]).sum(3, dtype=np.float64).max(2)
+                if agreement is not None:
+                    similarity += agreement.weight * agreement.of(self.store, captions[some], images[some])
+                similarity = similarity.round(DECIMALS)
                 choice = similarity.argmax(1)  # the first of equal ones, which is the most similar to the caption
                 own = (leads_to == captions[some, None, None]).any(2)
                 each = np.arange(len(choice))

@@ -5,10 +5,13 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+
+from synthcap_mm.pairs.agreement import TagAgreement
+from synthcap_mm.stores.shards import portable
 
 if TYPE_CHECKING:
     from synthcap_mm.pairs.curation import Curation
@@ -103,41 +106,67 @@ class Reassign:
     highest (of equal ones, the most similar to the caption). The captions with
     the highest scores are kept. Several captions may get the same image.
 
+    The encoder sees an image as a whole; a captioner that is told tags reads names. With
+    ``agreement`` an image scores ``weight`` × the agreement of its tags with what the caption
+    names besides, and the image that the caption has takes part.
+
     Args:
         images: K, images looked up for each caption. Default 15 (SynC).
         captions: captions looked up for each image. Default 2 (SynC).
         keep: τ, fraction of the captions kept. Default 0.9 (SynC).
+        agreement: arguments of :class:`~synthcap_mm.pairs.agreement.TagAgreement`. Default
+            ``None``: tags are not looked at (SynC).
 
     Raises:
-        ValueError: if a number is below 1, or ``keep`` is not in (0, 1].
+        FileNotFoundError: if the vocabulary of ``agreement`` is missing.
+        ValueError: if a number is below 1, ``keep`` is not in (0, 1], or an argument of ``agreement`` is wrong.
     """
 
     type: ClassVar[str] = "reassign"
     images: int = 15
     captions: int = 2
     keep: float = 0.9
+    agreement: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         at_least_one("reassign.images", self.images)
         at_least_one("reassign.captions", self.captions)
         _share("reassign.keep", self.keep)
+        self._agreement: TagAgreement | None = None
+        if self.agreement is not None:
+            try:
+                self._agreement = TagAgreement(**self.agreement)
+            except TypeError as error:  # not a mapping, or other arguments
+                raise ValueError(
+                    "curation: reassign.agreement is dict(entities=dict(type='CaptionEntities', ...), weight=1.0, "
+                    f"min_score=0.3), got {self.agreement!r} ({error})"
+                ) from error
 
     def apply(self, pairs: Pairs, work: Curation, stage: str) -> tuple[Pairs, dict[str, Any]]:
         """The captions' new pairs, and what to report."""
         before = pairs.first()
         captions = before.caption
         images, similarity = work.images_of(captions, self.images)
+        if self._agreement is not None:
+            images = np.concatenate([images, before.image[:, None]], axis=1)
+            similarity = np.concatenate([similarity, before.score[:, None]], axis=1)
         looked_at = np.unique(images)
         back = work.captions_of(f"{stage}-captions_of_images", looked_at, captions, self.captions)
-        chosen, score, returned = work.cycle(f"{stage}-cycle", captions, images, looked_at, back)
+        chosen, score, returned = work.cycle(f"{stage}-cycle", captions, images, looked_at, back, self._agreement)
         kept = best(len(captions), self.keep, score, similarity[np.arange(len(captions)), chosen])
         image = images[np.arange(len(captions)), chosen]
+        # with agreement the score is of both
+        name = "cycle_score" if self._agreement is None else "cycle_and_agreement_score"
         report = {
             "reassigned": float((image != before.image)[kept].mean()),
-            "mean_cycle_score": float(score[kept].mean()),
-            "lowest_cycle_score": float(score[kept].min()),
+            f"mean_{name}": float(score[kept].mean()),
+            f"lowest_{name}": float(score[kept].min()),
             "own_caption_found": float(returned[kept].mean()),
         }
+        if self._agreement is not None:
+            both = np.stack([before.image, image], axis=1)[kept]
+            agreed = self._agreement.of(work.store, captions[kept], both).mean(0)
+            report |= {"agreement_before": float(agreed[0]), "agreement_after": float(agreed[1])}
         return work.make_pairs(captions[kept], image[kept]), report
 
 
@@ -207,6 +236,15 @@ class MergeDuplicates:
 
 
 _STEPS = {step.type: step for step in (ClipScoreFilter, Reassign, MergeDuplicates)}
+
+
+def settings_of(step: Any) -> dict[str, Any]:
+    """A step's type and arguments as a store may hold them.
+
+    Those that are ``None`` are off and left out: a table that was made before there was such an argument stays good.
+    """
+    values = {f.name: getattr(step, f.name) for f in dataclasses.fields(step)}
+    return {"type": step.type, **{name: portable(value) for name, value in values.items() if value is not None}}
 
 
 def _words(text: str) -> str:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from synthcap_mm.miniscenes.sources import MiniScenesPhotos
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -69,6 +71,52 @@ def test_diagnosis_of_refinement(tmp_path):
     assert rows["to 0.60"][0] == pytest.approx(0.6, abs=0.02)
     assert rows["mean of 300 unpaired photos"][2] < rows["drawings as they are"][2] / 2
     assert len({row[6] for row in rows.values()}) == 1  # the inference prefix is the same whatever is done in training
+
+
+@pytest.mark.slow
+def test_diagnosis_of_features(tmp_path):
+    photos = MiniScenesPhotos("test", 300)
+    people = {key: photos.references(i) for i, key in enumerate(photos.keys)}
+    # one run that writes what a person would, one that always writes the same
+    for run, write in (("synthcap-0a", lambda r: r[1]), ("no_tags-0b", lambda r: "a red dog")):
+        images = {key: {"references": r, "hypothesis": write(r)} for key, r in people.items()}
+        file = tmp_path / "runs" / run / "seed0" / "test" / "images.json"
+        file.parent.mkdir(parents=True)
+        file.write_text(json.dumps({"images": images}))
+    command = [sys.executable, ROOT / "benchmarks/miniscenes/diagnose_features.py", "--captions", "300",
+               "--scenes", "100", "--runs"]  # fmt: skip
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "-1"}
+    done = subprocess.run([*command, "elsewhere"], cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode == 2 and "elsewhere has no NAME-HASH/seedN/test/images.json" in done.stderr
+    done = subprocess.run([*command, "runs"], cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    tables = {}
+    for part in done.stdout.split("\n\n"):
+        lines = [[c.strip() for c in line.strip("|").split("|")] for line in part.splitlines() if line.startswith("| ")]
+        if lines:
+            tables[lines[0][0]] = {r[0]: [None if c == "–" else float(c.replace(",", "")) for c in r[1:]]
+                                   for r in lines[1:]}  # fmt: skip
+    prefix, sentences, pairs, prompts, retrieved = (
+        tables[name] for name in ("prefix", "captions of", "pairs", "prompts of the test photos", "retrieved captions")
+    )
+    usual, captions = prefix["*nothing: what is usual*"], prefix["captions (training) and projected photos (DeCap)"]
+    drawings = prefix["drawings (no optimisation, no memory)"]
+    # a caption's own feature tells more of the caption than its drawing does, and that more than nothing
+    assert all(a > b > c for a, b, c in zip(captions[1:3], drawings[1:3], usual[1:3]))
+    assert usual[0] is None and drawings[0] > 60
+    person, same = sentences["SynTIC"], sentences["SynTIC without tags"]
+    assert person[:3] == [1, pytest.approx(person[1]), 100.0] and person[1] > 90 and person[5] == 100.0
+    assert same[1] == pytest.approx(100 / 300, abs=0.05) and same[-1] < person[-1] and same[4] == 0
+    drawn, moved = pairs["as drawn"], pairs["reassigned (SynC)"]
+    agreed = pairs["reassigned by encoder and tags, weight 1.0"]
+    assert drawn[2] == 0 and drawn[0] == drawn[1] == 285 and moved[0] == agreed[0] == 257
+    assert moved[2] > 50 and moved[8] > drawn[8] and moved[3] < agreed[3] > drawn[3] and drawn[6] > agreed[6] > moved[6]
+    masked = prompts["ViECap- and IFCap-style in training: the caption's, masked"]
+    assert masked[2] == 100.0 and masked[3] == pytest.approx(60, abs=6)
+    detector = prompts["the detector's (SynTIC)"]
+    assert detector[4] == pytest.approx(person[2], abs=8) and detector[5] == 0.0  # a person repeats no wrong name
+    noise = [retrieved[f"training, noise {n}"][0] for n in ("0.04 (its config)", "0.01", "0")]
+    assert noise == sorted(noise)
 
 
 @pytest.mark.slow

@@ -19,6 +19,7 @@ from synthcap_mm.pairs.inspection import inspect_store
 from synthcap_mm.registry import MODELS
 from synthcap_mm.stores import Store, StoreError, StoreLock, StoreMissingError
 from synthcap_mm.stores.additions import WORK_FOLDER
+from synthcap_mm.structures import Tag
 
 ROOT = Path(__file__).resolve().parents[2]
 HELDOUT = (3, 40, 41, 90)
@@ -51,8 +52,11 @@ def features(path):
     return as_read[0], as_read[1], ~store.images.is_set("flags")
 
 
-def dense_reassignment(path, sentences=None, images_looked_at=15, captions_looked_at=2, keep=0.9):
-    """SynC by two whole matrices in float64: caption → image, for the captions that are kept."""
+def dense_reassignment(path, sentences=None, images_looked_at=15, captions_looked_at=2, keep=0.9, agreement=None):
+    """SynC by two whole matrices in float64: caption → image, for the captions that are kept.
+
+    ``agreement(caption row, image row)`` is added to the score, and the caption's image is looked at too.
+    """
     text, image, usable = features(path)
     sentences = text if sentences is None else sentences
     pairs = table(path, "default")
@@ -64,10 +68,14 @@ def dense_reassignment(path, sentences=None, images_looked_at=15, captions_looke
     chosen, scores, clip = [], [], []
     for c in range(len(captions)):
         top = np.argsort(-similarity[c], kind="stable")[:images_looked_at]
+        if agreement:
+            present = pairs["image"][(pairs["caption"] == captions[c]) & usable[pairs["image"]]][0]
+            top = np.append(top, np.flatnonzero(allowed == present))
         own = []
         for i in top:
             leads_to = np.argsort(-similarity[:, i], kind="stable")[:captions_looked_at]
-            own.append(round(max(sentences[captions[leads_to]] @ sentences[captions[c]]), 6))
+            score = max(sentences[captions[leads_to]] @ sentences[captions[c]])
+            own.append(round(score + (agreement(captions[c], allowed[i]) if agreement else 0), 6))
         at = int(np.argmax(own))
         chosen.append(allowed[top[at]])
         scores.append(own[at])
@@ -110,6 +118,87 @@ def test_reassignment_by_another_sentence_encoder(store, tiny):
     assert dict(zip(made["caption"][train].tolist(), made["image"][train].tolist())) == dense_reassignment(
         store, sentences
     )
+
+
+THINGS = ("dog", "cat", "bus")
+ENTITIES = {"type": "CaptionEntities", "vocabulary": list(THINGS), "aliases": {"dog": ["puppy"]}}
+
+
+def tagged_store(path):
+    """Captions of one or two things or none, in the singular, the plural or another word; images of none, one or two."""
+    words = (("a puppy", "dog"), ("two cats", "cat"), ("the bus", "bus"), ("a tree", None))
+    texts, named = [], []
+    for i in range(120):
+        first, second = words[i % 4], words[(i // 4) % 4]
+        texts.append(f"{first[0]} near {second[0]}, number {i}")
+        named.append({first[1], second[1]} - {None})
+    rng = np.random.default_rng(7)
+    tags, sure, seen = [], [], []
+    for _ in range(120):
+        true, doubtful = rng.choice(THINGS, int(rng.integers(0, 3)), replace=False), rng.choice(THINGS)
+        # in a colour, as detectors with attributes say it
+        tags.append([Tag(f"red {thing}", 0.9) for thing in true] + [Tag(str(doubtful), 0.2)])
+        sure.append(set(true.tolist()))
+        seen.append(sure[-1] | {str(doubtful)})
+    return make_store(path, texts=texts, tags=tags, flagged=FLAGGED, heldout=HELDOUT), named, sure, seen
+
+
+@pytest.mark.parametrize("part_size, weight, min_score", [(4096, 0.5, 0.3), (7, 0.1, 0.3), (50, 3, 0.1)])
+def test_agreement_of_tags_is_that_of_dense_float64(tmp_path, part_size, weight, min_score):
+    path, named, sure, seen = tagged_store(tmp_path / "store")
+    seen = sure if min_score > 0.2 else seen
+
+    def agreement(caption, image):
+        both = len(named[caption]) + len(seen[image])
+        return weight * (2 * len(named[caption] & seen[image]) / both if both else 1)
+
+    step = {"type": "reassign", "agreement": {"entities": ENTITIES, "weight": weight, "min_score": min_score}}
+    report = Curation(path, [step], part_size=part_size, device="cpu").run()
+    made, before = table(path, "curated"), table(path, "default")
+    train = ~np.isin(made["caption"], HELDOUT)
+    found = dict(zip(made["caption"][train].tolist(), made["image"][train].tolist()))
+    assert found == dense_reassignment(path, agreement=agreement)
+    assert len(found) == round(0.9 * 112) and found != dense_reassignment(path)
+    old = dict(zip(before["caption"].tolist(), before["image"].tolist()))
+    told = report["steps"][0]
+    for name, images in (("agreement_before", old), ("agreement_after", found)):
+        assert told[name] == pytest.approx(np.mean([agreement(c, images[c]) for c in found]) / weight)
+    assert told["agreement_after"] > told["agreement_before"] + 0.1
+    assert "agreement after" in report_table(report)
+
+
+def test_the_present_image_takes_part(tmp_path):
+    texts = [f"a cat, number {i}" for i in range(30)]
+    text, image, _ = features(make_store(tmp_path / "plain", captions=30, texts=texts))
+    moved = np.flatnonzero((text @ image.T).argmax(1) != np.arange(30))
+    assert len(moved) > 3
+    # the encoder finds another image for these captions, and only their own show what they name
+    tags = [[Tag("cat" if i in moved else "bus", 0.9)] for i in range(30)]
+    for agreement, stay in ((None, False), ({"entities": ENTITIES, "weight": 10}, True)):
+        path = make_store(tmp_path / str(stay), captions=30, texts=texts, tags=tags)
+        Curation(path, [{"type": "reassign", "images": 1, "keep": 1.0, "agreement": agreement}], device="cpu").run()
+        made = table(path, "curated")
+        shown = [tags[i][0].name for i in made["image"][np.isin(made["caption"], moved)]]
+        assert (made["image"][moved] == moved).any() == stay
+        assert (set(shown) == {"cat"}) == stay
+
+
+def test_a_table_of_settings_without_agreement_is_the_same_as_ever(store):
+    Curation(store, [{"type": "reassign"}], device="cpu").run()
+    note = json.loads((Path(store) / "pairs/curated/curation.json").read_text())
+    assert note["settings"]["steps"] == [{"type": "reassign", "images": 15, "captions": 2, "keep": 0.9}]
+
+
+def test_agreement_knows_its_vocabulary_by_content(tmp_path):
+    path, *_ = tagged_store(tmp_path / "store")
+    names = tmp_path / "names.txt"
+    names.write_text("dog\ncat\n")
+    step = {"type": "reassign", "agreement": {"entities": {"type": "CaptionEntities", "vocabulary": str(names)}}}
+    Curation(path, [step], device="cpu").run()
+    assert str(tmp_path) not in (Path(path) / "pairs/curated/curation.json").read_text()
+    names.write_text("dog\nbus\n")
+    with pytest.raises(StoreError, match=r"(?s)not replaced silently.*steps: the table has.*--replace"):
+        Curation(path, [step], device="cpu").run()
 
 
 def test_score_filter_keeps_the_best(store):
@@ -407,7 +496,8 @@ import sys, torch
 sys.path[:0] = [{tests!r}]
 torch.distributed.init_process_group("gloo")
 from synthcap_mm.pairs import Curation
-steps = [dict(type="merge_duplicates"), dict(type="clip_score", keep=0.95), dict(type="reassign")]
+steps = [dict(type="merge_duplicates"), dict(type="clip_score", keep=0.95),
+         dict(type="reassign", agreement=dict(entities=dict(type="CaptionEntities", vocabulary=["number", "dog"])))]
 Curation(sys.argv[1], steps, part_size=16, refine=True, device="cpu").run()
 """
 
@@ -441,6 +531,12 @@ def test_ranks_make_no_difference(tmp_path):
         ([{"type": "reassign", "keep": 0}], r"reassign.keep is a share in \(0, 1\], got 0"),
         ([{"type": "reassign", "images": 0}], "reassign.images is a whole number of at least 1"),
         ([{"type": "reassign", "captions": 1.5}], "reassign.captions is a whole number"),
+        ([{"type": "reassign", "agreement": 0.5}], r"reassign.agreement is dict\(entities=.*got 0.5"),
+        ([{"type": "reassign", "agreement": {"weight": 1}}], r"reassign.agreement is dict\(.*entities"),
+        ([{"type": "reassign", "agreement": {"entities": "names.txt"}}], "agreement.entities is a config"),
+        ([{"type": "reassign", "agreement": {"entities": {"type": "TextAsPrefix"}}}], "reads no names from a sentence"),
+        ([{"type": "reassign", "agreement": {"entities": ENTITIES, "weight": 0}}], "weight is a number above 0, got 0"),
+        ([{"type": "reassign", "agreement": {"entities": ENTITIES, "min_score": 2}}], "min_score is a number in"),
         ([{"type": "clip_score", "keep": 1.2}], "clip_score.keep is a share"),
         ([{"type": "merge_duplicates", "min_similarity": -1}], "merge_duplicates.min_similarity is a share"),
         ([{"type": "merge_duplicates", "neighbours": 0}], "merge_duplicates.neighbours is a whole number"),
