@@ -1,26 +1,20 @@
 """The mini-world's two marks: the nearest-caption floor, and the upper bound trained on real photos.
 
-    python benchmarks/miniscenes/marks.py [--work-dir work_dirs/marks] [--seeds 0 1 2]
+    python tools/experiments.py mini --only upper_bound
+    python benchmarks/miniscenes/marks.py [--results docs/results/mini.csv]
 
-The floor gives each test photo the training caption that mini-CLIP finds
-nearest to it. The upper bound trains the captioner of configs/synthcap_mini.py
-on the photos of the training scenes, without projection and refinement.
-Prints both as a table; the second should be at least twice the first (CIDEr).
+The floor gives each test photo the training caption that mini-CLIP finds nearest to it. The upper bound is a run of the
+table: the captioner of configs/synthcap_mini.py, trained on the photos of the training scenes, without projection and
+optimisation. Prints both; the second should be at least twice the first (CIDEr).
 """
 
 import argparse
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 
+from synthcap_mm.apis.experiments import Ledger, config_hash, config_of, read_table
 from synthcap_mm.evaluation.caption_metric import score_captions
 from synthcap_mm.stores import Store
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def nearest_caption_floor(pairs: str, photos: str) -> dict[str, float]:
@@ -39,36 +33,24 @@ def nearest_caption_floor(pairs: str, photos: str) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work-dir", default="work_dirs/marks")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument(
+        "--results", default="docs/results/mini.csv", help="of tools/experiments.py (default: %(default)s)"
+    )
     args = parser.parse_args()
-    runs = []
-    for seed in args.seeds:
-        folder = Path(args.work_dir) / f"upper_bound_{seed}"
-        result = folder / "test_metrics.json"
-        if not result.is_file():
-            environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"}
-            subprocess.run(
-                [
-                    sys.executable,
-                    ROOT / "tools" / "train.py",
-                    ROOT / "configs" / "synthcap" / "upper_bound_mini.py",
-                    "--work-dir",
-                    folder,
-                    "--cfg-options",
-                    f"randomness.seed={seed}",
-                ],
-                check=True,
-                env=environment,
-            )
-        runs.append(json.loads(result.read_text())["metrics"])
+    digest = config_hash(config_of(read_table("mini").runs["upper_bound"]))
+    rows = [row for row in Ledger(args.results).rows if (row["run"], row["hash"]) == ("upper_bound", digest)]
+    if not rows:
+        raise SystemExit(
+            f"{args.results} has no run of today's upper_bound; first: python tools/experiments.py mini --only upper_bound"
+        )
     floor = nearest_caption_floor("data/miniscenes/real_pairs", "data/miniscenes/test")
     print(f"{'':<24}{'CIDEr':>8}{'BLEU-4':>8}")
     print(f"{'nearest caption (floor)':<24}{floor['CIDEr']:>8.1f}{floor['BLEU-4']:>8.1f}")
-    for seed, metrics in zip(args.seeds, runs):
-        print(f"{f'upper bound, seed {seed}':<24}{metrics['CIDEr']:>8.1f}{metrics['BLEU-4']:>8.1f}")
-    mean = float(np.mean([m["CIDEr"] for m in runs]))
-    print(f"upper bound / floor: {mean / floor['CIDEr']:.2f} (wanted: at least 2)")
+    for row in rows:
+        name = f"upper bound, seed {row['seed']}"
+        print(f"{name:<24}{float(row['CIDEr']):>8.1f}{float(row['BLEU-4']):>8.1f}")
+    ratio = np.mean([float(row["CIDEr"]) for row in rows]) / floor["CIDEr"]
+    print(f"upper bound / floor: {ratio:.2f} (wanted: at least 2)")
 
 
 if __name__ == "__main__":
