@@ -420,7 +420,7 @@ class Experiments:
             cfg.test_dataloader.dataset.store = places[place]
             found[place] = self._score(name, seed, cfg, place)
         if len(found) == 1:
-            return next(iter(found.values()))
+            return {self.column_name(place, metric): v for place, own in found.items() for metric, v in own.items()}
         images = {f"{place}/{key}": entry for place in found for key, entry in self.images(name, seed, place).items()}
         pooled, each = score_captions(
             {key: entry["hypothesis"] for key, entry in images.items()},
@@ -430,10 +430,14 @@ class Experiments:
         (folder / POOLED).mkdir(exist_ok=True)
         write_json(folder / POOLED / "images.json", {"metrics": pooled, "images": pooled_images})
         return {
-            f"{place}/{metric}": value
+            self.column_name(place, metric): value
             for place, own in {**found, POOLED: pooled}.items()
             for metric, value in own.items()
         }
+
+    def column_name(self, place: str, metric: str) -> str:
+        """The column of a metric on a test set: with the set's name, unless there is only ``test``."""
+        return metric if self.table.tests == ("test",) else f"{place}/{metric}"
 
     def images(self, name: str, seed: int, place: str) -> dict[str, Any]:
         """References, prediction and scores of each image of a run's test; empty where they are not kept here."""
@@ -441,8 +445,8 @@ class Experiments:
         return json.loads(file.read_text(encoding="utf-8"))["images"] if file.is_file() else {}
 
     def _is_tested(self, row: Mapping[str, str]) -> bool:
-        """Whether the row has the first metric, of whatever test set."""
-        return any(row[column] for column in row if column.split("/")[-1] == self.table.metrics[0])
+        """Whether the row has the first metric of each test set."""
+        return all(row.get(self.column_name(place, self.table.metrics[0])) for place in self.table.tests)
 
     def _do(self, name: str, seed: int, tested: bool) -> None:
         run = self.runs[name]

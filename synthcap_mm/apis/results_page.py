@@ -71,7 +71,7 @@ def section(experiments: Experiments, plot: str | None = None) -> str:
     table = experiments.table
     places = _places(experiments)
     reference = table.runs[table.reference].title
-    columns = [(f"{place}/{m}" if len(places) > 1 else m) for place in places for m in table.metrics]
+    columns = [experiments.column_name(place, m) for place in places for m in table.metrics]
     heads = [f"{column} − {reference} [95 %]" for column in columns if column.split("/")[-1] == table.metrics[0]]
     lines = [f"## {table.title}", "", table.note, ""]
     head = ["run", "seeds", "held-out CIDEr", *columns, *heads]
@@ -135,7 +135,7 @@ def draw_plot(experiments: Experiments, path: str | os.PathLike) -> bool:
 
     table = experiments.table
     place = _places(experiments)[-1]
-    column = f"{place}/{table.metrics[0]}" if len(table.tests) > 1 else table.metrics[0]
+    column = experiments.column_name(place, table.metrics[0])
     drawn = [(run, values) for run in table.runs.values() if (values := experiments.column(run.name, column))]
     if not drawn:
         return False

@@ -296,6 +296,23 @@ def test_the_page_has_means_intervals_and_ties(table, tmp_path):
     assert mean_sd([]) == "–" and mean_sd([3.0]) == "3.0"
 
 
+def test_a_row_of_another_test_set_is_not_a_test_of_this_one(table, tmp_path):
+    """The csv of a table that was tested on ``test`` before, and is on ``val`` now."""
+    before = Experiments(table(), tmp_path / "work", Ledger(tmp_path / "t.csv"))
+    finished(before, "decap", 0, 100.0)
+    now = Experiments(table(tests=["val"]), tmp_path / "work", before.ledger)
+    assert ("decap", 0) not in before.missing(["decap"], True) and ("decap", 0) in now.missing(["decap"], True)
+    row = {**now.ledger.rows[0], "val/CIDEr": 50.0}
+    now.ledger.put(row)
+    assert ("decap", 0) not in now.missing(["decap"], True)
+    assert now.column("decap", now.column_name("val", "CIDEr")) == [50.0]
+    assert (
+        "| run | seeds | held-out CIDEr | val/CIDEr | val/ObjectErrors-missed | val/CIDEr − DeCap [95 %] |"
+        in section(now)
+    )
+    assert "| DeCap | 1 | 50.0 | 50.0 | – | – |" in section(now)
+
+
 def test_a_part_of_the_page_is_replaced_and_the_others_stay(tmp_path):
     page = tmp_path / "results.md"
     page.write_text("# Results\n\nBy hand.\n")
