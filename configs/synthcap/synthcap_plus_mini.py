@@ -1,3 +1,4 @@
-# SynTIC and what held-out captions prefer besides (docs/results.md): beams ordered by CLIPScore.
-_base_ = ["../synthcap_mini.py"]
-model = dict(rerank=True, backbone=_base_.synthesis.encoder)
+# SynTIC+: what the validation photos prefer of the mini-world's combinations (docs/results.md). Drawings get the mean of
+# photos that nobody has described, nothing is projected, and the beams are ordered by CLIPScore.
+_base_ = ["synthcap_mini_moments.py"]
+model = dict(necks=[_base_.model.necks[0], _base_.projector], rerank=True, backbone=_base_.synthesis.encoder)
