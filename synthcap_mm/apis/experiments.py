@@ -283,11 +283,14 @@ class Experiments:
         self.chosen = [name for name in table.runs if only is None or name in only]
         self.seeds = range(table.seeds if seeds is None else seeds)
         self.hashes: dict[str, str] = {}
-        self._trainings = {name: training_hash(config_of(run)) for name, run in self.runs.items() if run.of is None}
+        self._trainings: dict[str, str] = {}
         self._locks: defaultdict[tuple[str, int], threading.Lock] = defaultdict(threading.Lock)
         self._failed: set[tuple[str, int]] = set()
         for name, run in sorted(self.runs.items(), key=lambda item: item[1].of is not None):
-            self.hashes[name] = config_hash(config_of(run), run.of and self.hashes[run.of])
+            cfg = config_of(run)
+            self.hashes[name] = config_hash(cfg, run.of and self.hashes[run.of])
+            if run.of is None:
+                self._trainings[name] = training_hash(cfg)
 
     def _trained(self, run: Run) -> Run:
         """The run whose checkpoints are tested."""
