@@ -192,6 +192,32 @@ def _digest(settings: list[Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a csv file; none where there is no file."""
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], first: Sequence[str]) -> None:
+    """Write a csv file, whole or not at all.
+
+    Args:
+        path: the file.
+        rows: by column; columns that a row lacks are left empty.
+        first: the columns that come first.
+    """
+    text = io.StringIO()
+    names = dict.fromkeys([*first, *(k for row in rows for k in row)])
+    writer = csv.DictWriter(text, list(names), restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with write_atomically(path) as file:
+        file.write(text.getvalue().encode())
+
+
 class Ledger:
     """Finished runs in a csv file; each row is there whole or not at all.
 
@@ -202,10 +228,7 @@ class Ledger:
     def __init__(self, path: str | os.PathLike) -> None:
         self.path = Path(path)
         self._lock = threading.Lock()
-        self.rows: list[dict[str, str]] = []
-        if self.path.is_file():
-            with self.path.open(newline="", encoding="utf-8") as file:
-                self.rows = list(csv.DictReader(file))
+        self.rows = read_rows(self.path)
 
     def find(self, run: str, digest: str, seed: int) -> dict[str, str] | None:
         """The row of a run, or ``None``."""
@@ -220,14 +243,7 @@ class Ledger:
         with self._lock:
             same = self.find(new["run"], new["hash"], int(new["seed"]))
             self.rows = [r for r in self.rows if r is not same] + [new]
-            names = dict.fromkeys([*_COLUMNS, *(k for r in self.rows for k in r)])
-            text = io.StringIO()
-            writer = csv.DictWriter(text, list(names), restval="", lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(self.rows)
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with write_atomically(self.path) as file:
-                file.write(text.getvalue().encode())
+            write_rows(self.path, self.rows, _COLUMNS)
 
 
 def _commit() -> str:
@@ -577,6 +593,6 @@ def training_seconds(folder: Path) -> float:
 
 
 __all__ = [
-    "ExperimentError", "Experiments", "Ledger", "Run", "Table", "config_hash", "config_of", "read_table", "table_names",
-    "training_hash", "training_seconds",
+    "ExperimentError", "Experiments", "Ledger", "Run", "Table", "config_hash", "config_of", "read_rows", "read_table",
+    "table_names", "training_hash", "training_seconds", "write_rows",
 ]  # fmt: skip

@@ -9,13 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from synthcap_mm.apis.experiments import POOLED, ExperimentError, Experiments
+from synthcap_mm.apis.experiments import POOLED, ExperimentError, Experiments, read_rows, write_rows
 from synthcap_mm.evaluation import paired_bootstrap
 from synthcap_mm.requirements import require
 from synthcap_mm.stores.shards import write_atomically
 
 #: Resamples of the images.
 _RESAMPLES = 10_000
+#: Columns of the file of differences.
+_DIFFERENCE_KEY = ("run", "hash", "reference_hash", "test_set")
+_FIGURES = ("mean_difference", "low", "high")
 
 
 def mean_sd(values: list[float]) -> str:
@@ -30,20 +33,11 @@ def _places(experiments: Experiments) -> tuple[str, ...]:
     return tests if len(tests) == 1 else (*tests, POOLED)
 
 
-def difference(experiments: Experiments, name: str, place: str) -> dict[str, Any] | None:
-    """Paired bootstrap over a test set's images of the first metric, a run less the reference, seeds averaged.
-
-    Args:
-        experiments: with what is finished.
-        name: of the run.
-        place: name of the test set.
-
-    Returns:
-        See :func:`paired_bootstrap`, and ``tie``: whether the interval contains 0. ``None`` where the scores of
-        images are not kept here for the same seeds of both, or the metric has none.
-    """
+def _difference(experiments: Experiments, name: str, place: str) -> dict[str, Any] | None:
+    """Paired bootstrap over the images that are kept here; ``None`` without them, or where the metric has no scores."""
     metric, reference = experiments.table.metrics[0], experiments.table.reference
     scores: dict[str, list[list[float]]] = {name: [], reference: []}
+    seeds = []
     for seed in experiments.seeds:
         both = {run: experiments.images(run, seed, place) for run in scores}
         if not all(both.values()):
@@ -51,25 +45,60 @@ def difference(experiments: Experiments, name: str, place: str) -> dict[str, Any
         keys = sorted(both[name])
         if keys != sorted(both[reference]):
             raise ExperimentError(f"{name} and {reference} were tested on other images of {place}")
+        seeds.append(str(seed))
         for run, images in both.items():
             if any(metric not in images[key]["scores"] for key in keys):
                 return None
             scores[run].append([images[key]["scores"][metric] for key in keys])
-    if not scores[name]:
+    if not seeds:
         return None
     found = paired_bootstrap(np.array(scores[name]), np.array(scores[reference]), samples=_RESAMPLES)
-    return {**found, "tie": found["low"] <= 0 <= found["high"]}
+    return {"seeds": " ".join(seeds), **{column: f"{found[column]:.4f}" for column in _FIGURES}}
+
+
+def differences(experiments: Experiments) -> dict[tuple[str, str], dict[str, float]]:
+    """The first metric of each run less the reference's, over a test set's images, seeds averaged.
+
+    They come from the scores of each image, which stay where the runs were made; so the figures are kept in
+    ``<table>_differences.csv`` beside the ledger, and a page can be written from the two files alone.
+
+    Args:
+        experiments: with what is finished.
+
+    Returns:
+        By run and test set: ``mean_difference``, ``low`` and ``high`` of :func:`paired_bootstrap`. Pairs of which
+        neither images nor kept figures are of these settings are not in it.
+
+    Raises:
+        ExperimentError: if a run and the reference were tested on other images.
+    """
+    path = experiments.ledger.path.with_name(f"{experiments.table.name}_differences.csv")
+    kept = {tuple(row[c] for c in _DIFFERENCE_KEY): row for row in read_rows(path)}
+    reference = experiments.table.reference
+    found = {}
+    for name in experiments.table.runs:
+        for place in _places(experiments) if name != reference else ():
+            key = (name, experiments.hashes[name], experiments.hashes[reference], place)
+            new, old = _difference(experiments, name, place), kept.get(key)
+            # On another machine than the first one only some of the seeds may be there.
+            if new is not None and (old is None or len(new["seeds"].split()) >= len(old["seeds"].split())):
+                kept[key] = {**dict(zip(_DIFFERENCE_KEY, key, strict=True)), **new}
+            if key in kept:
+                found[name, place] = {column: float(kept[key][column]) for column in _FIGURES}
+    if kept:
+        write_rows(path, list(kept.values()), (*_DIFFERENCE_KEY, "seeds", *_FIGURES))
+    return found
 
 
 def section(experiments: Experiments, plot: str | None = None) -> str:
-    """A table's part of the page, in Markdown.
+    """A table's part of the page, in Markdown; what it has of differences is kept (:func:`differences`).
 
     Args:
         experiments: with what is finished.
         plot: the plot's path as the page names it. Default ``None``: no plot.
     """
     table = experiments.table
-    places = _places(experiments)
+    places, found = _places(experiments), differences(experiments)
     reference = table.runs[table.reference].title
     columns = [experiments.column_name(place, m) for place in places for m in table.metrics]
     heads = [f"{column} − {reference} [95 %]" for column in columns if column.split("/")[-1] == table.metrics[0]]
@@ -83,12 +112,12 @@ def section(experiments: Experiments, plot: str | None = None) -> str:
         cells = [run.title, str(len(finished)), mean_sd(experiments.column(name, "heldout_CIDEr"))]
         cells += [mean_sd(experiments.column(name, column)) for column in columns]
         for place in places:
-            found = None if name == table.reference else difference(experiments, name, place)
-            if found is None:
+            if (name, place) not in found:
                 cells.append("–")
                 continue
-            interval = f"{found['mean_difference']:+.1f} [{found['low']:+.1f}, {found['high']:+.1f}]"
-            cells.append(f"{interval}, tie" if found["tie"] else interval)
+            mean, low, high = (found[name, place][column] for column in _FIGURES)
+            interval = f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]"
+            cells.append(f"{interval}, tie" if low <= 0 <= high else interval)
         lines.append(f"| {' | '.join(cells)} |")
     left = len(experiments.missing(list(table.runs), False))
     commits = sorted({r["commit"] for r in experiments.ledger.rows if r["hash"] in experiments.hashes.values()} - {""})

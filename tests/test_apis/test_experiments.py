@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -20,12 +21,13 @@ from synthcap_mm.apis.experiments import (
     Run,
     config_hash,
     config_of,
+    read_rows,
     read_table,
     table_names,
     training_hash,
     training_seconds,
 )
-from synthcap_mm.apis.results_page import difference, draw_plot, mean_sd, section, write_section
+from synthcap_mm.apis.results_page import differences, draw_plot, mean_sd, section, write_section
 from synthcap_mm.stores.shards import write_json
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -271,29 +273,73 @@ def test_the_page_has_means_intervals_and_ties(table, tmp_path):
         finished(experiments, "decap", seed, cider)
         finished(experiments, "synthcap", seed, cider + 5)
     finished(experiments, "tau", 0, 100.001)
-    found = difference(experiments, "synthcap", "test")
-    assert found["mean_difference"] == pytest.approx(5.0) and not found["tie"]
+    found = differences(experiments)
+    assert set(found) == {("synthcap", "test"), ("tau", "test")}
+    assert found["synthcap", "test"] == {k: pytest.approx(5.0) for k in ("mean_difference", "low", "high")}
     text = section(experiments, "results/trial.png")
     assert "| DeCap | 2 | 50.0 ± 0.0 | 102.0 ± 2.8 | 10.0 ± 0.0 | – |" in text
     assert "| SynTIC | 2 | 50.0 ± 0.0 | 107.0 ± 2.8 | 10.0 ± 0.0 | +5.0 [+5.0, +5.0] |" in text
     assert f"`python tools/experiments.py {tmp_path / 'trial.json'}`" in text
     assert "**1 runs are not finished.**" in text and "commit abc" in text and "![Trial](results/trial.png)" in text
     assert draw_plot(experiments, tmp_path / "p.png") and (tmp_path / "p.png").read_bytes()[:4] == b"\x89PNG"
-    # The same scores on other images are no pairs; and a difference around 0 is a tie.
-    monkey = experiments.folder("synthcap", 0) / "test" / "images.json"
-    kept = json.loads(monkey.read_text())
+    # A difference around 0 is a tie; the same scores on other images are no pairs.
+    file = experiments.folder("synthcap", 0) / "test" / "images.json"
+    kept = json.loads(file.read_text())
     rng = np.random.default_rng(5)
     for entry in kept["images"].values():
         entry["scores"]["CIDEr"] = 99.0 + float(rng.normal()) * 20
-    write_json(monkey, kept)
-    assert difference(Experiments(table(), tmp_path / "work", experiments.ledger, seeds=1), "synthcap", "test")["tie"]
+    write_json(file, kept)
+    (one,) = [line for line in section(experiments).splitlines() if line.startswith("| SynTIC |")]
+    assert one.endswith(", tie |")
     kept["images"].pop("3")
-    write_json(monkey, kept)
+    write_json(file, kept)
     with pytest.raises(ExperimentError, match="synthcap and decap were tested on other images of test"):
-        difference(experiments, "synthcap", "test")
-    monkey.unlink()
-    assert difference(Experiments(table(), tmp_path / "work", experiments.ledger, seeds=1), "synthcap", "test") is None
+        differences(experiments)
     assert mean_sd([]) == "–" and mean_sd([3.0]) == "3.0"
+
+
+def test_the_page_needs_none_of_the_files_that_stay_where_the_runs_were_made(table, tmp_path):
+    def there(seeds=2, work="work", **changes):
+        read = table(**changes)
+        return Experiments(read, tmp_path / work, Ledger(tmp_path / "t.csv"), seeds=seeds)
+
+    for seed, gain in enumerate((2.0, 6.0)):
+        finished(there(), "decap", seed, 100.0)
+        finished(there(), "synthcap", seed, 100.0 + gain)
+    text = section(there())
+    assert "| +4.0 [+4.0, +4.0] |" in text
+    assert section(there(work="elsewhere")) == text
+    rows = read_rows(tmp_path / "trial_differences.csv")
+    assert [(r["run"], r["test_set"], r["seeds"]) for r in rows] == [("synthcap", "test", "0 1")]
+    # One seed's images do not replace what is known of two; more seeds' do.
+    shutil.copytree(there().folder("synthcap", 0), there(work="part").folder("synthcap", 0))
+    shutil.copytree(there().folder("decap", 0), there(work="part").folder("decap", 0))
+    assert section(there(work="part")) == text
+    finished(there(3), "decap", 2, 100.0)
+    finished(there(3), "synthcap", 2, 110.0)
+    assert "| +6.0 [+6.0, +6.0] |" in section(there(3))
+    # What was found with other settings is no answer.
+    other = {**TABLE["runs"], "synthcap": {**TABLE["runs"]["synthcap"], "options": {"train_cfg.max_epochs": 1}}}
+    assert differences(there(work="elsewhere", runs=other)) == {}
+
+
+@pytest.mark.parametrize("name", table_names())
+def test_the_page_of_results_is_what_the_csv_files_say(name, tmp_path, monkeypatch):
+    """A table whose config was changed since must be written anew, so that the page shows what is left of it."""
+    monkeypatch.chdir(ROOT)
+    found = read_table(name)
+    for variable in found.environment:
+        monkeypatch.setenv(variable, f"/{variable}")
+    results = tmp_path / "results"
+    shutil.copytree(ROOT / "docs" / "results", results)
+    experiments = Experiments(found, tmp_path / "work", Ledger(results / f"{name}.csv"))
+    page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    if not experiments.ledger.rows:
+        assert f"<!-- {name} -->" not in page
+        return
+    text = section(experiments, f"results/{name}.png")
+    assert (results / f"{name}.png").is_file()
+    assert f"<!-- {name} -->\n{text}<!-- end of {name} -->\n" in page
 
 
 def test_a_row_of_another_test_set_is_not_a_test_of_this_one(table, tmp_path):
