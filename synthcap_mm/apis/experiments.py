@@ -155,8 +155,10 @@ def _canonical(value: Any, roots: Sequence[str]) -> Any:
     if isinstance(value, (list, tuple)):
         return [_canonical(v, roots) for v in value]
     if isinstance(value, str):
-        for number, root in enumerate(roots):
-            value = value.replace(root, f"<{number}>")
+        # Whole folders at the start, the innermost first: one may lie in another, or be called "data".
+        for root in sorted(roots, key=len, reverse=True):
+            if value == root or value.startswith(root + "/"):
+                return f"<{roots.index(root)}>{value[len(root) :]}"
     return value
 
 
@@ -187,7 +189,8 @@ def training_hash(cfg: Config) -> str:
 
 def _digest(settings: list[Any]) -> str:
     roots = [str(shipped_dir("configs"))]
-    roots += [os.environ[name] for name in sorted(os.environ) if name.startswith("SYNTHCAP_")]
+    variables = (os.environ[name].rstrip("/") for name in sorted(os.environ) if name.startswith("SYNTHCAP_"))
+    roots += filter(None, variables)
     text = json.dumps(_canonical(settings, roots), default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 

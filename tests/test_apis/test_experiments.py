@@ -107,6 +107,20 @@ def test_what_decides_figures_decides_the_hash():
     assert there.stdout.strip() == digest(config="viecap/viecap_mini.py")
 
 
+def test_the_hash_is_the_same_wherever_data_lie(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    runs = read_table("real").runs
+
+    def digest(data, work):
+        monkeypatch.setenv("SYNTHCAP_REAL_DATA", data)
+        monkeypatch.setenv("SYNTHCAP_REAL_WORK", work)
+        return config_hash(config_of(runs["synthcap"]))
+
+    rows = Ledger(ROOT / "docs" / "results" / "real.csv").rows
+    for data, work in (("/x/data", "/y/work"), ("/x", "/x/work"), ("a", "s"), ("/x/work/data", "/x/work")):
+        assert digest(data, work) == next(row["hash"] for row in rows if row["run"] == "synthcap")
+
+
 def test_what_is_only_tested_on_is_no_part_of_a_training():
     def digest(config="synthcap_mini.py", **options):
         cfg = config_of(Run("x", "X", config, {k.replace("__", "."): v for k, v in options.items()}))
