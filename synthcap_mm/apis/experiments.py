@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -149,6 +149,18 @@ def config_of(run: Run, seed: int = 0) -> Config:
     return cfg
 
 
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (Mapping, list, tuple)):
+        for entry in value.values() if isinstance(value, Mapping) else value:
+            yield from _strings(entry)
+
+
+def _lies_in(path: str, root: str) -> bool:
+    return path == root or path.startswith(root + "/")
+
+
 def _canonical(value: Any, roots: Sequence[str]) -> Any:
     if isinstance(value, Mapping):
         return {str(k): _canonical(v, roots) for k, v in sorted(value.items())}
@@ -157,7 +169,7 @@ def _canonical(value: Any, roots: Sequence[str]) -> Any:
     if isinstance(value, str):
         # Whole folders at the start, the innermost first: one may lie in another, or be called "data".
         for root in sorted(roots, key=len, reverse=True):
-            if value == root or value.startswith(root + "/"):
+            if _lies_in(value, root):
                 return f"<{roots.index(root)}>{value[len(root) :]}"
     return value
 
@@ -188,9 +200,10 @@ def training_hash(cfg: Config) -> str:
 
 
 def _digest(settings: list[Any]) -> str:
-    roots = [str(shipped_dir("configs"))]
-    variables = (os.environ[name].rstrip("/") for name in sorted(os.environ) if name.startswith("SYNTHCAP_"))
-    roots += filter(None, variables)
+    # Folders that a config takes from the environment; variables that it does not read do not count.
+    variables = [os.environ[name].rstrip("/") for name in sorted(os.environ) if name.startswith("SYNTHCAP_")]
+    used = [root for root in variables if root and any(_lies_in(path, root) for path in _strings(settings))]
+    roots = [str(shipped_dir("configs")), *used]
     text = json.dumps(_canonical(settings, roots), default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 
