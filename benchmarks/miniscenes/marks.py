@@ -13,22 +13,15 @@ import argparse
 import numpy as np
 
 from synthcap_mm.apis.experiments import Ledger, config_hash, config_of, read_table
-from synthcap_mm.evaluation.caption_metric import score_captions
-from synthcap_mm.stores import Store
+from synthcap_mm.datasets import CaptionEvalDataset
+from synthcap_mm.evaluation import nearest_captions, score_captions
 
 
 def nearest_caption_floor(pairs: str, photos: str) -> dict[str, float]:
     """Scores of the nearest training caption of each photo of a store."""
-    captions, test = Store.open(pairs), Store.open(photos)
-    rows = captions.caption_rows("train")
-    similarity = test.images.features().astype(np.float32) @ captions.caption_features(rows).astype(np.float32).T
-    nearest = rows[similarity.argmax(1)]
-    keys = test.images.strings("key")
-    references: dict[str, list[str]] = {}
-    for key, text in zip(test.captions.strings("group"), test.captions.strings("text")):
-        references.setdefault(key, []).append(text)
-    predictions = {key: captions.captions.value("text", int(row)) for key, row in zip(keys, nearest)}
-    return score_captions(predictions, references)[0]
+    dataset = CaptionEvalDataset(photos)
+    samples = [dataset[i] for i in range(len(dataset))]
+    return score_captions(nearest_captions(pairs, samples), {s.key: s.references for s in samples})[0]
 
 
 def main() -> None:

@@ -29,7 +29,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from floor import nearest_captions, score_by_place
 from mmengine.config import DictAction
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
@@ -40,7 +39,7 @@ from synthcap_mm.apis.experiments import POOLED, ExperimentError, Experiments, L
 from synthcap_mm.apis.results_page import mean_sd
 from synthcap_mm.checkpoint_files import read_checkpoint
 from synthcap_mm.datasets import CaptionEvalDataset, SynthPairDataset
-from synthcap_mm.evaluation import paired_bootstrap, score_captions
+from synthcap_mm.evaluation import nearest_captions, paired_bootstrap, score_captions
 from synthcap_mm.models.tag_prompt import TagPrompt
 from synthcap_mm.registry import MODELS
 from synthcap_mm.structures import CaptionSample
@@ -53,6 +52,25 @@ PERSON = (
 RESAMPLES = 10_000
 #: What the tags of a photo are replaced by, by column.
 TAGS = ("as found", "no tags", "right tags only")
+
+
+def score_by_place(
+    captions: Mapping[str, str], photos: Mapping[str, Sequence[CaptionSample]]
+) -> dict[str, tuple[dict[str, float], dict[str, dict[str, float]]]]:
+    """Scores on each set of photos, and on all together as one set.
+
+    Args:
+        captions: photo's key → caption.
+        photos: set → its photos, with references.
+
+    Returns:
+        Set (and :data:`POOLED`) → see :func:`score_captions`.
+    """
+    places = {**photos, POOLED: [photo for own in photos.values() for photo in own]}
+    return {
+        place: score_captions({p.key: captions[p.key] for p in own}, {p.key: p.references for p in own})
+        for place, own in places.items()
+    }
 
 
 def mentions(tag: str, text: str) -> bool:

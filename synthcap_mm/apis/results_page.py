@@ -73,7 +73,8 @@ def differences(experiments: Experiments) -> dict[tuple[str, str], dict[str, flo
         ExperimentError: if a run and the reference were tested on other images.
     """
     path = experiments.ledger.path.with_name(f"{experiments.table.name}_differences.csv")
-    kept = {tuple(row[c] for c in _DIFFERENCE_KEY): row for row in read_rows(path)}
+    before = read_rows(path)
+    kept = {tuple(row[c] for c in _DIFFERENCE_KEY): row for row in before}
     reference = experiments.table.reference
     found = {}
     for name in experiments.table.runs:
@@ -85,7 +86,7 @@ def differences(experiments: Experiments) -> dict[tuple[str, str], dict[str, flo
                 kept[key] = {**dict(zip(_DIFFERENCE_KEY, key, strict=True)), **new}
             if key in kept:
                 found[name, place] = {column: float(kept[key][column]) for column in _FIGURES}
-    if kept:
+    if list(kept.values()) != before:
         write_rows(path, list(kept.values()), (*_DIFFERENCE_KEY, "seeds", *_FIGURES))
     return found
 

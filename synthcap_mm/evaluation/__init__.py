@@ -6,6 +6,7 @@ from synthcap_mm.evaluation.clip_score import clip_score, ref_clip_score
 from synthcap_mm.evaluation.clip_scorers import CLIPScore, RefCLIPScore
 from synthcap_mm.evaluation.gallery import save_gallery
 from synthcap_mm.evaluation.java_scorers import Meteor, Spice
+from synthcap_mm.evaluation.nearest_caption import nearest_captions
 from synthcap_mm.evaluation.ngram_scorers import Bleu, Cider, RougeL
 from synthcap_mm.evaluation.object_errors import ObjectErrors
 from synthcap_mm.evaluation.object_scorers import CHAIR, ObjectHallucination
@@ -43,6 +44,7 @@ __all__ = [
     "Vocabulary",
     "build_scorers",
     "clip_score",
+    "nearest_captions",
     "paired_bootstrap",
     "ptb_tokenize",
     "ref_clip_score",

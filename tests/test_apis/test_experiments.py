@@ -323,7 +323,9 @@ def test_the_page_needs_none_of_the_files_that_stay_where_the_runs_were_made(tab
         finished(there(), "synthcap", seed, 100.0 + gain)
     text = section(there())
     assert "| +4.0 [+4.0, +4.0] |" in text
-    assert section(there(work="elsewhere")) == text
+    written = (tmp_path / "trial_differences.csv").stat().st_mtime_ns
+    assert section(there()) == section(there(work="elsewhere")) == text
+    assert (tmp_path / "trial_differences.csv").stat().st_mtime_ns == written
     rows = read_rows(tmp_path / "trial_differences.csv")
     assert [(r["run"], r["test_set"], r["seeds"]) for r in rows] == [("synthcap", "test", "0 1")]
     # One seed's images do not replace what is known of two; more seeds' do.

@@ -376,26 +376,13 @@ def photos_of(store):
     return [dataset[i] for i in range(len(dataset))]
 
 
-def test_the_floor_is_the_nearest_training_caption(module, tiny_stores):
-    floor = module("floor")
-    pairs, photos = tiny_stores
-    found = floor.nearest_captions(pairs, photos_of(photos))
-    store = Store.open(pairs)
-    rows = [int(row) for row in store.caption_rows("train")]
-    assert len(rows) < len(store.captions)  # others are held out, and are no floor
-    texts = {store.captions.value("text", row): store.caption_features([row])[0] for row in rows}
-    for sample in photos_of(photos):
-        best = max(texts, key=lambda text: float(sample.feat.numpy() @ texts[text].astype("float32")))
-        assert found[sample.key] == best
-
-
 def test_sets_are_scored_each_and_together(module):
     told = {"a/1": ["a dog runs on grass", "the dog runs"], "a/2": ["a red car", "a car on a street"],
             "b/1": ["two boats on water", "boats at sea"], "b/2": ["a man in a hat", "man with a hat"]}  # fmt: skip
     photos = {place: [CaptionSample(0, k, references=v) for k, v in told.items() if k[0] == place] for place in "ab"}
     good = {key: texts[0] for key, texts in told.items()}
     half = {key: text if key[0] == "a" else "a plane in the sky" for key, text in good.items()}
-    right, wrong = (module("floor").score_by_place(captions, photos) for captions in (good, half))
+    right, wrong = (module("diagnose").score_by_place(captions, photos) for captions in (good, half))
     assert list(right) == ["a", "b", "pooled"] and set(right["pooled"][1]) == set(told)
     assert right["a"] == wrong["a"] and wrong["b"][0]["CIDEr"] < 100 < right["b"][0]["CIDEr"]
     assert wrong["b"][0]["CIDEr"] < wrong["pooled"][0]["CIDEr"] < right["pooled"][0]["CIDEr"]

@@ -1,0 +1,53 @@
+"""The floor of a captioner: each photo gets the training caption whose feature is nearest to the photo's."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+
+from synthcap_mm.stores import Store
+from synthcap_mm.structures import CaptionSample
+
+
+def nearest_captions(
+    pairs: str | os.PathLike, photos: Sequence[CaptionSample], block_size: int = 65_536
+) -> dict[str, str]:
+    """For each photo the training caption nearest to it by cosine; a captioner that is worth its training beats it.
+
+    Args:
+        pairs: store of the captions; those that are held out are none to choose.
+        photos: with ``key`` and ``feat``, ``(D,)`` each, by the store's encoder
+            (:class:`~synthcap_mm.datasets.CaptionEvalDataset` has them).
+        block_size: captions that are looked at together, so that memory does not grow with their number.
+            Default 65,536.
+
+    Returns:
+        Photo's key → caption; of captions equally near, the first in the store.
+
+    Raises:
+        ValueError: if there is no training caption, or a photo has no feature.
+    """
+    store = Store.open(pairs)
+    rows = store.caption_rows("train")
+    if not len(rows):
+        raise ValueError(f"{pairs} has no captions to train on")
+    without = [photo.key for photo in photos if photo.feat is None]
+    if without:
+        raise ValueError(f"{len(without)} photos have no feature, the first is {without[0]}")
+    if not photos:
+        return {}
+    queries = F.normalize(torch.stack([photo.feat for photo in photos]).float(), dim=1)
+    best = torch.full((len(photos),), -torch.inf)
+    nearest = torch.zeros(len(photos), dtype=torch.long)
+    for start in range(0, len(rows), block_size):
+        block = torch.from_numpy(store.caption_features(rows[start : start + block_size])).float()
+        value, place = (queries @ F.normalize(block, dim=1).T).max(1)
+        better = value > best
+        best = torch.where(better, value, best)
+        nearest = torch.where(better, place + start, nearest)
+    return {
+        photo.key: store.captions.value("text", int(rows[n])) for photo, n in zip(photos, nearest.tolist(), strict=True)
+    }
