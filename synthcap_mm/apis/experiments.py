@@ -34,8 +34,8 @@ _BESIDE = (
 )  # fmt: skip
 #: What of the rest says nothing of a training; its photos count where it reads them (:func:`training_hash`).
 _ONLY_TEST = ("test_dataloader", "test_evaluator", "test_cfg", "test_photos", "val_photos")
-#: Columns before the metrics.
-_COLUMNS = ("run", "hash", "seed", "commit", "seconds", "heldout_CIDEr")
+#: Columns before the metrics; ``trained`` and ``commit`` are the code that trained and that tested.
+_COLUMNS = ("run", "hash", "seed", "trained", "commit", "seconds", "heldout_CIDEr")
 #: All test sets of a table together, where there are several.
 POOLED = "pooled"
 
@@ -79,6 +79,7 @@ class Table:
         reference: name of the run that others are compared with.
         metrics: columns, the first one compared and plotted.
         seeds: how many, from 0.
+        compare: more pairs of runs to be compared, the second one taken from the first.
         test: ``'all'``: each run is tested once; ``'best'``: only the run with the best held-out mean, and the
             reference.
         tests: names (last parts) of the stores of ``photo_stores`` that are tested on.
@@ -96,6 +97,7 @@ class Table:
     reference: str
     metrics: tuple[str, ...]
     seeds: int = 3
+    compare: tuple[tuple[str, str], ...] = ()
     test: str = "all"
     tests: tuple[str, ...] = ("test",)
     x: str | None = None
@@ -123,11 +125,15 @@ def read_table(name: str) -> Table:
         entry = json.loads(file.read_text(encoding="utf-8"))
         runs = {key: Run(key, **value) for key, value in entry.pop("runs").items()}
         lists = {k: tuple(entry[k]) for k in ("metrics", "tests", "prepare", "environment") if k in entry}
+        lists["compare"] = tuple((a, b) for a, b in entry.get("compare", ()))
         table = Table(file.stem, name, runs=runs, **{**entry, **lists})
     except (ValueError, KeyError, TypeError) as error:
         raise ExperimentError(f"{file} is not a table of experiments: {error!r}") from error
     if table.reference not in runs:
         raise ExperimentError(f"{file}: reference {table.reference!r} is none of its runs ({', '.join(runs)})")
+    strangers = sorted({name for pair in table.compare for name in pair} - set(runs))
+    if strangers:
+        raise ExperimentError(f"{file}: compare names {', '.join(strangers)}, none of its runs ({', '.join(runs)})")
     if table.test not in ("all", "best"):
         raise ExperimentError(f"{file}: test is 'all' or 'best', not {table.test!r}")
     for run in runs.values():
@@ -412,12 +418,14 @@ class Experiments:
             cfg = config_of(run, seed)
             cfg.auto_synthesize = False  # prepare() did it: runs side by side would meet at the stores' locks
             self._failed.add(key)
+            commit = _commit()  # the checkout may have moved on when the row is written
             self._tool("train", run, cfg, folder / f"{name}.py", "train.log", "--work-dir", str(folder), "--resume")
             best = sorted(folder.glob("best_CIDEr_*.pth"))
             if len(best) != 1:
                 raise ExperimentError(f"{folder} has {len(best)} best checkpoints, one was expected; delete the folder")
             known = {
                 "checkpoint": best[0].name,
+                "commit": commit,
                 "seconds": training_seconds(folder),
                 "heldout_CIDEr": max(heldout_scores(folder)),
             }
@@ -486,7 +494,7 @@ class Experiments:
     def _do(self, name: str, seed: int, tested: bool) -> None:
         run = self.runs[name]
         row = self.ledger.find(name, self.hashes[name], seed) or {}
-        known = self._train(self._trained(run).name, seed)
+        known = training = self._train(self._trained(run).name, seed)
         if run.of is not None:
             known = self._validate(name, seed)
         metrics = {k: v for k, v in row.items() if k not in _COLUMNS}
@@ -500,6 +508,7 @@ class Experiments:
                 "run": name,
                 "hash": self.hashes[name],
                 "seed": seed,
+                "trained": training.get("commit", ""),
                 "commit": _commit(),
                 "seconds": round(seconds),
                 "heldout_CIDEr": known["heldout_CIDEr"],

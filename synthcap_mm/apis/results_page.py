@@ -33,9 +33,9 @@ def _places(experiments: Experiments) -> tuple[str, ...]:
     return tests if len(tests) == 1 else (*tests, POOLED)
 
 
-def _difference(experiments: Experiments, name: str, place: str) -> dict[str, Any] | None:
+def _difference(experiments: Experiments, name: str, reference: str, place: str) -> dict[str, Any] | None:
     """Paired bootstrap over the images that are kept here; ``None`` without them, or where the metric has no scores."""
-    metric, reference = experiments.table.metrics[0], experiments.table.reference
+    metric = experiments.table.metrics[0]
     scores: dict[str, list[list[float]]] = {name: [], reference: []}
     seeds = []
     for seed in experiments.seeds:
@@ -56,8 +56,9 @@ def _difference(experiments: Experiments, name: str, place: str) -> dict[str, An
     return {"seeds": " ".join(seeds), **{column: f"{found[column]:.4f}" for column in _FIGURES}}
 
 
-def differences(experiments: Experiments) -> dict[tuple[str, str], dict[str, float]]:
-    """The first metric of each run less the reference's, over a test set's images, seeds averaged.
+def differences(experiments: Experiments) -> dict[tuple[str, str, str], dict[str, float]]:
+    """The first metric of each run less the reference's, over a test set's images, seeds averaged; and of the table's
+    other pairs (``compare``).
 
     They come from the scores of each image, which stay where the runs were made; so the figures are kept in
     ``<table>_differences.csv`` beside the ledger, and a page can be written from the two files alone.
@@ -66,29 +67,38 @@ def differences(experiments: Experiments) -> dict[tuple[str, str], dict[str, flo
         experiments: with what is finished.
 
     Returns:
-        By run and test set: ``mean_difference``, ``low`` and ``high`` of :func:`paired_bootstrap`. Pairs of which
-        neither images nor kept figures are of these settings are not in it.
+        By run, that which it is compared with, and test set: ``mean_difference``, ``low`` and ``high`` of
+        :func:`paired_bootstrap`. Pairs of which neither images nor kept figures are of these settings are not in it.
 
     Raises:
-        ExperimentError: if a run and the reference were tested on other images.
+        ExperimentError: if two runs were tested on other images.
     """
     path = experiments.ledger.path.with_name(f"{experiments.table.name}_differences.csv")
     before = read_rows(path)
     kept = {tuple(row[c] for c in _DIFFERENCE_KEY): row for row in before}
-    reference = experiments.table.reference
-    found = {}
-    for name in experiments.table.runs:
-        for place in _places(experiments) if name != reference else ():
-            key = (name, experiments.hashes[name], experiments.hashes[reference], place)
-            new, old = _difference(experiments, name, place), kept.get(key)
+    table, found = experiments.table, {}
+    pairs = dict.fromkeys(
+        [*((name, table.reference) for name in table.runs if name != table.reference), *table.compare]
+    )
+    for name, other in pairs:
+        for place in _places(experiments):
+            key = (name, experiments.hashes[name], experiments.hashes[other], place)
+            new, old = _difference(experiments, name, other, place), kept.get(key)
             # On another machine than the first one only some of the seeds may be there.
             if new is not None and (old is None or len(new["seeds"].split()) >= len(old["seeds"].split())):
                 kept[key] = {**dict(zip(_DIFFERENCE_KEY, key, strict=True)), **new}
             if key in kept:
-                found[name, place] = {column: float(kept[key][column]) for column in _FIGURES}
+                found[name, other, place] = {column: float(kept[key][column]) for column in _FIGURES}
     if list(kept.values()) != before:
         write_rows(path, list(kept.values()), (*_DIFFERENCE_KEY, "seeds", *_FIGURES))
     return found
+
+
+def _interval(found: dict[str, float] | None) -> str:
+    if found is None:
+        return "–"
+    mean, low, high = (found[column] for column in _FIGURES)
+    return f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]" + (", tie" if low <= 0 <= high else "")
 
 
 def section(experiments: Experiments, plot: str | None = None) -> str:
@@ -113,15 +123,18 @@ def section(experiments: Experiments, plot: str | None = None) -> str:
         cells = [run.title, str(len(finished)), mean_sd(experiments.column(name, "heldout_CIDEr"))]
         cells += [mean_sd(experiments.column(name, column)) for column in columns]
         for place in places:
-            if (name, place) not in found:
-                cells.append("–")
-                continue
-            mean, low, high = (found[name, place][column] for column in _FIGURES)
-            interval = f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]"
-            cells.append(f"{interval}, tie" if low <= 0 <= high else interval)
+            cells.append(_interval(found.get((name, table.reference, place))))
         lines.append(f"| {' | '.join(cells)} |")
+    others = [pair for pair in table.compare if any((*pair, place) in found for place in places)]
+    if others:
+        heads = [experiments.column_name(place, table.metrics[0]) for place in places]
+        lines += ["", f"| difference [95 %] | {' | '.join(heads)} |", f"|{'---|' * (len(heads) + 1)}"]
+        for first, second in others:
+            cells = [_interval(found.get((first, second, place))) for place in places]
+            lines.append(f"| {table.runs[first].title} − {table.runs[second].title} | {' | '.join(cells)} |")
     left = len(experiments.missing(list(table.runs), False))
-    commits = sorted({r["commit"] for r in experiments.ledger.rows if r["hash"] in experiments.hashes.values()} - {""})
+    rows = [r for r in experiments.ledger.rows if r["hash"] in experiments.hashes.values()]
+    commits = sorted({r.get(column, "") for r in rows for column in ("trained", "commit")} - {""})
     command, file = f"`python tools/experiments.py {table.asked}`", f"[{table.name}.csv](results/{table.name}.csv)"
     lines += ["", f"{command}; csv: {file}; commit {', '.join(commits) or 'unknown'}."]
     if left:

@@ -205,7 +205,7 @@ def test_the_ledger_has_whole_rows_and_replaces_none_but_the_same(tmp_path):
     )
     assert len(again.rows) == 9 and again.find("a", "h", 2)["CIDEr"] == "9.0000" and again.find("a", "x", 2) is None
     with ledger.path.open(newline="") as file:
-        assert next(csv.reader(file))[:6] == ["run", "hash", "seed", "commit", "seconds", "heldout_CIDEr"]
+        assert next(csv.reader(file))[:7] == ["run", "hash", "seed", "trained", "commit", "seconds", "heldout_CIDEr"]
     assert [p.name for p in ledger.path.parent.iterdir()] == ["t.csv"]
 
 
@@ -289,14 +289,20 @@ def test_the_page_has_means_intervals_and_ties(table, tmp_path):
         finished(experiments, "synthcap", seed, cider + 5)
     finished(experiments, "tau", 0, 100.001)
     found = differences(experiments)
-    assert set(found) == {("synthcap", "test"), ("tau", "test")}
-    assert found["synthcap", "test"] == {k: pytest.approx(5.0) for k in ("mean_difference", "low", "high")}
+    assert set(found) == {("synthcap", "decap", "test"), ("tau", "decap", "test")}
+    assert found["synthcap", "decap", "test"] == {k: pytest.approx(5.0) for k in ("mean_difference", "low", "high")}
     text = section(experiments, "results/trial.png")
     assert "| DeCap | 2 | 50.0 ± 0.0 | 102.0 ± 2.8 | 10.0 ± 0.0 | – |" in text
     assert "| SynTIC | 2 | 50.0 ± 0.0 | 107.0 ± 2.8 | 10.0 ± 0.0 | +5.0 [+5.0, +5.0] |" in text
     assert f"`python tools/experiments.py {tmp_path / 'trial.json'}`" in text
     assert "**1 runs are not finished.**" in text and "commit abc" in text and "![Trial](results/trial.png)" in text
     assert draw_plot(experiments, tmp_path / "p.png") and (tmp_path / "p.png").read_bytes()[:4] == b"\x89PNG"
+    # Other pairs have a table of their own; the first seed is what they have in common.
+    assert "difference [95 %]" not in text
+    pairs = Experiments(table(compare=[["synthcap", "tau"]]), tmp_path / "work", experiments.ledger)
+    assert ("| difference [95 %] | CIDEr |\n|---|---|\n| SynTIC − DeCap, other tau | +5.0 [+5.0, +5.0] |\n") in section(
+        pairs
+    )
     # A difference around 0 is a tie; the same scores on other images are no pairs.
     file = experiments.folder("synthcap", 0) / "test" / "images.json"
     kept = json.loads(file.read_text())
@@ -395,6 +401,10 @@ def test_a_table_that_makes_no_sense_is_refused(table, tmp_path):
         table(reference="x")
     with pytest.raises(ExperimentError, match="is not a table of experiments"):
         table(runs={"decap": {"titel": "DeCap"}})
+    with pytest.raises(ExperimentError, match="compare names nobody, none of its runs"):
+        table(compare=[["decap", "nobody"]])
+    with pytest.raises(ExperimentError, match="is not a table of experiments"):
+        table(compare=[["decap"]])
     with pytest.raises(ExperimentError, match="run 'tau' is of 'tau', which is no run that trains"):
         table(runs={**TABLE["runs"], "tau": {**TABLE["runs"]["tau"], "of": "tau"}})
     with pytest.raises(ExperimentError, match="has no run nothing; its runs: decap"):
