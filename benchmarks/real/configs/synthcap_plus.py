@@ -1,3 +1,3 @@
-# SynTIC and what held-out captions prefer besides (docs/real_photos.md): eight beams, ordered by CLIPScore.
+# SynTIC+: eight beams, ordered by CLIPScore. How it was chosen, and that held-out captions do not prove it: docs/real_photos.md.
 _base_ = ["synthcap.py"]
 model = dict(rerank=True, backbone=_base_.synthesis.encoder, head=dict(generation=dict(num_beams=8)))
