@@ -66,9 +66,11 @@ def main() -> None:
     from synthcap_mm.stores import StoreError
 
     if args.resume is not None:
-        cfg.load_from = latest_checkpoint(cfg.work_dir) if args.resume == "auto" else args.resume
-        cfg.resume = cfg.load_from is not None
-        if not cfg.resume:
+        checkpoint = latest_checkpoint(cfg.work_dir) if args.resume == "auto" else args.resume
+        cfg.resume = checkpoint is not None
+        if cfg.resume:
+            cfg.load_from = checkpoint
+        else:  # the config's own load_from stays: a fine-tuning begins with it
             print_log(f"nothing to resume in {cfg.work_dir}; starting from the beginning", logger="current")
     try:
         train(cfg, dry_run=args.dry_run)

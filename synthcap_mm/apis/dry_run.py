@@ -16,6 +16,7 @@ from mmengine.config import Config
 from mmengine.dist import all_reduce, get_world_size
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
+from mmengine.runner import BaseLoop, EpochBasedTrainLoop
 from torch.distributed.fsdp import FullyShardedDataParallel
 
 from synthcap_mm.apis.runners import build_runner
@@ -283,7 +284,6 @@ def dry_run(cfg: Config) -> TrainingCost:
         trained, frozen = _parameters(runner.model)
         on_gpu = torch.cuda.is_available()
         validates = runner.val_loop is not None
-        interval = getattr(loop, "val_interval", 1)
         return TrainingCost(
             device=_device(),
             ranks=get_world_size(),
@@ -301,11 +301,19 @@ def dry_run(cfg: Config) -> TrainingCost:
             rates=[(0, rates[0]), (highest, rates[highest]), (len(rates) - 1, rates[-1])],
             peak=peak_bytes(),
             peak_of="allocated on the GPU" if on_gpu else "most resident memory of this process",
-            validations=-(-runner.max_epochs // interval) if validates else 0,
+            validations=_validations(loop) if validates else 0,
             val_images=len(runner.val_dataloader.dataset) if validates else 0,
             val_batch=_slowest(_median(measure.val_marks, 1)) if validates else None,
             val_batches=len(runner.val_dataloader) if validates else 0,
         )
+
+
+def _validations(loop: BaseLoop) -> int:
+    """How often a training loop of MMEngine's validates."""
+    begin, interval = getattr(loop, "val_begin", 1), getattr(loop, "val_interval", 1)
+    by_epoch = isinstance(loop, EpochBasedTrainLoop)
+    last = loop.max_epochs if by_epoch else loop.max_iters
+    return sum(at >= begin and (at % interval == 0 or at == last) for at in range(1, last + 1))
 
 
 def peak_bytes() -> int:

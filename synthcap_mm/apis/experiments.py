@@ -26,7 +26,7 @@ from synthcap_mm.config_files import resolve_config, shipped_dir
 from synthcap_mm.evaluation import score_captions
 from synthcap_mm.stores.shards import write_atomically, write_json
 
-#: What of a config says nothing of a run's figures.
+#: What of a config says nothing of a run's figures; but see :func:`_deciding`.
 _BESIDE = (
     "work_dir", "randomness", "default_hooks", "custom_hooks", "visualizer", "log_processor", "log_level", "inputs",
     "launcher", "resume", "load_from", "gallery", "tensorboard", "env_cfg", "config_name", "test_best",
@@ -155,29 +155,27 @@ def config_of(run: Run, seed: int = 0) -> Config:
     return cfg
 
 
-def _strings(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, (Mapping, list, tuple)):
-        for entry in value.values() if isinstance(value, Mapping) else value:
-            yield from _strings(entry)
-
-
-def _lies_in(path: str, root: str) -> bool:
-    return path == root or path.startswith(root + "/")
-
-
-def _canonical(value: Any, roots: Sequence[str]) -> Any:
+def _canonical(value: Any, roots: Mapping[str, str]) -> Any:
     if isinstance(value, Mapping):
         return {str(k): _canonical(v, roots) for k, v in sorted(value.items())}
     if isinstance(value, (list, tuple)):
         return [_canonical(v, roots) for v in value]
     if isinstance(value, str):
         # Whole folders at the start, the innermost first: one may lie in another, or be called "data".
-        for root in sorted(roots, key=len, reverse=True):
-            if _lies_in(value, root):
-                return f"<{roots.index(root)}>{value[len(root) :]}"
+        for name, root in sorted(roots.items(), key=lambda item: -len(item[1])):
+            if value == root or value.startswith(root + "/"):
+                return f"<{name}>{value[len(root) :]}"
     return value
+
+
+def _deciding(cfg: Config) -> dict[str, Any]:
+    """Settings that say something of a run's figures."""
+    settings = {k: v for k, v in cfg._cfg_dict.items() if k not in _BESIDE}
+    if cfg.get("load_from"):
+        settings["load_from"] = cfg.load_from
+    runtime = Config.fromfile(shipped_dir("configs") / "_base_" / "default_runtime.py", import_custom_modules=False)
+    hooks = [hook for hook in cfg.get("custom_hooks") or () if hook not in runtime.custom_hooks]
+    return {**settings, "custom_hooks": hooks} if hooks else settings
 
 
 def config_hash(cfg: Config, of: str | None = None) -> str:
@@ -187,7 +185,7 @@ def config_hash(cfg: Config, of: str | None = None) -> str:
         cfg: of :func:`config_of`.
         of: hash of the run whose checkpoints are used. Default ``None``: it has its own.
     """
-    return _digest([{k: v for k, v in cfg._cfg_dict.items() if k not in _BESIDE}, {} if of is None else {"of": of}])
+    return _digest([_deciding(cfg), {} if of is None else {"of": of}])
 
 
 def training_hash(cfg: Config) -> str:
@@ -198,7 +196,7 @@ def training_hash(cfg: Config) -> str:
     Args:
         cfg: of :func:`config_of`.
     """
-    settings = {k: v for k, v in cfg._cfg_dict.items() if k not in (*_BESIDE, *_ONLY_TEST)}
+    settings = {k: v for k, v in _deciding(cfg).items() if k not in _ONLY_TEST}
     photos = settings.pop("photo_stores", None) or []
     text = json.dumps(settings, default=str)
     settings["photo_stores"] = [entry for entry in photos if json.dumps(str(entry["store"])) in text]
@@ -206,10 +204,9 @@ def training_hash(cfg: Config) -> str:
 
 
 def _digest(settings: list[Any]) -> str:
-    # Folders that a config takes from the environment; variables that it does not read do not count.
-    variables = [os.environ[name].rstrip("/") for name in sorted(os.environ) if name.startswith("SYNTHCAP_")]
-    used = [root for root in variables if root and any(_lies_in(path, root) for path in _strings(settings))]
-    roots = [str(shipped_dir("configs")), *used]
+    # Folders that a config may take from the environment, by the variables' names.
+    roots = {name: os.environ[name].rstrip("/") for name in sorted(os.environ) if name.startswith("SYNTHCAP_")}
+    roots = {"0": str(shipped_dir("configs")), **{name: root for name, root in roots.items() if root}}
     text = json.dumps(_canonical(settings, roots), default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 
@@ -240,8 +237,26 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], first: Sequence[st
         file.write(text.getvalue().encode())
 
 
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Hold a folder against other processes, and wait while one of them has it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        import fcntl
+    except ImportError:  # not on Windows
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
 class Ledger:
-    """Finished runs in a csv file; each row is there whole or not at all.
+    """Finished runs in a csv file; each row is there whole or not at all. Several processes may write it.
 
     Args:
         path: the file; made with its first row.
@@ -262,7 +277,8 @@ class Ledger:
     def put(self, row: Mapping[str, Any]) -> None:
         """Add a row, or replace that of the same run, hash and seed."""
         new = {k: f"{v:.4f}" if isinstance(v, float) else str(v) for k, v in row.items()}
-        with self._lock:
+        with self._lock, _alone_in(self.path.parent):
+            self.rows = read_rows(self.path)  # with those of other processes
             same = self.find(new["run"], new["hash"], int(new["seed"]))
             self.rows = [r for r in self.rows if r is not same] + [new]
             write_rows(self.path, self.rows, _COLUMNS)
@@ -408,10 +424,13 @@ class Experiments:
         """Train, unless that is done; what is known of it."""
         run = self.runs[name]
         key = self._trainings[name], seed
-        with self._locks[key]:  # a run beside this one may need the same training
+        with _alone_in(self.work / "trained"):
+            folder = self.trained_folder(name, seed)
+            folder.mkdir(parents=True, exist_ok=True)
+        # A run beside this one may need the same training, and so may another table's process.
+        with self._locks[key], _alone_in(folder):
             if key in self._failed:
                 raise ExperimentError(f"the training of {name} has failed")
-            folder = self.trained_folder(name, seed)
             note = folder / "trained.json"
             if note.is_file():
                 return json.loads(note.read_text(encoding="utf-8"))

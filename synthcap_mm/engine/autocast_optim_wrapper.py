@@ -47,9 +47,21 @@ class AutocastOptimWrapper(OptimWrapper):
             yield
 
     def _clip_grad(self) -> None:
-        """Clip the gradients; of a sharded model by the norm of all shards (torch's function sees this rank's only)."""
-        if self._sharded is None or self.clip_grad_kwargs.keys() - {"max_norm", "norm_type"}:
-            super()._clip_grad()
+        """Clip the gradients; of a sharded model by the norm of all shards (torch's function sees this rank's only).
+
+        Raises:
+            ValueError: of a sharded model, for options of ``clip_grad`` that are not known here.
+            RuntimeError: if the norm is not finite, where ``error_if_nonfinite`` asks for it.
+        """
+        if self._sharded is None or self.clip_func is not torch.nn.utils.clip_grad_norm_:
+            super()._clip_grad()  # values are clipped one by one, wherever they lie
             return
-        norm = self._sharded.clip_grad_norm_(**self.clip_grad_kwargs)
+        options = dict(self.clip_grad_kwargs)
+        options.pop("foreach", None)  # of speed only
+        strict = options.pop("error_if_nonfinite", False)
+        if unknown := options.keys() - {"max_norm", "norm_type"}:
+            raise ValueError(f"clip_grad of a sharded model does not know {', '.join(sorted(unknown))}")
+        norm = self._sharded.clip_grad_norm_(**options)
+        if strict and not torch.isfinite(norm):
+            raise RuntimeError(f"the norm of the gradients is {float(norm)}, and clip_grad.error_if_nonfinite is set")
         self.message_hub.update_scalar(f"train/{self.grad_name}", float(norm))

@@ -293,7 +293,8 @@ class SynthCaptioner(BaseModel):
             captions: N sentences.
 
         Returns:
-            ``(N,)`` float64, see :func:`~synthcap_mm.evaluation.clip_score.clip_score`.
+            ``(N,)`` float64, see :func:`~synthcap_mm.evaluation.clip_score.clip_score`; 0 for a caption without words,
+            as the metric has it.
 
         Raises:
             RuntimeError: if the captioner has no ``backbone``.
@@ -303,7 +304,10 @@ class SynthCaptioner(BaseModel):
         different = list(dict.fromkeys(captions))
         place = {caption: row for row, caption in enumerate(different)}
         encoded = self.backbone.encode_text(different)
-        return clip_score(image_feats, encoded[[place[caption] for caption in captions]])
+        scores = clip_score(image_feats, encoded[[place[caption] for caption in captions]])
+        # The prompt that the encoder puts before it would score.
+        scores[[not caption.strip() for caption in captions]] = 0.0
+        return scores
 
     @torch.no_grad()
     def memory_weights(self, prefix: PrefixBatch, k: int) -> tuple[Tensor, Tensor] | None:

@@ -896,7 +896,7 @@ def _shard_features(writer: StoreWriter, name: str, shard: int) -> np.ndarray:
 
 
 class NegativeBank:
-    """The fixed negatives of the refine stage: the same for every pair, batch and rank."""
+    """The fixed negatives of the refine stage: the same for every pair, batch and rank; of captions to train on."""
 
     def __init__(
         self,
@@ -910,7 +910,9 @@ class NegativeBank:
         self._tables = {n: _table(writer, n, range(tables[n])) for n in ("captions", "images")}
         self._writer, self._captions, self._device = writer, captions, device
         pairs = _table(writer, "pairs/default", range(tables["pairs/default"]))
-        usable = np.flatnonzero(~self._tables["images"].is_set("flags")[pairs.numbers("image")])
+        trained = ~self._tables["captions"].numbers("heldout").astype(bool)
+        unflagged = ~self._tables["images"].is_set("flags")
+        usable = np.flatnonzero(trained[pairs.numbers("caption")] & unflagged[pairs.numbers("image")])
         chosen = np.sort(np.random.default_rng(seed).permutation(usable)[:size])
         self.image, self.text, self.groups = self._load(
             pairs.numbers("caption")[chosen], pairs.numbers("image")[chosen]

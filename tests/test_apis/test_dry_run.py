@@ -2,12 +2,15 @@
 
 import os
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
+from torch.utils.data import DataLoader
 
-from synthcap_mm.apis.dry_run import TIMED, WARM_UP, DoesNotFitError, dry_run, learning_rates
+from synthcap_mm.apis.dry_run import TIMED, WARM_UP, DoesNotFitError, _validations, dry_run, learning_rates
 from synthcap_mm.datasets import SynthPairDataset
 from synthcap_mm.models.captioner import SynthCaptioner
 from synthcap_mm.registry import MODELS
@@ -140,3 +143,17 @@ def test_the_rates_are_the_schedules(name):
         assert rates[step] == pytest.approx(wanted, rel=1e-2, abs=2e-3 * rate), step
     assert len(rates) == length * epochs and decay.end == epochs
     assert learning_rates(None, 0.5, 3, 2) == [0.5] * 6
+
+
+@pytest.mark.parametrize("kind, last", [(EpochBasedTrainLoop, "max_epochs"), (IterBasedTrainLoop, "max_iters")])
+@pytest.mark.parametrize("begin, interval", [(1, 1), (6, 1), (1, 3), (4, 3), (1, 99), (11, 1)])
+def test_validations_are_counted_as_the_loop_makes_them(kind, last, begin, interval, monkeypatch):
+    made = []
+    runner = MagicMock()
+    runner.val_loop.run = lambda: made.append(1)
+    loader = DataLoader([0] * 10)
+    loop = kind(runner, loader, **{last: 10}, val_begin=begin, val_interval=interval)
+    monkeypatch.setattr(loop, "run_epoch", lambda: setattr(loop, "_epoch", loop._epoch + 1), raising=False)
+    monkeypatch.setattr(loop, "run_iter", lambda *data: setattr(loop, "_iter", loop._iter + 1))
+    loop.run()
+    assert _validations(loop) == len(made)

@@ -118,8 +118,35 @@ def test_the_hash_is_the_same_wherever_data_lie(monkeypatch):
 
     monkeypatch.setenv("SYNTHCAP_COMMAND", "bash tools/dist_train.sh")  # set by tools/launch.sh; no folder of data
     rows = Ledger(ROOT / "docs" / "results" / "real.csv").rows
+    monkeypatch.setenv("SYNTHCAP_ALL", "/y")  # a folder around it that no config reads
     for data, work in (("/x/data", "/y/work"), ("/x", "/x/work"), ("a", "s"), ("/x/work/data", "/x/work")):
         assert digest(data, work) == next(row["hash"] for row in rows if row["run"] == "synthcap")
+
+
+def test_folders_of_two_variables_are_two_folders(monkeypatch):
+    """They are never the same data, though each is the first that its config reads."""
+    monkeypatch.setenv("SYNTHCAP_ONE", "/data/one")
+    monkeypatch.setenv("SYNTHCAP_OTHER", "/data/other")
+    one, other = (
+        config_of(Run("x", "X", "decap/decap_mini.py", {"train_dataloader.dataset.store": f"/data/{name}/pairs"}))
+        for name in ("one", "other")
+    )
+    assert config_hash(one) != config_hash(other) and training_hash(one) != training_hash(other)
+
+
+@pytest.mark.parametrize("setting", [{"load_from": "pretrained.pth"}, {"custom_hooks.0.type": "EMAHook"}])
+def test_weights_to_begin_with_and_other_hooks_decide_a_training(setting):
+    plain, other = (config_of(Run("x", "X", "decap/decap_mini.py", options)) for options in ({}, setting))
+    assert config_hash(plain) != config_hash(other) and training_hash(plain) != training_hash(other)
+
+
+def test_two_processes_keep_each_others_rows(tmp_path):
+    one, other = Ledger(tmp_path / "t.csv"), Ledger(tmp_path / "t.csv")
+    for seed in (0, 1):
+        for ledger, name in ((one, "decap"), (other, "synthcap")):
+            ledger.put({"run": name, "hash": "h", "seed": seed, "commit": "c", "seconds": 3, "heldout_CIDEr": 1.0})
+    rows = Ledger(tmp_path / "t.csv").rows
+    assert [(r["run"], r["seed"]) for r in rows] == [(n, s) for s in "01" for n in ("decap", "synthcap")]
 
 
 def test_what_is_only_tested_on_is_no_part_of_a_training():
@@ -151,6 +178,7 @@ def test_tables_share_a_training_and_two_runs_of_a_table_train_once(table, tmp_p
 
     def tool(name, run, cfg, file, log, *arguments):
         trained.append(run.name)
+        time.sleep(0.2)
         folder = Path(arguments[arguments.index("--work-dir") + 1])
         part = folder / time.strftime("%Y%m%d_%H%M%S", time.localtime(time.time() - 40)) / "vis_data"
         part.mkdir(parents=True)
@@ -165,13 +193,21 @@ def test_tables_share_a_training_and_two_runs_of_a_table_train_once(table, tmp_p
     assert first["heldout_CIDEr"] == 34.5 and 39 <= first["seconds"] <= 60
     experiments._train("few", 1)
     assert len(trained) == 2
+    # So do two processes, here with nothing in common but the folder.
+    twins = [Experiments(read, tmp_path / "work", Ledger(tmp_path / f"{i}.csv"), seeds=3) for i in range(2)]
+    for twin in twins:
+        monkeypatch.setattr(twin, "_tool", tool)
+    with ThreadPoolExecutor(2) as pool:
+        one, two = pool.map(Experiments._train, twins, ("synthcap", "few"), (2, 2))
+    assert one == two and len(trained) == 3
+    del trained[2:]
     other = Experiments(table(runs={"decap": runs["few"]}), tmp_path / "work", Ledger(tmp_path / "other.csv"))
     monkeypatch.setattr(other, "_tool", tool)
     assert other._train("decap", 0) == first and len(trained) == 2
     assert other.checkpoint("decap", 0) == experiments.checkpoint("beams", 0) and other.checkpoint("decap", 0).is_file()
     assert not list((tmp_path / "work").rglob("epoch_*.pth"))
     with pytest.raises(FileNotFoundError):
-        other.checkpoint("decap", 2)
+        other.checkpoint("decap", 3)
 
 
 def test_the_parts_of_a_resumed_training_all_take_time(tmp_path):

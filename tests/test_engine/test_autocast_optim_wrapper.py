@@ -61,3 +61,34 @@ def test_gradients_can_be_accumulated_and_clipped():
 def test_other_precisions_are_refused(dtype):
     with pytest.raises(ValueError, match=rf"'{dtype}'.*AmpOptimWrapper"):
         wrapper(nn.Linear(2, 2), dtype=dtype)
+
+
+class Shard:
+    """What the wrapper asks of a sharded model, its norm being of all shards."""
+
+    def __init__(self, norm):
+        self.norm, self.asked = norm, []
+
+    def clip_grad_norm_(self, max_norm, norm_type=2.0):
+        self.asked.append((max_norm, norm_type))
+        return torch.tensor(self.norm)
+
+
+def test_a_sharded_model_is_clipped_by_all_shards_whatever_else_is_asked_for():
+    def clip(norm=3.0, **options):
+        model = nn.Linear(2, 2)
+        optimizer = wrapper(model, clip_grad=options)
+        model(torch.ones(1, 2)).sum().backward()
+        optimizer._sharded = Shard(norm)
+        optimizer._clip_grad()
+        return optimizer._sharded.asked, model.weight.grad
+
+    for more in ({}, {"foreach": True}, {"error_if_nonfinite": True}):
+        assert clip(max_norm=0.5, norm_type=1.0, **more)[0] == [(0.5, 1.0)]
+    with pytest.raises(RuntimeError, match="the norm of the gradients is nan"):
+        clip(float("nan"), max_norm=0.5, error_if_nonfinite=True)
+    assert clip(float("nan"), max_norm=0.5)[0] == [(0.5, 2.0)]
+    with pytest.raises(ValueError, match="clip_grad of a sharded model does not know pnorm"):
+        clip(max_norm=0.5, pnorm=2)
+    asked, gradient = clip(type="value", clip_value=0.25)
+    assert asked == [] and gradient.abs().max() == 0.25

@@ -52,6 +52,22 @@ def test_other_refine_settings_remake_the_refined_table_only(tiny_synthesis, tmp
     assert PairFactory(**changed).run()["shards_made"] == 0
 
 
+def test_held_out_captions_are_no_negatives(tiny_synthesis, monkeypatch):
+    banks = []
+
+    class Bank(factory.NegativeBank):
+        def _load(self, captions, images):
+            banks.append(captions)
+            return super()._load(captions, images)
+
+    monkeypatch.setattr(factory, "NegativeBank", Bank)
+    PairFactory(**{**tiny_synthesis, "refine": {"steps": 1, "lr": 0.01, "bank_size": 10_000}}).run()
+    store = Store.open(tiny_synthesis["store"])
+    heldout = store.caption_rows("heldout")
+    assert len(heldout) and set(banks[0]) <= set(store.caption_rows("train"))
+    assert set(heldout) <= {row for rows in banks[1:] for row in rows}  # they are optimised themselves
+
+
 def test_a_remaking_that_was_stopped_has_no_shard_of_the_old_settings(tiny_synthesis, tmp_path, monkeypatch):
     PairFactory(**tiny_synthesis).run()
     changed = {**tiny_synthesis, "refine": {"steps": 9, "lr": 0.01, "bank_size": 16}}

@@ -311,7 +311,10 @@ def test_flags(trained):
     assert "resumed epoch: 2" in again
     assert "Epoch(train) [1]" not in again and "Epoch(train) [3]" in again
     fresh = ["--work-dir", "fresh", "--resume", "--no-validate", *options, "train_cfg.max_epochs=1"]
-    assert "nothing to resume in fresh" in tool(folder, "train", "synthcap_mini.py", *fresh)
+    checkpoint = str(next((folder / "flags").glob("epoch_*.pth")).resolve())
+    said = tool(folder, "train", "synthcap_mini.py", *fresh, f"load_from={checkpoint}")
+    # A fine-tuning begins with its weights whether or not it may be resumed.
+    assert "nothing to resume in fresh" in said and f"Load checkpoint from {checkpoint}" in said
 
 
 def test_missing_things_are_named_with_the_command(tmp_path):

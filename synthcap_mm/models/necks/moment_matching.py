@@ -42,6 +42,8 @@ class MomentMatching(BaseNeck):
         spread (bool): match the spread too. Defaults to ``True``, as TOMCap does.
         store (str, optional): path of the store that ``'captions'`` and ``'images'`` mean. Defaults to ``None``:
             the captioner's.
+        pairs (str): the pairs table whose images ``'images'`` means; where another one is trained on, e.g.
+            ``'curated'``, its name. Defaults to ``'default'``.
         phases (Sequence[str]): see :class:`BaseNeck`. Defaults to ``('train',)``.
         sources (Sequence[str]): see :class:`BaseNeck`. Defaults to ``('text', 'pseudo')``.
 
@@ -64,8 +66,10 @@ class MomentMatching(BaseNeck):
         store: str | None = None,
         phases: Sequence[str] = ("train",),
         sources: Sequence[str] = ("text", "pseudo"),
+        pairs: str = "default",
     ) -> None:
         super().__init__(phases, sources)
+        self.pairs = pairs
         if start == target:
             raise ValueError(f"MomentMatching: 'start' and 'target' are both {start!r}, so nothing would be moved.")
         self.start, self.target, self.spread = os.fspath(start), os.fspath(target), spread
@@ -111,7 +115,7 @@ class MomentMatching(BaseNeck):
         rows = store.caption_rows("train")
         if name == "captions":
             return store.captions, rows
-        pairs = store.pairs()
+        pairs = store.pairs(self.pairs)
         used = np.unique(pairs.numbers("image")[np.isin(pairs.numbers("caption"), rows)])
         return store.images, used[~store.images.is_set("flags")[used]]
 

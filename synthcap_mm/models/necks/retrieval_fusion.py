@@ -63,6 +63,7 @@ class RetrievalFusion(TextMemoryProjection):
     """
 
     memory_groups: Tensor | None
+    _OF_MEMORY = (*TextMemoryProjection._OF_MEMORY, "memory_groups")
 
     def __init__(
         self,
@@ -141,13 +142,16 @@ class RetrievalFusion(TextMemoryProjection):
         with torch.amp.autocast(query.device.type, enabled=False):
             query = query.float()
             check_finite(type(self).__name__, query)
+            words = None if text_feats is None else F.normalize(text_feats.float(), dim=1)
             best = BestRows(query, self.k)
             for similarity, block, start in block_logits(query, self.memory, own_rows, self.block_size):
                 if groups is not None and self.memory_groups is not None:
                     others = self.memory_groups[start : start + len(block)]
                     similarity.masked_fill_((groups[:, None] == others) & (groups[:, None] >= 0), -torch.inf)
-                if text_feats is not None:
-                    similarity.masked_fill_(text_feats.float() @ block.T > SAME_CAPTION, -torch.inf)
+                if words is not None:
+                    # A store's features are float16: their norms are off by more than the bound leaves.
+                    same = words @ F.normalize(block.float(), dim=1).T > SAME_CAPTION
+                    similarity.masked_fill_(same, -torch.inf)
                 best.add(similarity, start)
         if best.values.shape[1] < self.k or bool((best.values[:, -1] == -torch.inf).any()):
             raise ValueError(

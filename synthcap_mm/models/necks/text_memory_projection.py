@@ -75,6 +75,8 @@ class TextMemoryProjection(BaseNeck):
 
     memory: Tensor | None
     memory_rows: Tensor | None
+    #: What :meth:`other_memory` puts back.
+    _OF_MEMORY: tuple[str, ...] = ("memory", "memory_rows", "memory_sha256", "_was_set", "_set_encoder")
 
     def __init__(
         self,
@@ -273,8 +275,7 @@ class TextMemoryProjection(BaseNeck):
             ValueError: see :meth:`set_memory`.
             StoreError: see :meth:`set_memory`.
         """
-        names = ("memory", "memory_rows", "memory_sha256", "_was_set", "_set_encoder")
-        before = {name: getattr(self, name) for name in names}
+        before = {name: getattr(self, name) for name in self._OF_MEMORY}
         try:
             self.set_memory(feats, encoder=encoder)
             yield

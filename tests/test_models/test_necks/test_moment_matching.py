@@ -1,5 +1,8 @@
 """MomentMatching against a plain float64 reference, gradients included."""
 
+import types
+import unittest.mock
+
 import numpy as np
 import pytest
 import torch
@@ -55,6 +58,21 @@ def test_moments_are_those_of_the_rows_that_count(stores, start, target, spread)
     assert losses == {} and np.abs(out.feats.numpy() - wanted).max() < 1e-6
     out, _ = neck(PrefixBatch(feats.float(), "text"), "train")
     assert out.feats.dtype == torch.float32 and np.abs(out.feats.numpy() - wanted).max() < 1e-5
+
+
+def test_images_are_those_of_the_pairs_that_are_trained_on(tmp_path):
+    path = make_store(tmp_path / "pairs", 20, dim=DIM)
+    store = Store.open(path)
+    few = types.SimpleNamespace(numbers=lambda name: np.arange(5) + (7 if name == "image" else 0))
+    whole, curated = (MomentMatching("images", "captions", store=path, pairs=name) for name in ("default", "curated"))
+    real = Store.pairs
+    with unittest.mock.patch.object(
+        Store, "pairs", lambda self, name="default": few if name == "curated" else real(self)
+    ):
+        for neck, rows in ((whole, range(20)), (curated, range(7, 12))):
+            neck.load_moments()
+            mean = unit(store.images.features(np.array(rows))).mean(0)
+            assert np.abs(neck.moments[0].numpy() - mean).max() < 1e-6
 
 
 def test_the_mean_of_the_start_arrives_at_the_targets(stores):

@@ -44,6 +44,18 @@ def test_what_is_retrieved_is_the_most_similar_that_may_be_seen(store):
     assert not {0, 1} & set(got.flatten().tolist())  # held out
 
 
+def test_the_same_words_are_found_though_features_are_kept_in_half_precision(tmp_path):
+    """Rows come back with norms of 1 ± 1e-4, which once let a quarter of the twins through."""
+    text = unit(np.random.default_rng(0).standard_normal((200, 256)))
+    text[100:] = text[:100]
+    neck = RetrievalFusion(256, k=3, memory=make_store(tmp_path / "pairs", 200, dim=256, text_features=text))
+    neck.load_memory()
+    assert (neck.memory.norm(dim=1) - 1).abs().max() > 1e-5
+    words = F.normalize(neck.memory, dim=1)
+    got = neck.retrieve(words, torch.arange(200), None, words)
+    assert not (got % 100 == torch.arange(200)[:, None] % 100).any()
+
+
 def test_at_inference_nothing_is_left_out(store):
     neck = RetrievalFusion(DIM, k=3, heads=2, memory=store)
     batch = batch_of(neck, [12, 30])
@@ -113,6 +125,16 @@ def test_pseudo_images_can_be_what_is_looked_for(store):
     out, _ = neck(batch.replace(feats=images), "train")
     rows = neck.retrieve(images, neck._own_rows(batch), batch.group_ids, batch.text_feats)
     torch.testing.assert_close(out.feats.double(), plain(neck.double(), images.double(), rows), rtol=0, atol=1e-6)
+
+
+def test_groups_are_left_out_again_after_another_memory(store):
+    neck = RetrievalFusion(DIM, k=2, heads=2, memory=store)
+    batch = batch_of(neck, [12, 30])
+    wanted = neck.retrieve(batch.feats, None, batch.group_ids)
+    with neck.other_memory(F.normalize(torch.randn(5, DIM), dim=1)):
+        assert neck.memory_groups is None
+    assert torch.equal(neck.retrieve(batch.feats, None, batch.group_ids), wanted)
+    assert not torch.equal(neck.retrieve(batch.feats), wanted)
 
 
 def test_another_memory_can_be_set(store):
