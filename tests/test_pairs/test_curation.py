@@ -294,7 +294,8 @@ def test_recall_is_that_of_dense_float64(store):
     allowed = np.flatnonzero(usable & ~np.isin(np.arange(120), HELDOUT))
     for figures, captions in (("before", allowed), ("after", table(store, "curated")["caption"])):
         captions = [c for c in captions if c not in HELDOUT]
-        ranks = [(text[c] @ image[allowed].T > text[c] @ image[c]).sum() for c in captions]
+        # Its own image is not compared with itself: two roundings of one product may differ.
+        ranks = [(text[c] @ image[allowed[allowed != c]].T > text[c] @ image[c]).sum() for c in captions]
         expected = {str(k): np.mean([r < k for r in ranks]) for k in (1, 5, 10)}
         assert report[figures]["recall"] == pytest.approx(expected)
     assert report["before_of_kept"]["recall"] == report["after"]["recall"]  # a filter moves nothing
