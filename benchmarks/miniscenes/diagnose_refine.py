@@ -98,6 +98,14 @@ def settings_to_try(
         tried[f"to 0.54, pull {pull:.0f}"] = lambda pull=pull: scenes.refined(
             **{**far, "target_cosine": 0.54, "pull": pull}
         )
+    # At a tenth of the width the pull has something to hold on to, and more steps go further.
+    small = {**far, "lr": base["lr"] / 10, "target_cosine": None}
+    for steps in (5, 20, 60):
+        tried[f"no level, {steps} steps of a tenth"] = lambda steps=steps: scenes.refined(**{**small, "steps": steps})
+    for pull in (0.0, 10.0, 100.0):
+        tried[f"no level, 20 steps of a tenth, pull {pull:.0f}"] = lambda pull=pull: scenes.refined(
+            **{**small, "steps": 20, "pull": pull}
+        )
     tried["to 0.60 with the caption's projection as anchor"] = lambda: scenes.refined(
         project(scenes.text), **{**far, "target_cosine": 0.6}
     )
