@@ -121,7 +121,7 @@ def test_commands_of_the_page_name_scripts_and_runs_that_are_there():
             assert set(chosen) <= set(runs), (script, chosen)
             named += len(chosen)
     assert named >= 12
-    for word in ("no_memory", "no_tags", "no_refine", "no_pairs", "curated"):
+    for word in ("no_memory", "no_tags", "no_refine", "no_pairs", "curated", "agreeing"):
         assert f"`{word}`" in page and word in read_table("real").runs
 
 
