@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import atexit
+import contextlib
 import datetime
 import os
 import os.path as osp
@@ -138,12 +140,20 @@ def init_distributed(cfg: Config) -> None:
     torch.distributed.init_process_group(
         "gloo", timeout=None if seconds is None else datetime.timedelta(seconds=seconds)
     )
+    # Its threads must not outlive the interpreter: a rank whose work was done has been seen aborted at its exit.
+    atexit.register(_leave_group)
     cfg.model_wrapper_cfg = {
         "type": "MMDistributedDataParallel",
         "device_ids": None,
         "broadcast_buffers": False,
         **cfg.get("model_wrapper_cfg", {}),
     }
+
+
+def _leave_group() -> None:
+    if is_distributed():
+        with contextlib.suppress(RuntimeError):  # another rank may have ended before
+            torch.distributed.destroy_process_group()
 
 
 def run_store_tool(action: str, description: str, parser: argparse.ArgumentParser | None = None) -> None:
