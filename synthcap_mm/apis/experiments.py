@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import functools
 import hashlib
 import io
 import json
@@ -168,13 +169,18 @@ def _canonical(value: Any, roots: Mapping[str, str]) -> Any:
     return value
 
 
+@functools.cache
+def _usual_hooks() -> list[dict[str, Any]]:
+    file = shipped_dir("configs") / "_base_" / "default_runtime.py"
+    return Config.fromfile(file, import_custom_modules=False).custom_hooks
+
+
 def _deciding(cfg: Config) -> dict[str, Any]:
     """Settings that say something of a run's figures."""
     settings = {k: v for k, v in cfg._cfg_dict.items() if k not in _BESIDE}
     if cfg.get("load_from"):
         settings["load_from"] = cfg.load_from
-    runtime = Config.fromfile(shipped_dir("configs") / "_base_" / "default_runtime.py", import_custom_modules=False)
-    hooks = [hook for hook in cfg.get("custom_hooks") or () if hook not in runtime.custom_hooks]
+    hooks = [hook for hook in cfg.get("custom_hooks") or () if hook not in _usual_hooks()]
     return {**settings, "custom_hooks": hooks} if hooks else settings
 
 

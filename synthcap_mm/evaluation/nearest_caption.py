@@ -8,7 +8,9 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 
+from synthcap_mm.pairs.neighbours import UnitRows
 from synthcap_mm.stores import Store
+from synthcap_mm.stores.topk import blockwise_topk
 from synthcap_mm.structures import CaptionSample
 
 
@@ -40,14 +42,6 @@ def nearest_captions(
     if not photos:
         return {}
     queries = F.normalize(torch.stack([photo.feat for photo in photos]).float(), dim=1)
-    best = torch.full((len(photos),), -torch.inf)
-    nearest = torch.zeros(len(photos), dtype=torch.long)
-    for start in range(0, len(rows), block_size):
-        block = torch.from_numpy(store.caption_features(rows[start : start + block_size])).float()
-        value, place = (queries @ F.normalize(block, dim=1).T).max(1)
-        better = value > best
-        best = torch.where(better, value, best)
-        nearest = torch.where(better, place + start, nearest)
-    return {
-        photo.key: store.captions.value("text", int(rows[n])) for photo, n in zip(photos, nearest.tolist(), strict=True)
-    }
+    _, nearest = blockwise_topk(queries, UnitRows(store.captions, rows), 1, block_size)
+    found = rows[nearest[:, 0].cpu().numpy()].tolist()
+    return {photo.key: store.captions.value("text", row) for photo, row in zip(photos, found, strict=True)}

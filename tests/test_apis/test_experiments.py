@@ -119,7 +119,7 @@ def test_the_hash_is_the_same_wherever_data_lie(monkeypatch):
     monkeypatch.setenv("SYNTHCAP_COMMAND", "bash tools/dist_train.sh")  # set by tools/launch.sh; no folder of data
     rows = Ledger(ROOT / "docs" / "results" / "real.csv").rows
     monkeypatch.setenv("SYNTHCAP_ALL", "/y")  # a folder around it that no config reads
-    for data, work in (("/x/data", "/y/work"), ("/x", "/x/work"), ("a", "s"), ("/x/work/data", "/x/work")):
+    for data, work in (("/x/in", "/y/out"), ("/x", "/x/out"), ("a", "s"), ("/x/out/in", "/x/out")):
         assert digest(data, work) == next(row["hash"] for row in rows if row["run"] == "synthcap")
 
 

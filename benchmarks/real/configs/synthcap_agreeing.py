@@ -8,9 +8,7 @@ entities = dict(
 )
 # min_score is the prompt's, so that a name counts if it would be told.
 curation = dict(
-    steps=[
-        dict(type="reassign", images=15, captions=2, keep=0.9, agreement=dict(entities=entities, min_score=0.3)),
-    ],
+    steps=[dict(**_base_.curation.steps[0], agreement=dict(entities=entities, min_score=0.3))],
     name="agreeing",
 )
 train_dataloader = dict(dataset=dict(pairs="agreeing"))

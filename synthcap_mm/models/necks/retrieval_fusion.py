@@ -150,7 +150,7 @@ class RetrievalFusion(TextMemoryProjection):
                     similarity.masked_fill_((groups[:, None] == others) & (groups[:, None] >= 0), -torch.inf)
                 if words is not None:
                     # A store's features are float16: their norms are off by more than the bound leaves.
-                    same = words @ F.normalize(block.float(), dim=1).T > SAME_CAPTION
+                    same = words @ block.T > SAME_CAPTION * block.norm(dim=1)
                     similarity.masked_fill_(same, -torch.inf)
                 best.add(similarity, start)
         if best.values.shape[1] < self.k or bool((best.values[:, -1] == -torch.inf).any()):
