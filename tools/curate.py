@@ -6,7 +6,7 @@ from synthcap_mm.installation import check_installation
 
 check_installation()  # before MMEngine is imported: a broken one would hide why
 
-from synthcap_mm.apis.launching import add_common_arguments, init_distributed, load_config
+from synthcap_mm.apis.launching import add_common_arguments, load_config, process_group
 from synthcap_mm.apis.stopping import stopping_cleanly, typed_command
 
 
@@ -31,15 +31,14 @@ def main() -> None:
         "stopped. Finished parts are kept, and the same command goes on from them; type:\n  " + typed_command()
     ):
         cfg = load_config(args)
-        init_distributed(cfg)
+        with process_group(cfg):
+            from synthcap_mm.apis.workflow import curate
+            from synthcap_mm.stores import StoreError
 
-        from synthcap_mm.apis.workflow import curate
-        from synthcap_mm.stores import StoreError
-
-        try:
-            curate(cfg, replace=args.replace)
-        except (StoreError, ValueError, ImportError) as error:  # what the user can mend, without a traceback
-            raise SystemExit(str(error)) from error
+            try:
+                curate(cfg, replace=args.replace)
+            except (StoreError, ValueError, ImportError) as error:  # what the user can mend, without a traceback
+                raise SystemExit(str(error)) from error
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from synthcap_mm.installation import check_installation
 
 check_installation()  # before MMEngine is imported: a broken one would hide why
 
-from synthcap_mm.apis.launching import add_common_arguments, init_distributed, load_config
+from synthcap_mm.apis.launching import add_common_arguments, load_config, process_group
 
 
 def parse_args() -> argparse.Namespace:
@@ -28,16 +28,15 @@ def main() -> None:
     """Run."""
     args = parse_args()
     cfg = load_config(args)
-    init_distributed(cfg)
+    with process_group(cfg):
+        from synthcap_mm.apis.test_sets import test_many
+        from synthcap_mm.apis.workflow import MissingInputsError
+        from synthcap_mm.stores import StoreError
 
-    from synthcap_mm.apis.test_sets import test_many
-    from synthcap_mm.apis.workflow import MissingInputsError
-    from synthcap_mm.stores import StoreError
-
-    try:
-        test_many(cfg, args.checkpoint, args.sets)
-    except (MissingInputsError, StoreError, ValueError) as error:  # what the user can mend, without a traceback
-        raise SystemExit(str(error)) from error
+        try:
+            test_many(cfg, args.checkpoint, args.sets)
+        except (MissingInputsError, StoreError, ValueError) as error:  # what the user can mend, without a traceback
+            raise SystemExit(str(error)) from error
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ check_installation()  # before MMEngine is imported: a broken one would hide why
 
 from mmengine.logging import print_log
 
-from synthcap_mm.apis.launching import add_common_arguments, init_distributed, load_config
+from synthcap_mm.apis.launching import add_common_arguments, load_config, process_group
 
 
 def parse_args() -> argparse.Namespace:
@@ -59,23 +59,26 @@ def main() -> None:
         if "auto_scale_lr" not in cfg or "base_batch_size" not in cfg.auto_scale_lr:
             raise SystemExit("--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=...) in the config")
         cfg.auto_scale_lr.enable = True
-    init_distributed(cfg)
+    with process_group(cfg):
+        from synthcap_mm.apis.dry_run import DoesNotFitError
+        from synthcap_mm.apis.workflow import MissingInputsError, latest_checkpoint, train
+        from synthcap_mm.stores import StoreError
 
-    from synthcap_mm.apis.dry_run import DoesNotFitError
-    from synthcap_mm.apis.workflow import MissingInputsError, latest_checkpoint, train
-    from synthcap_mm.stores import StoreError
-
-    if args.resume is not None:
-        checkpoint = latest_checkpoint(cfg.work_dir) if args.resume == "auto" else args.resume
-        cfg.resume = checkpoint is not None
-        if cfg.resume:
-            cfg.load_from = checkpoint
-        else:  # the config's own load_from stays: a fine-tuning begins with it
-            print_log(f"nothing to resume in {cfg.work_dir}; starting from the beginning", logger="current")
-    try:
-        train(cfg, dry_run=args.dry_run)
-    except (MissingInputsError, StoreError, DoesNotFitError) as error:  # what the user can mend, without a traceback
-        raise SystemExit(str(error)) from error
+        if args.resume is not None:
+            checkpoint = latest_checkpoint(cfg.work_dir) if args.resume == "auto" else args.resume
+            cfg.resume = checkpoint is not None
+            if cfg.resume:
+                cfg.load_from = checkpoint
+            else:  # the config's own load_from stays: a fine-tuning begins with it
+                print_log(f"nothing to resume in {cfg.work_dir}; starting from the beginning", logger="current")
+        try:
+            train(cfg, dry_run=args.dry_run)
+        except (
+            MissingInputsError,
+            StoreError,
+            DoesNotFitError,
+        ) as error:  # what the user can mend, without a traceback
+            raise SystemExit(str(error)) from error
 
 
 if __name__ == "__main__":

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import atexit
 import contextlib
 import datetime
+import gc
+import importlib
 import os
 import os.path as osp
 import subprocess
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -98,11 +100,22 @@ def load_config(args: argparse.Namespace) -> Config:
     return cfg
 
 
-def init_distributed(cfg: Config) -> None:
-    """Start the process group, on GPUs with NCCL, without any with gloo.
+#: Have functions with ``group=group.WORLD``: the group of the time when they are imported, which they keep (2.11).
+#: To be imported while there is none; DistributedDataParallel, MMEngine's runner and FSDP import them later.
+_KEEP_THE_GROUP = ("torch.distributed.nn", "torch.distributed.optim", "torch.distributed.fsdp.sharded_grad_scaler")
+
+
+@contextlib.contextmanager
+def process_group(cfg: Config) -> Iterator[None]:
+    """A job's process group, on GPUs with NCCL, without any with gloo.
 
     MMEngine's own launchers call CUDA even for gloo; a group that exists already
     is taken as it is, and the model's wrapper must not name a device then.
+
+    At the end a group of gloo is left, and its threads end with it. One that lives on may let go of its last
+    collective's tensors while the interpreter goes down, and the process whose work is done is aborted ("terminate
+    called without an active exception", torch 2.11). After an exception the group stays: leaving it waits for
+    collectives under way, and no other rank may take part in them.
 
     Args:
         cfg: the config; ``cfg.launcher`` says how the processes were started.
@@ -112,12 +125,14 @@ def init_distributed(cfg: Config) -> None:
     """
     launcher = cfg.launcher
     if launcher == "none" or is_distributed():
+        yield
         return
     dist_cfg = dict(cfg.get("env_cfg", {}).get("dist_cfg", {"backend": "nccl"}))
     if torch.cuda.is_available():
         from mmengine.dist import init_dist
 
         init_dist(launcher, **dist_cfg)
+        yield
         return
     if launcher == "slurm":
         os.environ.setdefault("RANK", os.environ["SLURM_PROCID"])
@@ -136,24 +151,21 @@ def init_distributed(cfg: Config) -> None:
         os.environ.setdefault("RANK", os.environ["OMPI_COMM_WORLD_RANK"])
         os.environ.setdefault("WORLD_SIZE", os.environ["OMPI_COMM_WORLD_SIZE"])
         os.environ.setdefault("LOCAL_RANK", os.environ["OMPI_COMM_WORLD_LOCAL_RANK"])
+    for module in _KEEP_THE_GROUP:
+        importlib.import_module(module)
     seconds = dist_cfg.get("timeout")
     torch.distributed.init_process_group(
         "gloo", timeout=None if seconds is None else datetime.timedelta(seconds=seconds)
     )
-    # Its threads must not outlive the interpreter: a rank whose work was done has been seen aborted at its exit.
-    atexit.register(_leave_group)
     cfg.model_wrapper_cfg = {
         "type": "MMDistributedDataParallel",
         "device_ids": None,
         "broadcast_buffers": False,
         **cfg.get("model_wrapper_cfg", {}),
     }
-
-
-def _leave_group() -> None:
-    if is_distributed():
-        with contextlib.suppress(RuntimeError):  # another rank may have ended before
-            torch.distributed.destroy_process_group()
+    yield
+    torch.distributed.destroy_process_group()
+    gc.collect()  # a runner, whose model holds the group
 
 
 def run_store_tool(action: str, description: str, parser: argparse.ArgumentParser | None = None) -> None:
@@ -177,11 +189,10 @@ def run_store_tool(action: str, description: str, parser: argparse.ArgumentParse
         "stopped. Finished shards are kept, and the same command goes on from them; type:\n  " + typed_command()
     ):
         cfg = load_config(args)
-        init_distributed(cfg)
+        with process_group(cfg):
+            from synthcap_mm.apis import workflow
 
-        from synthcap_mm.apis import workflow
-
-        try:
-            getattr(workflow, action)(cfg, **{name: getattr(args, name) for name in own})
-        except (workflow.MissingInputsError, StoreError) as error:
-            raise SystemExit(str(error)) from error
+            try:
+                getattr(workflow, action)(cfg, **{name: getattr(args, name) for name in own})
+            except (workflow.MissingInputsError, StoreError) as error:
+                raise SystemExit(str(error)) from error

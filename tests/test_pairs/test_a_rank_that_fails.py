@@ -60,5 +60,5 @@ def test_the_others_do_not_wait(tmp_path, fails, rank):
     finally:
         for p in processes:
             p.kill()
-    assert [p.returncode for p in processes] == [1, 1], said
+    assert all(p.returncode for p in processes), said  # 1; torch may abort one that ends with its group
     assert "no luck" in said[rank] and "another rank failed; its own message says why" in said[1 - rank]

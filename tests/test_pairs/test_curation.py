@@ -493,13 +493,15 @@ def test_a_run_stopped_while_the_table_is_written(store, monkeypatch):
 
 
 RANK = """
-import sys, torch
+import sys
 sys.path[:0] = [{tests!r}]
-torch.distributed.init_process_group("gloo")
+from mmengine.config import Config
+from synthcap_mm.apis.launching import process_group
 from synthcap_mm.pairs import Curation
 steps = [dict(type="merge_duplicates"), dict(type="clip_score", keep=0.95),
          dict(type="reassign", agreement=dict(entities=dict(type="CaptionEntities", vocabulary=["number", "dog"])))]
-Curation(sys.argv[1], steps, part_size=16, refine=True, device="cpu").run()
+with process_group(Config({{"launcher": "pytorch"}})):
+    Curation(sys.argv[1], steps, part_size=16, refine=True, device="cpu").run()
 """
 
 

@@ -469,11 +469,11 @@ sys.path[:0] = json.loads(sys.argv[1])
 import torch, torch.distributed as dist
 rank, world, meeting, kwargs, photos = int(sys.argv[2]), int(sys.argv[3]), sys.argv[4], *map(json.loads, sys.argv[5:])
 torch.set_num_threads(1)
-dist.init_process_group("gloo", init_method="file://" + meeting, rank=rank, world_size=world)
 import components
 from mmengine.registry import init_default_scope
 init_default_scope("synthcap_mm")
 from synthcap_mm.pairs import PairFactory, encode_photos
+dist.init_process_group("gloo", init_method="file://" + meeting, rank=rank, world_size=world)
 counts = PairFactory(**kwargs).run()
 found = encode_photos(**photos)
 print(json.dumps([counts, found]), flush=True)

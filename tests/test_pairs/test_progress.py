@@ -34,8 +34,8 @@ RANKS = """
 import datetime, json, sys, time
 import torch.distributed as dist
 rank, meeting, fails = int(sys.argv[1]), sys.argv[2], sys.argv[3] == "fails"
-dist.init_process_group("gloo", init_method="file://" + meeting, rank=rank, world_size=2, timeout=datetime.timedelta(seconds=2))
 from synthcap_mm.pairs.progress import Progress, meet
+dist.init_process_group("gloo", init_method="file://" + meeting, rank=rank, world_size=2, timeout=datetime.timedelta(seconds=2))
 seen = []
 meet()
 with Progress("images", 20, 0, "images") as bar:
@@ -47,6 +47,7 @@ with Progress("images", 20, 0, "images") as bar:
         bar.update(10)
 print(json.dumps(bar.made))
 dist.barrier()
+dist.destroy_process_group()
 """
 
 

@@ -147,11 +147,41 @@ def test_repeat(trained):
     assert "randomness.seed is set by this tool" in wrong
 
 
-def test_two_processes_test_as_one(trained):
+THREADS = """
+import atexit, os
+from pathlib import Path
+
+def note():  # the last of all functions at exit, as it is the first to be registered
+    if "LOCAL_RANK" in os.environ:
+        names = [(task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()]
+        Path(f"threads{os.environ['RANK']}.txt").write_text(str(names.count("pt_gloo_runloop")))
+
+if Path("/proc/self/task").is_dir():
+    atexit.register(note)
+"""
+
+
+@pytest.fixture
+def threads_left(tmp_path):
+    """A folder for Python's path with which each rank notes how many threads of gloo are there at its very end."""
+    (tmp_path / "sitecustomize.py").write_text(THREADS)
+    return tmp_path
+
+
+def assert_none_left(folder):
+    if Path("/proc/self/task").is_dir():
+        noted = sorted(folder.glob("threads*.txt"))
+        assert [file.read_text() for file in noted] == ["0", "0"]
+        for file in noted:
+            file.unlink()
+
+
+def test_two_processes_test_as_one(trained, threads_left):
     folder, _ = trained
     best = next((folder / "work").glob("best_CIDEr_epoch_*.pth"))
     run(folder, "bash", ROOT / "tools" / "dist_test.sh", ROOT / "configs" / "synthcap_mini.py", best, 2,
-        "--work-dir", "two", "--cfg-options", *SMALL)  # fmt: skip
+        "--work-dir", "two", "--cfg-options", *SMALL, path=threads_left)  # fmt: skip
+    assert_none_left(folder)
     assert metrics(folder / "two") == pytest.approx(metrics(folder / "work"))
 
 
@@ -183,7 +213,7 @@ class SayWeights(Hook):
 """
 
 
-def test_two_processes_train_without_a_gpu(trained):
+def test_two_processes_train_without_a_gpu(trained, threads_left):
     """One epoch, so that the last is the best; it is written slowly, and no rank reads it too early."""
     folder, _ = trained
     # In the current folder, which is not on Python's path.
@@ -195,7 +225,8 @@ def test_two_processes_train_without_a_gpu(trained):
         f"_base_ = {base}\ncustom_imports = dict(imports=['ranks'])\ncustom_hooks = [{hooks}]\n"
     )
     run(folder, "bash", ROOT / "tools" / "dist_train.sh", "mine/config.py", 2,
-        "--work-dir", "dist", "--cfg-options", *SMALL, "train_cfg.max_epochs=1")  # fmt: skip
+        "--work-dir", "dist", "--cfg-options", *SMALL, "train_cfg.max_epochs=1", path=threads_left)  # fmt: skip
+    assert_none_left(folder)
     assert "CIDEr" in metrics(folder / "dist")
     # 64 training captions in 2 processes of 16: half the steps of a single run.
     first, second = ((folder / f"rank{i}.txt").read_text().split() for i in range(2))
