@@ -107,11 +107,14 @@ class Dialect(NamedTuple):
     code: tuple[int, ...] = ()
 
 
-#: The mini-world, and a second one of the same kinds, for going from one domain to another: at four of the places, told
-#: in the words that few use in the first. The mini-CLIP knows all of them, as CLIP knows COCO and Flickr30k.
+_SECOND = ("snow", "desert", "lake", "bathroom")
+#: The mini-world, and others of the same kinds, for going from one domain to another. The second is at four of the
+#: places, told in the words that few use in the first; "elsewhere" is told as the first, at the places where the second
+#: is not. The mini-CLIP knows all of them, as CLIP knows COCO and Flickr30k.
 DIALECTS = {
     "first": Dialect(PLACES),
-    "second": Dialect(("snow", "desert", "lake", "bathroom"), True, (2,)),
+    "second": Dialect(_SECOND, True, (2,)),
+    "elsewhere": Dialect(tuple(place for place in PLACES if place not in _SECOND), False, (3,)),
 }
 
 

@@ -51,7 +51,8 @@ class MiniScenesCaptions:
     Args:
         num: number of captions. Defaults to 4000 (the project's plan).
         seed: which scenes; other seeds have other scenes. Defaults to 0.
-        dialect: ``'second'``: scenes at fewer places, told in words that are rare in the first; see
+        dialect: ``'second'``: scenes at fewer places, told in words that are rare in the first;
+            ``'elsewhere'``: told as the first, at all other places than the second's; see
             :data:`~synthcap_mm.miniscenes.scenes.DIALECTS`. Defaults to ``'first'``.
 
     Raises:

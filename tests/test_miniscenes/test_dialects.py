@@ -1,6 +1,7 @@
-"""The second dialect; and the first world, which must stay what it is to the bit, since stores and figures belong to it."""
+"""The dialects; and the first world, which must stay what it is to the bit, since stores and figures belong to it."""
 
 import hashlib
+import itertools
 from collections import Counter
 
 import numpy as np
@@ -32,15 +33,20 @@ def test_the_first_world_is_what_it_was():
     assert MiniScenesPhotos("test").sha256() == "a9ac4bdc47bde555567330a4b989f0947800141b50d00badb95b71edd0ff55b5"
 
 
-def test_dialects_share_no_scene_and_the_second_has_its_own_places():
-    first, second = ([scene_of("test", 0, i, d) for i in range(400)] for d in DIALECTS)
-    assert not set(first) & set(second)
-    assert {s.place for s in second} == set(DIALECTS["second"].places) < set(PLACES) == {s.place for s in first}
-    captions = MiniScenesCaptions(300, dialect="second")
-    assert not {c.group for c in captions.read()} & {c.group for c in MiniScenesCaptions(300).read()}
-    assert captions.describe() != MiniScenesCaptions(300).describe()
-    assert MiniScenesPhotos(dialect="second").sha256() != MiniScenesPhotos().sha256()
-    with pytest.raises(ValueError, match="dialect is one of 'first', 'second', not 'third'"):
+def test_dialects_share_no_scene_and_have_their_own_places():
+    scenes = {d: [scene_of("test", 0, i, d) for i in range(400)] for d in DIALECTS}
+    for one, other in itertools.combinations(scenes.values(), 2):
+        assert not set(one) & set(other)
+    places = {d: {s.place for s in found} for d, found in scenes.items()}
+    assert places == {d: set(DIALECTS[d].places) for d in DIALECTS}
+    assert places["second"] and places["elsewhere"] and not places["second"] & places["elsewhere"]
+    assert places["second"] | places["elsewhere"] == places["first"] == set(PLACES)
+    captions, first = {d: MiniScenesCaptions(300, dialect=d) for d in DIALECTS}, MiniScenesCaptions(300)
+    for dialect in ("second", "elsewhere"):
+        assert not {c.group for c in captions[dialect].read()} & {c.group for c in first.read()}
+        assert captions[dialect].describe() != first.describe()
+        assert MiniScenesPhotos(dialect=dialect).sha256() != MiniScenesPhotos().sha256()
+    with pytest.raises(ValueError, match="dialect is one of 'first', 'second', 'elsewhere', not 'third'"):
         MiniScenesCaptions(3, dialect="third")
 
 
@@ -57,9 +63,10 @@ def test_the_second_prefers_the_words_that_are_rare_in_the_first():
         assert abs(found[usual] / 2000 - 0.7) < 0.04 and abs(found[least] / 2000 - 0.1) < 0.03
 
 
-def test_what_it_says_is_true_and_the_painter_reads_it():
+@pytest.mark.parametrize("dialect", ["second", "elsewhere"])
+def test_what_it_says_is_true_and_the_painter_reads_it(dialect):
     painter = MiniScenesPainter()
-    for caption in MiniScenesCaptions(150, dialect="second").read():
+    for caption in MiniScenesCaptions(150, dialect=dialect).read():
         scene, said = scene_named(caption.group), parse(caption.text)
         assert kinds_named(caption.text) <= {g.kind for g in scene.groups}
         assert said.place in (None, scene.place)
