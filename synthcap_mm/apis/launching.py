@@ -11,6 +11,7 @@ import os
 import os.path as osp
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -100,9 +101,12 @@ def load_config(args: argparse.Namespace) -> Config:
     return cfg
 
 
-#: Have functions with ``group=group.WORLD``: the group of the time when they are imported, which they keep (2.11).
-#: To be imported while there is none; DistributedDataParallel, MMEngine's runner and FSDP import them later.
+#: Modules whose functions have ``group=group.WORLD``: they keep the group of the time of their import (torch 2.11).
+#: To be imported while there is none; DistributedDataParallel, MMEngine's runner and FSDP would import them later.
 _KEEP_THE_GROUP = ("torch.distributed.nn", "torch.distributed.optim", "torch.distributed.fsdp.sharded_grad_scaler")
+
+#: Seconds after an exception in which threads of the group can let go of what is done.
+_MOMENT = 0.1
 
 
 @contextlib.contextmanager
@@ -112,10 +116,10 @@ def process_group(cfg: Config) -> Iterator[None]:
     MMEngine's own launchers call CUDA even for gloo; a group that exists already
     is taken as it is, and the model's wrapper must not name a device then.
 
-    At the end a group of gloo is left, and its threads end with it. One that lives on may let go of its last
+    Without GPUs the group is left at the end, and its threads end with it. One that lives on may let go of its last
     collective's tensors while the interpreter goes down, and the process whose work is done is aborted ("terminate
-    called without an active exception", torch 2.11). After an exception the group stays: leaving it waits for
-    collectives under way, and no other rank may take part in them.
+    called without an active exception", torch 2.11). After an exception the group stays, since leaving it waits for
+    collectives under way, and no other rank may take part in them; its threads are given a moment.
 
     Args:
         cfg: the config; ``cfg.launcher`` says how the processes were started.
@@ -163,9 +167,16 @@ def process_group(cfg: Config) -> Iterator[None]:
         "broadcast_buffers": False,
         **cfg.get("model_wrapper_cfg", {}),
     }
-    yield
-    torch.distributed.destroy_process_group()
-    gc.collect()  # a runner, whose model holds the group
+    try:
+        yield
+    except BaseException:
+        time.sleep(_MOMENT)
+        raise
+    # First a runner, whose model holds the group. If the collector were the last to let go of it, it would wait for the
+    # group's threads with Python's lock held, and they for the lock.
+    gc.collect()
+    if is_distributed():
+        torch.distributed.destroy_process_group()
 
 
 def run_store_tool(action: str, description: str, parser: argparse.ArgumentParser | None = None) -> None:

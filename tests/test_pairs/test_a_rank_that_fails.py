@@ -1,5 +1,6 @@
 """What one rank cannot do ends the others too, wherever they wait for it."""
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,11 +13,11 @@ RANKS = """
 import sys
 rank, meeting, store, fails = int(sys.argv[1]), *sys.argv[2:]
 import torch.distributed as dist
-dist.init_process_group("gloo", init_method="file://" + meeting, rank=rank, world_size=2)
 import components
 from mmengine.registry import init_default_scope
 init_default_scope("synthcap_mm")
 from synthcap_mm.pairs import Curation, PairFactory
+dist.init_process_group("gloo", init_method="file://" + meeting, rank=rank, world_size=2)
 
 def no_luck(*args, **kwargs):
     raise ValueError("no luck")
@@ -60,5 +61,6 @@ def test_the_others_do_not_wait(tmp_path, fails, rank):
     finally:
         for p in processes:
             p.kill()
-    assert all(p.returncode for p in processes), said  # 1; torch may abort one that ends with its group
+    # torch may abort a process that ends while the group's threads live.
+    assert all(p.returncode in (1, -signal.SIGABRT) for p in processes), said
     assert "no luck" in said[rank] and "another rank failed; its own message says why" in said[1 - rank]
