@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from synthcap_mm.miniscenes.sources import MiniScenesPhotos
+from synthcap_mm.apis.experiments import Experiments, Ledger, read_table
+from synthcap_mm.miniscenes.sources import MiniScenesPhotos, scene_named
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -120,6 +121,39 @@ def test_diagnosis_of_features(tmp_path):
 
 
 @pytest.mark.slow
+def test_places_named(tmp_path):
+    """Two runs of three whose captions are known; the third is not finished."""
+    run_of = {"config": "synthcap_mini.py"}
+    runs = {name: {"title": name, **run_of, "options": {"randomness.seed": n}} for n, name in enumerate("abc")}
+    table = {
+        "title": "t",
+        "note": "",
+        "reference": "a",
+        "metrics": ["CIDEr"],
+        "seeds": 1,
+        "tests": ["test"],
+        "runs": runs,
+    }
+    (tmp_path / "t.json").write_text(json.dumps(table))
+    photos = MiniScenesPhotos("test", num=40)
+    own = [scene_named(key).place for key in photos.keys]
+    experiments = Experiments(read_table(str(tmp_path / "t.json")), tmp_path, Ledger(tmp_path / "none.csv"), 1)
+    for name, captions in {"a": ["a dog"] * 40, "b": ["a dog on the beach"] * 30 + ["a dog"] * 10}.items():
+        told = {k: {"references": photos.references(i), "hypothesis": captions[i]} for i, k in enumerate(photos.keys)}
+        folder = experiments.folder(name, 0) / "test"
+        folder.mkdir(parents=True)
+        (folder / "images.json").write_text(json.dumps({"images": told}))
+    said = script("miniscenes/places_named", tmp_path / "t.json", "--seeds", 1, "--work-dir", tmp_path)
+    right = 100 * own[:30].count("beach") / 40
+    assert right > 0 and said.splitlines()[2:5] == [
+        "| a | 0.0 | 0.0 |",
+        f"| b | 75.0 | {right:.1f} |",
+        "| c | not finished | |",
+    ]
+    people = re.search(r"\| \*people\* \| ([\d.]+) \| ([\d.]+) \|", said)
+    assert 0 < float(people[1]) < 100 and people[1] == people[2]  # what people say is true
+
+
 def test_captioning():
     said = script("captioning", "--photos", 8, "--repeats", 1, "--memory-photos", 64)
     rates = dict(re.findall(r"^  (one at a time, no cache|batch \d+) +([\d.]+) ", said, re.M))
