@@ -14,6 +14,8 @@ from mmengine.logging import MMLogger, print_log
 from synthcap_mm.apis.experiments import ExperimentError, Experiments, Ledger, read_table, table_names
 from synthcap_mm.apis.results_page import draw_plot, section, write_section
 
+OFFICIAL = Path("docs")
+
 
 def parse_args() -> argparse.Namespace:
     """The command line."""
@@ -23,18 +25,29 @@ def parse_args() -> argparse.Namespace:
         epilog="example: python tools/experiments.py mini --seeds 3 --jobs 2 --only decap synthcap",
     )
     parser.add_argument("table", help=f"{', '.join(table_names())}; or the path of a json file")
-    parser.add_argument("--seeds", type=int, help="seeds of each run, from 0 (default: the table's)")
+    parser.add_argument("--seeds", type=int, help="seeds of each run that are run, from 0 (default: the table's)")
     parser.add_argument("--jobs", type=int, default=1, help="runs side by side, one thread each (default: %(default)s)")
-    parser.add_argument("--only", nargs="+", metavar="RUN", help="these runs only")
+    parser.add_argument("--only", nargs="+", metavar="RUN", help="run these only; the page has all that are finished")
     parser.add_argument("--work-dir", default="work_dirs/experiments", help="default: %(default)s")
     parser.add_argument(
-        "--out", type=Path, default=Path("docs"), help="folder of results.md and results/ (default: docs)"
+        "--out",
+        type=Path,
+        default=OFFICIAL,
+        help="folder of results.md and results/ (default: %(default)s, whose finished runs are not run again)",
     )
     parser.add_argument("--no-run", action="store_true", help="only write the table of what is finished")
     parser.add_argument(
-        "--cfg-options", nargs="+", action=DictAction, default={}, metavar="KEY=VALUE", help="settings for every run"
+        "--cfg-options",
+        nargs="+",
+        action=DictAction,
+        default={},
+        metavar="KEY=VALUE",
+        help="settings for every run; with --out, since they are not the table's runs then",
     )
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.cfg_options and args.out.resolve() == OFFICIAL.resolve():
+        parser.error("--cfg-options makes other runs than the table's; name a folder for their csv and page with --out")
+    return args
 
 
 def main() -> None:
@@ -52,6 +65,8 @@ def main() -> None:
                 experiments.run()
             except ExperimentError as error:  # what is finished is written all the same
                 failed = error
+        # The page has all that there is, not only what was asked for just now.
+        experiments.seeds = range(max(len(experiments.seeds), table.seeds))
         picture = args.out / "results" / f"{table.name}.png"
         picture.parent.mkdir(parents=True, exist_ok=True)
         drawn = draw_plot(experiments, picture)

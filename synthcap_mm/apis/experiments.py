@@ -56,6 +56,7 @@ class Run:
         options: settings over the config's, as ``--cfg-options`` gives them.
         of: name of the run whose checkpoints are used under this config (another memory, other beams); then nothing
             is trained here.
+        reads: name of a run whose stores this one reads besides its own config's (another memory).
         x: place on the plot's axis.
     """
 
@@ -64,6 +65,7 @@ class Run:
     config: str
     options: dict[str, Any] = field(default_factory=dict)
     of: str | None = None
+    reads: str | None = None
     x: float | None = None
 
 
@@ -140,6 +142,8 @@ def read_table(name: str) -> Table:
     for run in runs.values():
         if run.of is not None and (run.of not in runs or runs[run.of].of is not None):
             raise ExperimentError(f"{file}: run {run.name!r} is of {run.of!r}, which is no run that trains")
+        if run.reads is not None and run.reads not in runs:
+            raise ExperimentError(f"{file}: run {run.name!r} reads {run.reads!r}, none of its runs ({', '.join(runs)})")
     return table
 
 
@@ -403,14 +407,19 @@ class Experiments:
         self._call([sys.executable, tool, file, *arguments], file.parent / log, self._environment(run))
 
     # ---- stores
-    def prepare(self) -> None:
-        """Make the stores that the runs read, one after another; what is there is only looked at."""
+    def prepare(self, names: Sequence[str]) -> None:
+        """Make the stores that runs read, one after another; what is there is only looked at.
+
+        Args:
+            names: of the runs; those whose checkpoints or stores they read are taken along.
+        """
         folder = self.work / self.table.name / "stores"
         if self.table.prepare:
             filled = [os.path.expandvars(part.replace("{python}", sys.executable)) for part in self.table.prepare]
             self._call(filled, folder / "prepare.log", {**os.environ, "OMP_NUM_THREADS": "1"})
         made: set[str] = set()
-        for name in self._to_train():
+        wanted = [run for name in names for run in (self.runs[name].of, self.runs[name].reads, name) if run is not None]
+        for name in dict.fromkeys(wanted):
             run = self.runs[name]
             cfg = config_of(run)
             steps = []
@@ -542,10 +551,6 @@ class Experiments:
         )
 
     # ---- all
-    def _to_train(self) -> list[str]:
-        wanted = dict.fromkeys(self._trained(self.runs[name]).name for name in self.chosen)
-        return [name for name in self.runs if name in wanted]
-
     def missing(self, names: Sequence[str], tested: bool) -> list[tuple[str, int]]:
         """Runs that are not finished, seed by seed, so that a stopped table has whole seeds."""
         left = []
@@ -571,8 +576,10 @@ class Experiments:
             minutes = (time.time() - started) / 60
             print_log(f"{job[0]}, seed {job[1]} {told} in {minutes:.1f} min; {self.remaining(left)}", logger="current")
 
-        if todo:
-            print_log(f"to do: {self.remaining(left)}", logger="current")
+        if not todo:
+            return
+        self.prepare(list(dict.fromkeys(name for name, _ in todo)))
+        print_log(f"to do: {self.remaining(left)}", logger="current")
         with ThreadPoolExecutor(max_workers=self.jobs) as pool:
             list(pool.map(one, todo))
         if failures:
@@ -595,20 +602,36 @@ class Experiments:
     def run(self) -> None:
         """Everything that is not finished.
 
+        Where only the best run is tested, that waits for all runs of the table.
+
         Raises:
             ExperimentError: if runs failed, after the others were done; they are named.
         """
-        if self.missing(self.chosen, tested=self.table.test == "all"):
-            self.prepare()
-        if self.table.test == "all":
-            self._all(self.missing(self.chosen, True), True)
-            return
-        self._all(self.missing(self.chosen, False), False)
-        self._all(self.missing(list(dict.fromkeys([self.best(), self.table.reference])), True), True)
+        tested = self.table.test == "all"
+        todo = self.missing(self.chosen, tested)
+        self._all(todo, tested)
+        if not tested:
+            if self.missing(list(self.runs), False):
+                print_log("the best run is tested when all runs of the table are finished", logger="current")
+                return
+            todo_tests = self.missing(list(dict.fromkeys([self.best(), self.table.reference])), True)
+            self._all(todo_tests, True)
+            todo = todo or todo_tests
+        if not todo:
+            print_log(
+                f"nothing is run: {len(self.chosen) * len(self.seeds)} finished runs are in {self.ledger.path}. "
+                "To run them here, name another folder with --out; its csv and page are its own.",
+                logger="current",
+            )
 
     def best(self) -> str:
-        """The run with the best held-out mean over the seeds."""
-        return max(self.chosen, key=lambda name: sum(self.column(name, "heldout_CIDEr")))
+        """The run of the table with the best held-out mean over the seeds."""
+        return max(self.runs, key=lambda name: sum(self.column(name, "heldout_CIDEr")))
+
+    def finished(self, name: str) -> list[int]:
+        """Seeds of a run that are tested, by its row."""
+        rows = {seed: self.ledger.find(name, self.hashes[name], seed) for seed in self.seeds}
+        return [seed for seed, row in rows.items() if row is not None and self._is_tested(row)]
 
     def column(self, name: str, metric: str) -> list[float]:
         """A run's figures of finished seeds."""

@@ -68,7 +68,8 @@ def differences(experiments: Experiments) -> dict[tuple[str, str, str], dict[str
 
     Returns:
         By run, that which it is compared with, and test set: ``mean_difference``, ``low`` and ``high`` of
-        :func:`paired_bootstrap`. Pairs of which neither images nor kept figures are of these settings are not in it.
+        :func:`paired_bootstrap`. Pairs of which neither images nor kept figures are of these settings, and of the
+        seeds that both have finished, are not in it.
 
     Raises:
         ExperimentError: if two runs were tested on other images.
@@ -87,7 +88,8 @@ def differences(experiments: Experiments) -> dict[tuple[str, str, str], dict[str
             # On another machine than the first one only some of the seeds may be there.
             if new is not None and (old is None or len(new["seeds"].split()) >= len(old["seeds"].split())):
                 kept[key] = {**dict(zip(_DIFFERENCE_KEY, key, strict=True)), **new}
-            if key in kept:
+            both = set(experiments.finished(name)) & set(experiments.finished(other))
+            if key in kept and {int(seed) for seed in kept[key]["seeds"].split()} == both:
                 found[name, other, place] = {column: float(kept[key][column]) for column in _FIGURES}
     if list(kept.values()) != before:
         write_rows(path, list(kept.values()), (*_DIFFERENCE_KEY, "seeds", *_FIGURES))

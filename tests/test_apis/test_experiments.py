@@ -254,13 +254,17 @@ def test_what_is_finished_is_not_run_again(table, tmp_path, monkeypatch):
     assert experiments.missing(list(TABLE["runs"]), True) == [("synthcap", 0)]
     assert experiments.remaining([("synthcap", 0), ("decap", 1)]) == "2 runs left, about 2.0 h"
     done = []
-    monkeypatch.setattr(experiments, "prepare", lambda: done.append("stores"))
+    told = []
+    monkeypatch.setattr(experiments, "prepare", lambda names: done.append(names))
     monkeypatch.setattr(experiments, "_do", lambda *job: done.append(job))
+    monkeypatch.setattr("synthcap_mm.apis.experiments.print_log", lambda text, **kwargs: told.append(text))
     experiments.run()
-    assert done == ["stores", ("synthcap", 0, True)]
+    assert done == [["synthcap"], ("synthcap", 0, True)] and "nothing is run" not in " ".join(told)
     finished(experiments, "synthcap", 0, 95.0)
     experiments.run()
     assert len(done) == 2
+    # Whoever wants them run all the same, in a clone, is told how.
+    assert told[-1].startswith("nothing is run: 6 finished runs are in ") and "--out" in told[-1]
     # Other settings are other runs.
     other = Experiments(table(), tmp_path / "work", experiments.ledger, options={"optim_wrapper.optimizer.lr": 1.0})
     assert len(other.missing(list(TABLE["runs"]), True)) == 6
@@ -280,7 +284,7 @@ def test_a_failed_run_does_not_stop_the_others(table, tmp_path, monkeypatch):
         called.append((name, run.name))
         raise ExperimentError("out of ink")
 
-    monkeypatch.setattr(experiments, "prepare", lambda: None)
+    monkeypatch.setattr(experiments, "prepare", lambda names: None)
     monkeypatch.setattr(experiments, "_tool", tool)
     with pytest.raises(ExperimentError, match=r"3 run\(s\) failed:") as caught:
         experiments.run()
@@ -298,21 +302,30 @@ def test_where_runs_are_chosen_only_the_best_held_out_and_the_reference_are_test
     runs = {k: TABLE["runs"][k] for k in ("decap", "synthcap", "tau")} | {
         "more": {**TABLE["runs"]["synthcap"], "options": {"randomness.seed": 1, "train_cfg.max_epochs": 3}}
     }
-    experiments = Experiments(table(runs=runs, test="best"), tmp_path / "work", Ledger(tmp_path / "t.csv"))
     heldout = {"decap": 10.0, "synthcap": 30.0, "more": 20.0}
     tested = []
-    monkeypatch.setattr(experiments, "prepare", lambda: None)
-    monkeypatch.setattr(experiments, "_validate", lambda name, seed: {"seconds": 1.0, "heldout_CIDEr": of_best})
-    monkeypatch.setattr(
-        experiments, "_train", lambda name, seed: {"seconds": 1.0, "heldout_CIDEr": heldout[name] + seed}
-    )
 
     def test(name, seed):
         tested.append((name, seed))
         return {"CIDEr": 1.0}
 
-    monkeypatch.setattr(experiments, "_test", test)
-    experiments.run()
+    def asked_for(only):
+        asked = Experiments(table(runs=runs, test="best"), tmp_path / "work", Ledger(tmp_path / "t.csv"), only=only)
+        for name, replaced in {
+            "prepare": lambda names: None,
+            "_validate": lambda name, seed: {"seconds": 1.0, "heldout_CIDEr": of_best},
+            "_train": lambda name, seed: {"seconds": 1.0, "heldout_CIDEr": heldout[name] + seed},
+            "_test": test,
+        }.items():
+            monkeypatch.setattr(asked, name, replaced)
+        asked.run()
+        return asked
+
+    # The best of some is not the best: that waits for the others, and is not sought among those that are asked for.
+    asked_for(["more", "decap"])
+    assert tested == []
+    asked_for(["synthcap", "tau"])
+    experiments = asked_for(["more"])
     best = "synthcap" if of_best < 30 else "tau"
     assert sorted(tested) == [("decap", 0), ("decap", 1), (best, 0), (best, 1)]
     assert experiments.column("more", "heldout_CIDEr") == [20.0, 21.0] and experiments.column("more", "CIDEr") == []
@@ -374,6 +387,9 @@ def test_the_page_needs_none_of_the_files_that_stay_where_the_runs_were_made(tab
     shutil.copytree(there().folder("synthcap", 0), there(work="part").folder("synthcap", 0))
     shutil.copytree(there().folder("decap", 0), there(work="part").folder("decap", 0))
     assert section(there(work="part")) == text
+    # And what is known of two is not shown beside the means of one.
+    (one,) = [line for line in section(there(1, work="elsewhere")).splitlines() if line.startswith("| SynTIC |")]
+    assert one == "| SynTIC | 1 | 50.0 | 102.0 | 10.0 | – |"
     finished(there(3), "decap", 2, 100.0)
     finished(there(3), "synthcap", 2, 110.0)
     assert "| +6.0 [+6.0, +6.0] |" in section(there(3))
@@ -444,10 +460,43 @@ def test_a_table_that_makes_no_sense_is_refused(table, tmp_path):
         table(compare=[["decap"]])
     with pytest.raises(ExperimentError, match="run 'tau' is of 'tau', which is no run that trains"):
         table(runs={**TABLE["runs"], "tau": {**TABLE["runs"]["tau"], "of": "tau"}})
+    with pytest.raises(ExperimentError, match="run 'tau' reads 'nobody', none of its runs"):
+        table(runs={**TABLE["runs"], "tau": {**TABLE["runs"]["tau"], "reads": "nobody"}})
     with pytest.raises(ExperimentError, match="has no run nothing; its runs: decap"):
         Experiments(table(), tmp_path, Ledger(tmp_path / "t.csv"), only=["nothing"])
     with pytest.raises(ExperimentError, match="needs the environment variable"):
         Experiments(table(environment=["SYNTHCAP_NOT_SET"]), tmp_path, Ledger(tmp_path / "t.csv"))
+
+
+def test_stores_are_made_for_runs_that_only_test_too(tmp_path, monkeypatch):
+    """The second dialect's memory, which their trainings do not read; each store once."""
+    dialect = read_table("dialect")
+    experiments = Experiments(dialect, tmp_path / "work", Ledger(tmp_path / "t.csv"))
+    made = []
+
+    def tool(name, run, cfg, file, log, *arguments):
+        made.append((name, cfg.synthesis.store))
+
+    monkeypatch.setattr(experiments, "_tool", tool)
+    experiments.prepare(["synthcap_tt", "decap_tt"])
+    stores = [store for name, store in made if name == "synthesize"]
+    assert len(stores) == len(set(stores)) == 2
+    assert config_of(dialect.runs["synthcap_tt"]).model.necks[0].memory in stores
+    for run in dialect.runs.values():
+        memories = {neck.get("memory") for neck in config_of(run).model.necks} - {None}
+        own = {config_of(dialect.runs[name]).synthesis.store for name in (run.name, run.reads) if name is not None}
+        assert memories <= own, run.name
+
+
+def test_other_settings_than_the_tables_need_a_page_of_their_own(table, tmp_path):
+    table()
+    command = [sys.executable, ROOT / "tools" / "experiments.py", tmp_path / "trial.json", "--no-run"]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    options = ["--cfg-options", "train_cfg.max_epochs=1"]
+    for out in ([], ["--out", "docs/../docs"]):
+        refused = subprocess.run([*command, *out, *options], cwd=tmp_path, env=env, capture_output=True, text=True)
+        assert refused.returncode == 2 and "with --out" in refused.stderr
+    assert not (tmp_path / "docs").exists()
 
 
 @pytest.mark.slow
@@ -463,23 +512,28 @@ def test_a_table_from_nothing_to_the_page_and_again(table, tmp_path):
         "trial.json",
         "--seeds",
         "1",
+        "--out",
+        "page",
         "--cfg-options",
         *options,
     ]
     env = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "-1"}
     first = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
     assert first.returncode == 0, first.stdout + first.stderr
-    rows = Ledger(tmp_path / "docs" / "results" / "trial.csv").rows
+    rows = Ledger(tmp_path / "page" / "results" / "trial.csv").rows
     assert [row["run"] for row in rows] == ["decap", "synthcap", "tau"] and all(row["ObjectErrors-i"] for row in rows)
     assert (
         float(rows[0]["heldout_CIDEr"]) >= 0 and float(rows[2]["heldout_CIDEr"]) >= 0 and float(rows[0]["seconds"]) > 1
     )
     (images,) = (tmp_path / "work_dirs" / "experiments" / "trial").glob("decap-*/seed0/test/images.json")
     assert len(json.loads(images.read_text())["images"]) == 12
-    page = (tmp_path / "docs" / "results.md").read_text()
+    page = (tmp_path / "page" / "results.md").read_text()
+    # One seed was asked for, the table has two.
+    assert "**3 runs are not finished.**" in page
     assert "| DeCap, other tau | 1 |" in page and "![Trial](results/trial.png)" in page
     assert [f.name.split("-")[0] for f in (tmp_path / "work_dirs/experiments/trained").iterdir()].count("decap") == 1
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "work_dirs").rglob("*") if p.is_file()}
     again = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
     assert again.returncode == 0 and "to do" not in again.stdout + again.stderr
+    assert "nothing is run: 3 finished runs are in " in again.stdout + again.stderr
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "work_dirs").rglob("*") if p.is_file()} == before
