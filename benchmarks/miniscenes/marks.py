@@ -1,7 +1,7 @@
 """The mini-world's two marks: the nearest-caption floor, and the upper bound trained on real photos.
 
-    python tools/experiments.py mini --only upper_bound
-    python benchmarks/miniscenes/marks.py [--results docs/results/mini.csv]
+    python tools/experiments.py mini --only upper_bound --out work_dirs/marks
+    python benchmarks/miniscenes/marks.py --results work_dirs/marks/results/mini.csv
 
 The floor gives each test photo the training caption that mini-CLIP finds nearest to it. The upper bound is a run of the
 table: the captioner of configs/synthcap_mini.py, trained on the photos of the training scenes, without projection and
@@ -15,6 +15,7 @@ import numpy as np
 from synthcap_mm.apis.experiments import Ledger, config_hash, config_of, read_table
 from synthcap_mm.datasets import CaptionEvalDataset
 from synthcap_mm.evaluation import nearest_captions, score_captions
+from synthcap_mm.stores import StoreError
 
 
 def nearest_caption_floor(pairs: str, photos: str) -> dict[str, float]:
@@ -36,7 +37,12 @@ def main() -> None:
         raise SystemExit(
             f"{args.results} has no run of today's upper_bound; first: python tools/experiments.py mini --only upper_bound"
         )
-    floor = nearest_caption_floor("data/miniscenes/real_pairs", "data/miniscenes/test")
+    try:
+        floor = nearest_caption_floor("data/miniscenes/real_pairs", "data/miniscenes/test")
+    except StoreError as error:
+        raise SystemExit(
+            f"{error}\nHere the run makes it: python tools/experiments.py mini --only upper_bound --out work_dirs/marks"
+        ) from error
     print(f"{'':<24}{'CIDEr':>8}{'BLEU-4':>8}")
     print(f"{'nearest caption (floor)':<24}{floor['CIDEr']:>8.1f}{floor['BLEU-4']:>8.1f}")
     for row in rows:

@@ -163,7 +163,8 @@ class Diagnosis:
         if not all(there.values()) or not (self.experiments.trained_folder(name, seed) / "trained.json").is_file():
             raise ExperimentError(
                 f"run {name}, seed {seed}, of the table {self.experiments.table.name} is not trained and tested below "
-                f"{self.experiments.work}; tools/experiments.py does it, with --only {name} --seeds {seed + 1}"
+                f"{self.experiments.work}; tools/experiments.py does it, with --only {name} --seeds {seed + 1}, "
+                "and --out FOLDER if docs/results has the run already"
             )
         return {f"{place}/{key}": e["hypothesis"] for place, own in there.items() for key, e in own.items()}
 

@@ -110,7 +110,7 @@ def test_hours_are_the_formulas():
     rows = re.findall(
         r"^\| (.*?), at ([\d,]+) (?:images?|captions) a second and GPU \| (.*?) \| (.*?) \| (.*?) \|$", PAGE, re.M
     )
-    assert len(rows) == 11
+    assert len(rows) == 13
     for what, rate, count, one, eight in rows:
         epochs = int((re.search(r"(\d+) epochs", count) or [0, 1])[1])
         number = int(re.search(r"([\d,]+) (?:captions|images)", count)[1].replace(",", ""))
