@@ -82,13 +82,13 @@ def differences(experiments: Experiments) -> dict[tuple[str, str, str], dict[str
         [*((name, table.reference) for name in table.runs if name != table.reference), *table.compare]
     )
     for name, other in pairs:
+        both = set(experiments.finished(name)) & set(experiments.finished(other))
         for place in _places(experiments):
             key = (name, experiments.hashes[name], experiments.hashes[other], place)
             new, old = _difference(experiments, name, other, place), kept.get(key)
             # On another machine than the first one only some of the seeds may be there.
             if new is not None and (old is None or len(new["seeds"].split()) >= len(old["seeds"].split())):
                 kept[key] = {**dict(zip(_DIFFERENCE_KEY, key, strict=True)), **new}
-            both = set(experiments.finished(name)) & set(experiments.finished(other))
             if key in kept and {int(seed) for seed in kept[key]["seeds"].split()} == both:
                 found[name, other, place] = {column: float(kept[key][column]) for column in _FIGURES}
     if list(kept.values()) != before:
