@@ -98,7 +98,8 @@ def test_variants_use_the_trainings_of_the_table_real(monkeypatch, tmp_path):
         Experiments(read_table(name), tmp_path, Ledger(tmp_path / "none.csv"))
         for name in ("real", str(REAL / "variants.json"))
     )
-    both = {"synthcap", "decap", "capdec"}
+    both = real.hashes.keys() & variants.hashes.keys()  # of the same name: the same run
+    assert {"synthcap", "decap", "capdec", "plus"} <= both
     assert {name: variants.hashes[name] for name in both} == {name: real.hashes[name] for name in both}
     for name, of in [*zip(both, both), ("decap_tau0.04", "decap")]:
         assert variants.trained_folder(name, 1) == real.trained_folder(of, 1)
