@@ -26,9 +26,9 @@ from training_data import DIM, SHARD, make_store
 
 from synthcap_mm.apis.dry_run import peak_bytes
 from synthcap_mm.datasets import SynthPairDataset
+from synthcap_mm.files import write_json
 from synthcap_mm.pairs.measuring import finished
 from synthcap_mm.registry import MODELS
-from synthcap_mm.stores.shards import write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 #: COCO's training captions but the 2 % that are held out.

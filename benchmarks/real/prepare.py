@@ -14,7 +14,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from synthcap_mm.stores.shards import write_json
+from synthcap_mm.files import write_json
 
 #: Where things lie below the data root.
 LAYOUT = {

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from prepare import LAYOUT
 
-from synthcap_mm.stores.shards import write_json
+from synthcap_mm.files import write_json
 
 #: Photos whose captions are trained on, of each source.
 TRAIN = 100

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from synthcap_mm.stores.shards import write_atomically, write_json
+from synthcap_mm.files import write_atomically, write_json
 
 
 class CaptionFileError(RuntimeError):

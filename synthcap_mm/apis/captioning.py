@@ -14,8 +14,8 @@ from synthcap_mm.apis.caption_file import CaptionLines
 from synthcap_mm.apis.exported import MANIFEST, is_export
 from synthcap_mm.apis.inferencer import CaptionInferencer
 from synthcap_mm.apis.photo_inputs import PhotoInput, iter_inputs
+from synthcap_mm.files import file_sha256
 from synthcap_mm.pairs.progress import Progress
-from synthcap_mm.stores.shards import file_sha256
 
 
 def caption_files(

@@ -22,7 +22,7 @@ from synthcap_mm.evaluation import (
 from synthcap_mm.evaluation.caption_metric import text_encoder, write_scored
 from synthcap_mm.evaluation.prediction_files import image_names, join, read_predictions, read_references
 from synthcap_mm.evaluation.scorer import few
-from synthcap_mm.stores.shards import write_json
+from synthcap_mm.files import write_json
 
 
 def _say(message: str, level: int = logging.INFO) -> None:

@@ -25,7 +25,7 @@ from mmengine.logging import print_log
 
 from synthcap_mm.config_files import resolve_config, shipped_dir
 from synthcap_mm.evaluation import score_captions
-from synthcap_mm.stores.shards import write_atomically, write_json
+from synthcap_mm.files import write_atomically, write_json
 
 #: What of a config says nothing of a run's figures; but see :func:`_deciding`.
 _BESIDE = (

@@ -31,10 +31,10 @@ from synthcap_mm.apis.exported import (
 from synthcap_mm.apis.inferencer import CaptionInferencer
 from synthcap_mm.apis.model_card import model_card
 from synthcap_mm.checkpoint_files import read_checkpoint
+from synthcap_mm.files import file_sha256, write_json
 from synthcap_mm.models.backbones.open_clip_backbone import OpenCLIPBackbone
 from synthcap_mm.registry import MODELS
 from synthcap_mm.stores import Store
-from synthcap_mm.stores.shards import file_sha256, write_json
 from synthcap_mm.structures import CaptionSample
 from synthcap_mm.version import __version__
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
+from synthcap_mm.files import file_sha256
 from synthcap_mm.registry import MODELS, SCOPE
-from synthcap_mm.stores.shards import file_sha256
 
 #: Version of the folder's format. A newer one is refused.
 EXPORT_SCHEMA = 1

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from synthcap_mm.stores.shards import write_atomically, write_json
+from synthcap_mm.files import write_atomically, write_json
 
 
 class RepeatError(RuntimeError):

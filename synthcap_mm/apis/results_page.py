@@ -11,8 +11,8 @@ import numpy as np
 
 from synthcap_mm.apis.experiments import POOLED, ExperimentError, Experiments, read_rows, write_rows
 from synthcap_mm.evaluation import paired_bootstrap
+from synthcap_mm.files import write_atomically
 from synthcap_mm.requirements import require
-from synthcap_mm.stores.shards import write_atomically
 
 #: Resamples of the images.
 _RESAMPLES = 10_000

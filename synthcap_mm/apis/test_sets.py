@@ -17,9 +17,9 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from synthcap_mm.apis.workflow import MissingInputsError, prepare_evaluators, require_inputs, run_test
+from synthcap_mm.files import write_atomically, write_json
 from synthcap_mm.pairs import PairFactory
 from synthcap_mm.stores import Store, StoreError
-from synthcap_mm.stores.shards import write_atomically, write_json
 
 _FIELDS = ("name", "store", "memory")
 _EXAMPLE = "test_sets = [dict(name='flickr30k', store='data/flickr30k/test')]"

@@ -18,7 +18,9 @@ from mmengine.runner import FlexibleRunner, Runner
 from synthcap_mm.apis.dry_run import dry_run as measure_training
 from synthcap_mm.apis.missing_inputs import missing_inputs, unread_store
 from synthcap_mm.apis.runners import build_runner
+from synthcap_mm.errors import UserError
 from synthcap_mm.evaluation import CaptionMetric
+from synthcap_mm.files import folder_sha256, write_atomically, write_json
 from synthcap_mm.pairs import Curation, PairFactory, encode_photos, has_store
 from synthcap_mm.pairs.curation import report_table
 from synthcap_mm.pairs.factory import TABLE_OF, captions_sha256, kept_format, store_path
@@ -27,11 +29,11 @@ from synthcap_mm.pairs.page import make_page
 from synthcap_mm.pairs.pictures import Pictures
 from synthcap_mm.registry import DATASETS
 from synthcap_mm.stores import Store, StoreError
-from synthcap_mm.stores.shards import folder_sha256, portable, write_atomically, write_json
+from synthcap_mm.stores.shards import portable
 from synthcap_mm.stores.store import read_manifest
 
 
-class MissingInputsError(FileNotFoundError):
+class MissingInputsError(UserError, FileNotFoundError):
     """Files that the config names are not there; the message lists all of them."""
 
 

@@ -25,9 +25,9 @@ from synthcap_mm.datasets.caption_formats import (
 )
 from synthcap_mm.datasets.photo_files import PHOTO_EXTENSIONS, decode_photo, find_photos
 from synthcap_mm.datasets.sources import CaptionFile
+from synthcap_mm.files import file_sha256
 from synthcap_mm.registry import DATASETS
 from synthcap_mm.requirements import require
-from synthcap_mm.stores.shards import file_sha256
 
 if TYPE_CHECKING:
     from PIL.Image import Image

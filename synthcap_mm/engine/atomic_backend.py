@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mmengine.fileio import LocalBackend, register_backend
 
-from synthcap_mm.stores.shards import write_atomically
+from synthcap_mm.files import write_atomically
 
 
 class AtomicLocalBackend(LocalBackend):

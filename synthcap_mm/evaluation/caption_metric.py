@@ -299,7 +299,7 @@ class CaptionMetric(BaseMetric):
 
 def write_scored(path: str, captions: CaptionSet, scored: ScoredCaptions) -> None:
     """Write averages, what was skipped and why, and each image's references, caption and scores, as json, by rename."""
-    from synthcap_mm.stores.shards import write_json
+    from synthcap_mm.files import write_json
 
     images = {
         key: {

@@ -12,8 +12,8 @@ from mmengine.visualization import Visualizer
 from PIL import Image, ImageDraw, ImageFont
 
 from synthcap_mm.evaluation.text_lines import wrap_text
+from synthcap_mm.files import write_atomically
 from synthcap_mm.registry import VISUALIZERS
-from synthcap_mm.stores.shards import write_atomically
 from synthcap_mm.structures import Tag
 
 _PHOTO = 480  # longest side of the photo, pixels

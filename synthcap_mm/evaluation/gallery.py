@@ -64,7 +64,7 @@ def save_gallery(
     """
     from PIL import Image, ImageDraw, ImageFont
 
-    from synthcap_mm.stores.shards import write_atomically
+    from synthcap_mm.files import write_atomically
 
     path = Path(path)
     kind = Image.registered_extensions().get(path.suffix.lower())

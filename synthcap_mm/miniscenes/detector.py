@@ -15,12 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from synthcap_mm.files import file_sha256
 from synthcap_mm.miniscenes import MINIDETECTOR_WEIGHTS
 from synthcap_mm.miniscenes.language import coloured_name
 from synthcap_mm.miniscenes.scenes import COLOURS, KINDS
 from synthcap_mm.models.tag_providers.base import BaseTagProvider
 from synthcap_mm.registry import MODELS
-from synthcap_mm.stores.shards import file_sha256
 from synthcap_mm.structures import Tag
 
 if TYPE_CHECKING:

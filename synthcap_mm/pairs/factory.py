@@ -21,6 +21,7 @@ import torch
 from mmengine.dist import all_gather_object, all_reduce_dict, barrier, broadcast_object_list, get_dist_info
 from mmengine.logging import print_log
 
+from synthcap_mm.files import file_sha256
 from synthcap_mm.pairs.image_reader import ImageReader
 from synthcap_mm.pairs.image_shards import ImageRow, ImageShards, free_memory, halved, is_out_of_memory
 from synthcap_mm.pairs.plan import Plan, Stage
@@ -29,7 +30,7 @@ from synthcap_mm.pairs.refining import BANK_SIZE, check_refine, refined
 from synthcap_mm.registry import DATASETS, MODELS
 from synthcap_mm.stores import OtherSettingsError, Store, StoreError, StoreLock, StoreWriter, write_atomically
 from synthcap_mm.stores.schema import captions_table, images_table, pairs_table, refined_table
-from synthcap_mm.stores.shards import file_sha256, portable
+from synthcap_mm.stores.shards import portable
 from synthcap_mm.stores.store import ShardedTable
 from synthcap_mm.stores.tar_images import IMAGE_FORMATS, IMAGES_TAR, TarImages
 from synthcap_mm.stores.versions import library_versions, settings_digest, without_versions

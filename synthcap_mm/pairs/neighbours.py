@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from synthcap_mm.files import write_atomically
 from synthcap_mm.requirements import require
-from synthcap_mm.stores.shards import write_atomically
 from synthcap_mm.stores.store import ShardedTable
 from synthcap_mm.stores.topk import blockwise_topk
 

@@ -13,8 +13,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from synthcap_mm.files import write_json
 from synthcap_mm.stores.errors import StoreError, StoreMissingError, explained
-from synthcap_mm.stores.shards import shard_name, shard_problem, write_json, write_shard
+from synthcap_mm.stores.shards import shard_name, shard_problem, write_shard
 from synthcap_mm.stores.store import ShardedTable, Store, check_schema, read_manifest
 
 #: Folder of a store in which unfinished tables and their intermediate results lie.

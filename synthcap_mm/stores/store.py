@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from synthcap_mm.files import file_sha256
 from synthcap_mm.stores.errors import StoreError, StoreMissingError
 from synthcap_mm.stores.fingerprint import describe_mismatch, same_encoder
 from synthcap_mm.stores.schema import SCHEMA_VERSION, tags_from_arrow
-from synthcap_mm.stores.shards import file_sha256, shard_problem
+from synthcap_mm.stores.shards import shard_problem
 from synthcap_mm.stores.tar_images import IMAGES_TAR, TarImages
 from synthcap_mm.structures import Tag
 
@@ -342,6 +343,16 @@ class Store:
         return self._kept.image(image_row)
 
     # ---- captions as the memory
+    @property
+    def kind(self) -> str:
+        """``'pairs'``, or ``'photos'`` of a validation or test set."""
+        return self.manifest.get("kind", "pairs")
+
+    @property
+    def encoder(self) -> dict[str, Any]:
+        """Fingerprint of the encoder that made the features."""
+        return self.manifest["encoder"]
+
     @property
     def embed_dim(self) -> int:
         """Width of the features."""

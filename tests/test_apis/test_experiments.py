@@ -28,7 +28,7 @@ from synthcap_mm.apis.experiments import (
     training_seconds,
 )
 from synthcap_mm.apis.results_page import differences, draw_plot, mean_sd, section, write_section
-from synthcap_mm.stores.shards import write_json
+from synthcap_mm.files import write_json
 
 ROOT = Path(__file__).resolve().parents[2]
 TABLE = {

@@ -13,8 +13,8 @@ from synthcap_mm.apis import export as export_module
 from synthcap_mm.apis.export import export_captioner, sum_of_weights
 from synthcap_mm.apis.exported import EXPORT_SCHEMA, ExportError, check_settings, read_export
 from synthcap_mm.apis.inferencer import CaptionInferencer
+from synthcap_mm.files import file_sha256
 from synthcap_mm.registry import MODELS
-from synthcap_mm.stores.shards import file_sha256
 
 
 @pytest.fixture(scope="module")

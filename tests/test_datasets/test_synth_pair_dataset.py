@@ -48,7 +48,7 @@ def many(tmp_path_factory, tiny):
 
 def rewrite_feature(store, table, value):
     """Puts a value into a stored feature and mends the checksum, as a broken tool would; the feature's row."""
-    from synthcap_mm.stores.shards import file_sha256
+    from synthcap_mm.files import file_sha256
 
     manifest = json.loads((store / "manifest.json").read_text())
     record = manifest["tables"][table]["shards"][0]

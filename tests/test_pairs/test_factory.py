@@ -13,12 +13,13 @@ import torch
 from PIL import Image
 
 from synthcap_mm.datasets.sources import Caption
+from synthcap_mm.files import file_sha256
 from synthcap_mm.pairs import PairFactory, encode_photos, has_store
 from synthcap_mm.pairs.factory import held_out, seed_of
 from synthcap_mm.pairs.image_reader import image_flags
 from synthcap_mm.registry import DATASETS, MODELS
 from synthcap_mm.stores import Store, StoreError
-from synthcap_mm.stores.shards import file_sha256, portable
+from synthcap_mm.stores.shards import portable
 from synthcap_mm.stores.versions import settings_digest
 from synthcap_mm.tokenization import make_tokenizer
 

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from mmengine.logging import print_log
 
+from synthcap_mm.files import folder_sha256
 from synthcap_mm.models.generators.base import BaseGenerator, check_seeds
 from synthcap_mm.registry import MODELS
 from synthcap_mm.requirements import require
-from synthcap_mm.stores.shards import folder_sha256
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -15,11 +15,11 @@ import numpy as np
 import torch
 
 from synthcap_mm.checkpoint_files import read_checkpoint
+from synthcap_mm.files import file_sha256
 from synthcap_mm.models.tag_providers.base import BaseTagProvider
 from synthcap_mm.registry import MODELS
 from synthcap_mm.requirements import require
 from synthcap_mm.stores.additions import fingerprint_of
-from synthcap_mm.stores.shards import file_sha256
 from synthcap_mm.structures import Tag
 
 if TYPE_CHECKING:

@@ -1,0 +1,8 @@
+"""What a user can mend."""
+
+
+class UserError(Exception):
+    """A fault in what the user gave: a file, a setting, a store. The message says what is wrong and what to do.
+
+    Every command prints it as a sentence, without a traceback, and ends with status 1.
+    """
