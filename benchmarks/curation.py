@@ -33,8 +33,8 @@ SHARD = 1024
 
 def make_store(path: Path, rows: int, dim: int) -> None:
     """A finished store of ``rows`` captions, images and pairs; never more than a shard in memory."""
-    from synthcap_mm.stores import StoreWriter
-    from synthcap_mm.stores.schema import captions_table, images_table, pairs_table
+    from synthcap_mm.store import StoreWriter
+    from synthcap_mm.store.schema import captions_table, images_table, pairs_table
 
     def unit(rng: np.random.Generator, count: int) -> np.ndarray:
         feats = rng.standard_normal((count, dim), np.float32)
@@ -85,7 +85,7 @@ def run_one(store: str, search: str, threads: int) -> None:
 
 def agreement(store: Path) -> float:
     """Share of the captions kept by the exact search that have the same image with FAISS."""
-    from synthcap_mm.stores import Store
+    from synthcap_mm.store import Store
 
     tables = [Store.open(store).pairs(name) for name in ("exact", "faiss")]
     image = [dict(zip(t.numbers("caption").tolist(), t.numbers("image").tolist())) for t in tables]

@@ -32,9 +32,9 @@ from synthcap_mm.models.tag_providers import BaseTagProvider
 from synthcap_mm.pairs import PairFactory
 from synthcap_mm.pairs.factory import draw
 from synthcap_mm.pairs.image_shards import ImageShards
-from synthcap_mm.pairs.progress import Progress
+from synthcap_mm.progress import Progress
 from synthcap_mm.registry import MODELS
-from synthcap_mm.stores import Store, StoreWriter
+from synthcap_mm.store import Store, StoreWriter
 from synthcap_mm.structures import Tag
 
 

@@ -23,9 +23,9 @@ from curation import make_store
 
 def run_one(store: str, sample: int) -> None:
     """In a process of its own: look at the store, and print figures as JSON."""
-    from synthcap_mm.pairs.inspection import inspect_store
-    from synthcap_mm.pairs.page import make_page
-    from synthcap_mm.stores import Store
+    from synthcap_mm.synthesis.inspection import inspect_store
+    from synthcap_mm.synthesis.page import make_page
+    from synthcap_mm.store import Store
 
     start = time.perf_counter()
     findings = inspect_store(Store.open(store), sample=sample)

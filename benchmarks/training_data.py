@@ -24,8 +24,8 @@ from mmengine.registry import init_default_scope
 from synthcap_mm.datasets import SynthPairDataset
 from synthcap_mm.files import file_sha256
 from synthcap_mm.registry import MODELS
-from synthcap_mm.stores import StoreWriter
-from synthcap_mm.stores.schema import captions_table, images_table, pairs_table
+from synthcap_mm.store import StoreWriter
+from synthcap_mm.store.schema import captions_table, images_table, pairs_table
 from synthcap_mm.structures import Tag
 from synthcap_mm.tokenization import make_tokenizer
 

@@ -6,3 +6,7 @@ class UserError(Exception):
 
     Every command prints it as a sentence, without a traceback, and ends with status 1.
     """
+
+
+class NotYet(UserError):
+    """Something that other workers make is still missing; the same command goes on later. Ends with status 75."""

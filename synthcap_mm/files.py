@@ -6,41 +6,102 @@ import contextlib
 import hashlib
 import json
 import os
-import tempfile
+import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+#: Seconds after which a temporary file is what a killed job left.
+_ABANDONED = 86_400
+
+
+@contextlib.contextmanager
+def _temporary(path: Path) -> Iterator[tuple[Path, BinaryIO]]:
+    """A new file beside ``path`` that is gone after the block."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}-{time.monotonic_ns()}.tmp")
+    try:
+        with open(temporary, "xb") as file:
+            yield temporary, file
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        # A write that fails (a full disk) does not say of which file.
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            temporary.unlink()
+
+
+def _sync(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    with contextlib.suppress(OSError):  # not every file system lets a folder be synced
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
 
 @contextlib.contextmanager
 def write_atomically(path: str | os.PathLike) -> Iterator[BinaryIO]:
-    """A binary file that takes the name ``path`` only once it is whole and on disk.
+    """A binary file that takes the name ``path``, replacing what is there, only once it is whole and on disk.
 
-    On an exception the temporary file is removed and ``path`` stays as it was.
+    On an exception ``path`` stays as it was.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        # mkstemp makes files for their owner only; a store is there to be shared.
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
+    with _temporary(path) as (temporary, file):
+        yield file
+        _sync(file)
         os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
-    with contextlib.suppress(OSError):  # not every file system lets a folder be synced
-        folder = os.open(path.parent, os.O_RDONLY)
+    _sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def write_once(path: str | os.PathLike) -> Iterator[BinaryIO]:
+    """As :func:`write_atomically`, but a file that is there by then stays: the first writer wins.
+
+    For files whose name says what is in them, so that all writers write the same.
+    """
+    path = Path(path)
+    with _temporary(path) as (temporary, file):
+        yield file
+        _sync(file)
         try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+            os.link(temporary, path)
+        except FileExistsError:
+            pass
+        except OSError:  # a file system without links
+            if not path.exists():
+                os.replace(temporary, path)
+    _sync_folder(path.parent)
+
+
+def remove_abandoned(folder: str | os.PathLike) -> None:
+    """Remove temporary files that killed jobs left in ``folder`` more than a day ago."""
+    for entry in _entries(folder):
+        if entry.name.startswith(".") and entry.name.endswith(".tmp"):
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - entry.stat().st_mtime > _ABANDONED:
+                    os.unlink(entry.path)
+
+
+def _entries(folder: str | os.PathLike) -> list[os.DirEntry]:
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except FileNotFoundError:
+        return []
+
+
+def names_in(folder: str | os.PathLike) -> set[str]:
+    """Names of all that lies in ``folder``; none if there is no such folder."""
+    return {entry.name for entry in _entries(folder)}
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:
@@ -49,16 +110,17 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
         file.write((json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
 
 
+def read_json(path: str | os.PathLike) -> Any:
+    """The JSON value in a file."""
+    return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
 def file_sha256(path: str | os.PathLike) -> str:
     """Hex SHA-256 of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
-
-
-def _digest(file: BinaryIO) -> str:  # Python 3.10 has no hashlib.file_digest
     digest = hashlib.sha256()
-    while block := file.read(1 << 20):
-        digest.update(block)
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
     return digest.hexdigest()
 
 
@@ -85,3 +147,35 @@ def folder_sha256(folder: str | os.PathLike, sample: int = 1 << 16) -> str:
                 file.seek(start)
                 digest.update(file.read(sample))
     return digest.hexdigest()
+
+
+class HashCache:
+    """SHA-256 of files, remembered by their size and time of change.
+
+    Args:
+        path: JSON file that the hashes are remembered in; written by :meth:`save`.
+    """
+
+    def __init__(self, path: str | os.PathLike) -> None:
+        self.path = Path(path)
+        try:
+            self._known: dict[str, list[Any]] = read_json(self.path)
+        except (OSError, ValueError):  # only a cache
+            self._known = {}
+        self._changed = False
+
+    def sha256(self, path: str | os.PathLike) -> str:
+        """Hex SHA-256 of the file ``path``, which is read only if it changed since the last time."""
+        name = os.path.abspath(path)
+        stat = os.stat(name)
+        known = self._known.get(name)
+        if known is None or known[:2] != [stat.st_size, stat.st_mtime_ns]:
+            known = self._known[name] = [stat.st_size, stat.st_mtime_ns, file_sha256(name)]
+            self._changed = True
+        return known[2]
+
+    def save(self) -> None:
+        """Remember the hashes for the next run."""
+        if self._changed:
+            write_json(self.path, self._known)
+            self._changed = False

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from synthcap_mm.stores import StoreWriter
-from synthcap_mm.stores.schema import captions_table, images_table, pairs_table
+from synthcap_mm.store import StoreWriter
+from synthcap_mm.store.schema import captions_table, images_table, pairs_table
 from synthcap_mm.structures import Tag
 
 

@@ -32,11 +32,11 @@ def main() -> None:
     ):
         cfg = load_config(args)
         with process_group(cfg):
-            from synthcap_mm.apis.workflow import curate
-            from synthcap_mm.stores import StoreError
+            from synthcap_mm.pipeline import curate
+            from synthcap_mm.store import StoreError
 
             try:
-                curate(cfg, replace=args.replace)
+                curate(cfg)
             except (StoreError, ValueError, ImportError) as error:  # what the user can mend, without a traceback
                 raise SystemExit(str(error)) from error
 

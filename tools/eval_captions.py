@@ -51,7 +51,7 @@ def main() -> None:
     from synthcap_mm.config_files import resolve_config
     from synthcap_mm.evaluation import DEFAULT_METRICS
     from synthcap_mm.registry import SCOPE
-    from synthcap_mm.stores import StoreError
+    from synthcap_mm.store import StoreError
 
     init_default_scope(SCOPE)
     options = {"synonyms": args.synonyms, "instances": args.instances}

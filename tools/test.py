@@ -25,8 +25,9 @@ def main() -> None:
     args = parse_args()
     cfg = load_config(args)
     with process_group(cfg):
-        from synthcap_mm.apis.workflow import MissingInputsError, test
-        from synthcap_mm.stores import StoreError
+        from synthcap_mm.errors import UserError as MissingInputsError
+        from synthcap_mm.pipeline import test
+        from synthcap_mm.store import StoreError
 
         try:
             test(cfg, args.checkpoint)

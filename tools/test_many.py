@@ -30,8 +30,8 @@ def main() -> None:
     cfg = load_config(args)
     with process_group(cfg):
         from synthcap_mm.apis.test_sets import test_many
-        from synthcap_mm.apis.workflow import MissingInputsError
-        from synthcap_mm.stores import StoreError
+        from synthcap_mm.pipeline import MissingInputsError
+        from synthcap_mm.store import StoreError
 
         try:
             test_many(cfg, args.checkpoint, args.sets)

@@ -61,8 +61,9 @@ def main() -> None:
         cfg.auto_scale_lr.enable = True
     with process_group(cfg):
         from synthcap_mm.apis.dry_run import DoesNotFitError
-        from synthcap_mm.apis.workflow import MissingInputsError, latest_checkpoint, train
-        from synthcap_mm.stores import StoreError
+        from synthcap_mm.errors import UserError as MissingInputsError
+        from synthcap_mm.pipeline import latest_checkpoint, train
+        from synthcap_mm.store import StoreError
 
         if args.resume is not None:
             checkpoint = latest_checkpoint(cfg.work_dir) if args.resume == "auto" else args.resume

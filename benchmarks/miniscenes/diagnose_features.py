@@ -41,7 +41,7 @@ from synthcap_mm.models.tag_providers import CaptionEntities  # noqa: E402
 from synthcap_mm.pairs import Curation  # noqa: E402
 from synthcap_mm.pairs.refining import refined  # noqa: E402
 from synthcap_mm.registry import MODELS  # noqa: E402
-from synthcap_mm.stores import Store  # noqa: E402
+from synthcap_mm.store import Store  # noqa: E402
 from synthcap_mm.structures import PrefixBatch, Tag  # noqa: E402
 
 #: Steps of optimisation that reach any of the levels asked for here.

@@ -15,7 +15,7 @@ import numpy as np
 from synthcap_mm.apis.experiments import Ledger, config_hash, config_of, read_table
 from synthcap_mm.datasets import CaptionEvalDataset
 from synthcap_mm.evaluation import nearest_captions, score_captions
-from synthcap_mm.stores import StoreError
+from synthcap_mm.store import StoreError
 
 
 def nearest_caption_floor(pairs: str, photos: str) -> dict[str, float]:

@@ -30,9 +30,9 @@ import dual_encoder_backbone  # noqa: F401 - registers it
 from synthcap_mm.datasets.sources import Caption
 from synthcap_mm.models.generators.base import BaseGenerator
 from synthcap_mm.pairs import Curation, PairFactory
-from synthcap_mm.pairs.curation import report_table
+from synthcap_mm.synthesis.curation import report_table
 from synthcap_mm.registry import DATASETS, MODELS
-from synthcap_mm.stores import Store
+from synthcap_mm.store import Store
 
 STEPS = {
     "clip_score": [{"type": "clip_score", "keep": 0.9}],

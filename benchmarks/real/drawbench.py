@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from synthcap_mm.datasets.sources import CaptionFile
-from synthcap_mm.stores import Store
+from synthcap_mm.store import Store
 
 
 def read_pairs(store: Store, metadata: Path) -> list[dict[str, Any]]:

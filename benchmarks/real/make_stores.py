@@ -18,8 +18,8 @@ from prepare import prepare
 
 from synthcap_mm.apis.launching import read_config
 from synthcap_mm.apis.stopping import stopping_cleanly, typed_command
-from synthcap_mm.apis.workflow import encode_images, synthesize
-from synthcap_mm.stores import StoreError
+from synthcap_mm.pipeline import encode_images, synthesize
+from synthcap_mm.store import StoreError
 
 CONFIG = Path(__file__).resolve().parent / "configs" / "synthcap.py"
 

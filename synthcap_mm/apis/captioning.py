@@ -15,7 +15,7 @@ from synthcap_mm.apis.exported import MANIFEST, is_export
 from synthcap_mm.apis.inferencer import CaptionInferencer
 from synthcap_mm.apis.photo_inputs import PhotoInput, iter_inputs
 from synthcap_mm.files import file_sha256
-from synthcap_mm.pairs.progress import Progress
+from synthcap_mm.progress import Progress
 
 
 def caption_files(

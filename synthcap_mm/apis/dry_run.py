@@ -8,6 +8,7 @@ import itertools
 import resource
 import statistics
 import tempfile
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,15 +22,21 @@ from torch.distributed.fsdp import FullyShardedDataParallel
 
 from synthcap_mm.apis.runners import build_runner
 from synthcap_mm.models.preprocessor import IGNORE
-from synthcap_mm.pairs.factory import default_device
-from synthcap_mm.pairs.measuring import finished
-from synthcap_mm.pairs.plan import megabytes
+from synthcap_mm.progress import megabytes
 from synthcap_mm.registry import PARAM_SCHEDULERS
+from synthcap_mm.synthesis.encoding import default_device
 
 #: Steps before the clock starts (the memory is read, workers start, kernels are chosen), and steps that are timed.
 WARM_UP, TIMED = 3, 8
 #: Validation batches: one that warms up, and those that are timed.
 VALIDATED = 3
+
+
+def finished(device: torch.device) -> float:
+    """The time when the device has done all that it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 class DoesNotFitError(RuntimeError):
@@ -247,7 +254,7 @@ def dry_run(cfg: Config) -> TrainingCost:
     folder; no checkpoint is written, and the config's work folder is not touched.
 
     Args:
-        cfg: the config. What it needs must be there; see :func:`~synthcap_mm.apis.workflow.train`.
+        cfg: the config. What it needs must be there; see :func:`~synthcap_mm.pipeline.train`.
 
     Returns:
         The cost, of this rank; the step's time is the slowest rank's.

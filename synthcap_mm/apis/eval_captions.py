@@ -31,7 +31,7 @@ def _say(message: str, level: int = logging.INFO) -> None:
 
 def _features(store: str, keys: Sequence[str]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Image features of a store of photos by image, and the fingerprint of their encoder."""
-    from synthcap_mm.stores import Store, StoreError
+    from synthcap_mm.store import Store, StoreError
 
     opened = Store.open(store)
     rows = {name: row for row, key in enumerate(opened.images.strings("key")) for name in reversed(image_names(key))}
@@ -40,7 +40,7 @@ def _features(store: str, keys: Sequence[str]) -> tuple[dict[str, np.ndarray], d
     if missing:
         raise StoreError(f"the store {store} lacks {len(missing)} of {len(keys)} images: {few(missing)}")
     feats = opened.images.features(np.array(list(place.values()))).astype(np.float32)
-    return dict(zip(place, feats, strict=True)), opened.manifest["encoder"]
+    return dict(zip(place, feats, strict=True)), opened.encoder
 
 
 def eval_captions(

@@ -34,7 +34,7 @@ from synthcap_mm.checkpoint_files import read_checkpoint
 from synthcap_mm.files import file_sha256, write_json
 from synthcap_mm.models.backbones.open_clip_backbone import OpenCLIPBackbone
 from synthcap_mm.registry import MODELS
-from synthcap_mm.stores import Store
+from synthcap_mm.store import Store
 from synthcap_mm.structures import CaptionSample
 from synthcap_mm.version import __version__
 

@@ -22,14 +22,14 @@ from PIL.Image import Image
 from synthcap_mm.apis.exported import is_export, read_export
 from synthcap_mm.apis.launching import read_config
 from synthcap_mm.apis.photo_inputs import PhotoInput, iter_inputs, load_input
+from synthcap_mm.background import map_ahead
 from synthcap_mm.checkpoint_files import read_checkpoint
 from synthcap_mm.datasets.photo_files import MAX_PIXELS
-from synthcap_mm.pairs.background import map_ahead
-from synthcap_mm.pairs.factory import build_tag_provider, default_device
-from synthcap_mm.pairs.image_reader import ImageReader
 from synthcap_mm.registry import INFERENCERS, MODELS, SCOPE, VISUALIZERS
-from synthcap_mm.stores import Store
+from synthcap_mm.store import Store
 from synthcap_mm.structures import CaptionSample, Tag, group_id
+from synthcap_mm.synthesis.encoding import build, default_device
+from synthcap_mm.synthesis.image_reader import ImageReader
 
 DTYPES = ("float32", "bfloat16", "float16")
 _TEXT_BATCH = 256  # sentences of a new memory encoded at once
@@ -266,7 +266,7 @@ class CaptionInferencer(BaseInferencer):
                         "(synthesis.tag_provider)" + self._left_out("tag_provider")
                     )
                 with DefaultScope.overwrite_default_scope(self.scope):
-                    tagger = build_tag_provider(self._tag_provider_cfg, self.device) if self.uses_tags else None
+                    tagger = build(self._tag_provider_cfg, self.device) if self.uses_tags else None
                     self._reader = ImageReader(self.model.backbone, tagger)
                 if self.device.type == "cuda":  # whoever uses them next may be on another stream
                     torch.cuda.synchronize(self.device)

@@ -23,9 +23,9 @@ from mmengine.utils import import_modules_from_strings
 
 from synthcap_mm.apis.stopping import stopping_cleanly, typed_command
 from synthcap_mm.config_files import resolve_config
+from synthcap_mm.errors import UserError
 from synthcap_mm.installation import check_installation
 from synthcap_mm.registry import SCOPE
-from synthcap_mm.stores.errors import StoreError
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -125,7 +125,7 @@ def process_group(cfg: Config) -> Iterator[None]:
         cfg: the config; ``cfg.launcher`` says how the processes were started.
             ``cfg.env_cfg.dist_cfg.timeout`` is how many seconds a rank waits for the others
             (default: torch's own). Ranks that make a store meet without a limit; see
-            :class:`~synthcap_mm.pairs.progress.Meeting`.
+            :class:`~synthcap_mm.progress.Meeting`.
     """
     launcher = cfg.launcher
     if launcher == "none" or is_distributed():
@@ -183,7 +183,7 @@ def run_store_tool(action: str, description: str, parser: argparse.ArgumentParse
     """The command line of a tool that makes stores.
 
     Args:
-        action: function of :mod:`synthcap_mm.apis.workflow` that takes the config, and
+        action: function of :mod:`synthcap_mm.pipeline` that takes the config, and
             the parser's options by name.
         description: for ``--help``.
         parser: with the tool's own options. Default ``None``: it has none.
@@ -201,9 +201,9 @@ def run_store_tool(action: str, description: str, parser: argparse.ArgumentParse
     ):
         cfg = load_config(args)
         with process_group(cfg):
-            from synthcap_mm.apis import workflow
+            from synthcap_mm import pipeline as workflow
 
             try:
                 getattr(workflow, action)(cfg, **{name: getattr(args, name) for name in own})
-            except (workflow.MissingInputsError, StoreError) as error:
+            except UserError as error:
                 raise SystemExit(str(error)) from error

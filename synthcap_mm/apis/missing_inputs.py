@@ -10,8 +10,8 @@ from typing import Any
 
 from mmengine.config import Config
 
-from synthcap_mm.pairs.factory import store_path
-from synthcap_mm.stores import Store, StoreError
+from synthcap_mm.store import Store, StoreError
+from synthcap_mm.store.store import view_file
 
 
 def _walk(value: Any) -> Iterator[Any]:
@@ -59,7 +59,7 @@ def unread_store(cfg: Config) -> str | None:
     read = _stores(cfg, ("train",))
     if synthesis.get("limit") is None or "store" not in synthesis or synthesis["store"] not in read:
         return None
-    made = store_path(synthesis["store"], synthesis["limit"])
+    made = view_file(synthesis["store"], synthesis["limit"])
     return (
         f"synthesis.limit={synthesis['limit']} makes the store {made}, but training reads {synthesis['store']}: leave "
         f"the limit out, or name {made} wherever the config names the other (train_dataloader.dataset.store, "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from synthcap_mm.stores import Store
+from synthcap_mm.store import Store
 
 _FILES = {
     "config.json": "the captioner, its encoder and its tag provider, as data",
@@ -22,10 +22,10 @@ _FILES = {
 def _trained_on(store: Store | None) -> list[str]:
     if store is None:
         return ["The config named no store, so what it was trained on is not known here."]
-    made = store.manifest
     lines = [f"- captions: {len(store.captions)} (no image-text pairs)"]
+    recipes = {k: v for name in ("pairs/default", "tags") if store.has(name) for k, v in store.recipe(name).items()}
     for name, label in (("generator", "pictures by"), ("tag_provider", "tags by")):
-        part = made.get(name)
+        part = recipes.get(name)
         if part:
             model = part.get("model") or part.get("config") or ""
             lines.append(f"- {label}: {part.get('type')} {model}".rstrip())

@@ -16,10 +16,12 @@ from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
-from synthcap_mm.apis.workflow import MissingInputsError, prepare_evaluators, require_inputs, run_test
+from synthcap_mm.errors import UserError
 from synthcap_mm.files import write_atomically, write_json
-from synthcap_mm.pairs import PairFactory
-from synthcap_mm.stores import Store, StoreError
+from synthcap_mm.pipeline import prepare_evaluators, require_inputs, run_test
+from synthcap_mm.store import Store, StoreError
+from synthcap_mm.store.store import view_file
+from synthcap_mm.synthesis.synthesis import Synthesis
 
 _FIELDS = ("name", "store", "memory")
 _EXAMPLE = "test_sets = [dict(name='flickr30k', store='data/flickr30k/test')]"
@@ -77,7 +79,7 @@ def memory_store(memory: str | Mapping[str, Any], encoder: Mapping[str, Any] | N
         ValueError: if captions are to be encoded and there is no encoder.
         StoreError: if ``folder`` has a store of other captions.
     """
-    if isinstance(memory, str) and (Path(memory) / "manifest.json").is_file():
+    if isinstance(memory, str) and view_file(memory).is_file():
         return memory
     if isinstance(memory, str) and not Path(memory).is_file():
         raise StoreError(f"the memory {memory} is neither a store nor a file of captions")
@@ -85,7 +87,7 @@ def memory_store(memory: str | Mapping[str, Any], encoder: Mapping[str, Any] | N
         raise ValueError("a memory of captions has to be encoded, and the config has no synthesis.encoder")
     source = {"type": "CaptionFile", "path": memory} if isinstance(memory, str) else dict(memory)
     # All captions are the memory: none is held out, and nothing learns from them.
-    PairFactory(store=str(folder), captions=source, encoder=dict(encoder), tokenizer=None, holdout=0.0).run()
+    Synthesis(store=str(folder), captions=source, encoder=dict(encoder), tokenizer=None, holdout=0.0).run()
     return str(folder)
 
 
@@ -101,7 +103,7 @@ def _swap_memory(runner: Runner, store: str, name: str) -> None:
 def test_many(cfg: Config, checkpoint: str, names: Sequence[str] | None = None) -> dict[str, dict[str, float]]:
     """Test a checkpoint on each of ``cfg.test_sets``, and write one table.
 
-    Each set's own results lie in ``WORK_DIR/NAME`` (see :func:`~synthcap_mm.apis.workflow.run_test`), the table in
+    Each set's own results lie in ``WORK_DIR/NAME`` (see :func:`~synthcap_mm.pipeline.run_test`), the table in
     ``WORK_DIR/test_many.json`` and ``.csv``. A set with domains has a line for each, and one for all of them.
 
     Args:
@@ -114,12 +116,12 @@ def test_many(cfg: Config, checkpoint: str, names: Sequence[str] | None = None) 
 
     Raises:
         ValueError: see :func:`check_test_sets`; also if a set has a memory and the captioner uses none.
-        MissingInputsError: if the checkpoint or a store is missing, all at once.
+        UserError: if the checkpoint or a store is missing, all at once.
         StoreError: if a set or a memory was made with another encoder than the captioner's.
     """
     entries = check_test_sets(cfg, names)
     if not Path(checkpoint).is_file():
-        raise MissingInputsError(f"no checkpoint at {checkpoint}; train one: python tools/train.py {cfg.config_name}")
+        raise UserError(f"no checkpoint at {checkpoint}; train one: python tools/train.py {cfg.config_name}")
     cfg.test_sets = entries
     require_inputs(cfg, "test_sets")
     prepare_evaluators(cfg)

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 from synthcap_mm.datasets.features import as_feature
 from synthcap_mm.datasets.tagging import tags_by_features
 from synthcap_mm.registry import DATASETS
-from synthcap_mm.stores import Store, StoreError
+from synthcap_mm.store import Store, StoreError
 from synthcap_mm.structures import CaptionSample, Tag
 
 
@@ -31,7 +31,6 @@ class CaptionEvalDataset(Dataset):
             how many are missing. Default ``False``: refuse, since a score over fewer
             photos is another score. Of ``photos``, a damaged one is refused when it is
             met; to count them beforehand, ``True`` decodes all of them once more.
-        verify: see :meth:`Store.open`. Default ``'used'``.
         photos: config of a photo source, e.g. ``dict(type='CocoPhotos', ann_file=...,
             image_root=...)`` (a captions json, read with pycocotools), ``PhotoFolder`` or any
             other with ``keys``, ``load`` and ``references`` (and ``domain``, where metrics are wanted by
@@ -40,7 +39,7 @@ class CaptionEvalDataset(Dataset):
             :class:`RetrievedEntities`), in place of the store's detections. Default ``None``.
 
     Raises:
-        StoreMissingError: if there is no store; the message has the command.
+        StoreError: if there is no store; the message has the command.
         StoreError: if it is no store of photos, photos are missing from it and
             ``allow_missing`` is not set, or none is left.
         ValueError: if both or none of ``store`` and ``photos`` are given; if no photo decodes; if ``tags`` is given
@@ -51,7 +50,6 @@ class CaptionEvalDataset(Dataset):
         self,
         store: str | None = None,
         allow_missing: bool = False,
-        verify: str = "used",
         photos: dict[str, Any] | None = None,
         tags: dict[str, Any] | None = None,
     ) -> None:
@@ -66,7 +64,7 @@ class CaptionEvalDataset(Dataset):
         self._photos: Any = None
         self._tags: dict[int, list[Tag]] | None = None
         if store is not None:
-            self._open_store(store, allow_missing, verify)
+            self._open_store(store, allow_missing)
             if tags is not None:
                 self._tags = dict(zip(self._rows.tolist(), tags_by_features(tags, self.store, self._rows)))
         else:
@@ -96,11 +94,11 @@ class CaptionEvalDataset(Dataset):
         keys = [str(self._photos.keys[row]) for row in rows]
         self.metainfo: dict[str, Any] = {"store": where, "photos": len(rows), "missing": len(bad), "keys": keys}
 
-    def _open_store(self, store: str, allow_missing: bool, verify: str) -> None:
-        self.store = Store.open(store, verify=verify)
-        if self.store.manifest.get("kind") != "photos":
+    def _open_store(self, store: str, allow_missing: bool) -> None:
+        self.store = Store.open(store)
+        if self.store.kind != "photos":
             raise StoreError(
-                f"the store {store} holds {self.store.manifest.get('kind')}, not photos; SynthPairDataset reads those "
+                f"the store {store} holds {self.store.kind}, not photos; SynthPairDataset reads those "
                 "(their held-out captions with split='heldout')"
             )
         flagged = self.store.images.is_set("flags")
@@ -123,12 +121,11 @@ class CaptionEvalDataset(Dataset):
             "photos": len(self._rows),
             "missing": int(flagged.sum()),
             "keys": [self.store.images.value("key", int(row)) for row in self._rows],
-            "encoder": self.store.manifest["encoder"],  # whose features they are, for CLIPScore
+            "encoder": self.store.encoder,  # whose features they are, for CLIPScore
         }
-        by_domain = self.store.manifest.get("domains", {})
-        self._domains = {row: domain for domain, rows in by_domain.items() for row in rows}
+        self._domains = dict(enumerate(self.store.images.strings("domain")))
         self._references: dict[str, list[str]] = {}
-        if self.store.has("captions"):
+        if self.store.has("texts"):
             table = self.store.captions
             for group, text in zip(table.strings("group"), table.strings("text")):
                 self._references.setdefault(group or "", []).append(text or "")

@@ -13,8 +13,7 @@ from torch.utils.data import Dataset
 from synthcap_mm.datasets.features import as_feature
 from synthcap_mm.datasets.tagging import caption_tagger, tags_by_features
 from synthcap_mm.registry import DATASETS
-from synthcap_mm.stores import Store, StoreError
-from synthcap_mm.stores.additions import check_up_to_date
+from synthcap_mm.store import Store, StoreError
 from synthcap_mm.structures import CaptionSample, Tag, group_id
 
 #: With fewer held-out groups than this, CIDEr says nothing; chosen by hand.
@@ -57,10 +56,9 @@ class SynthPairDataset(Dataset):
             something that reads the captions (:class:`CaptionEntities`); of held-out ones something that reads the
             images' features (:class:`CLIPTagProvider`, :class:`RetrievedEntities`) and has the store's encoder.
             Default ``None``: the store's detections; captions without images have none.
-        verify: see :meth:`Store.open`. Default ``'used'``.
 
     Raises:
-        StoreMissingError: if there is no store; the message has the command.
+        StoreError: if there is no store; the message has the command.
         StoreError: if it is damaged, has no such table, holds photos, or the pairs were curated before its captions,
             images or pairs were made anew; the message has the command.
         ValueError: if nothing is left to serve; if ``refined``, ``weight_by``, a choice among images or tags of images
@@ -76,7 +74,6 @@ class SynthPairDataset(Dataset):
         refined: bool = False,
         image_choice: str = "first",
         seed: int = 0,
-        verify: str = "used",
         fraction: float = 1.0,
         weight_by: str | None = None,
         weight_range: tuple[float, float] = (0.0, 1.0),
@@ -102,15 +99,13 @@ class SynthPairDataset(Dataset):
         if pairs is None and (weight_by is not None or (tags is not None and split == "heldout")):
             what = "tags of images" if weight_by is None else "weight_by='score'"
             raise ValueError(f"{what} needs pairs: captions without images (pairs=None) have neither scores nor images")
-        self.store = Store.open(store, verify=verify)
-        if self.store.manifest.get("kind") == "photos":
+        self.store = Store.open(store)
+        if self.store.kind == "photos":
             raise StoreError(f"the store {store} holds photos, not captions to learn; CaptionEvalDataset reads those")
         self.split = split
         self.image_choice = image_choice
         self.seed = seed
         self._pairs = None if pairs is None else self.store.pairs(pairs)
-        if pairs is not None:
-            check_up_to_date(self.store, pairs)
         self._refined = self.store.refined(pairs) if refined and split == "train" else None
         # Shared memory: worker processes that outlive an epoch see the new one.
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from synthcap_mm.registry import MODELS
-from synthcap_mm.stores import Store
+from synthcap_mm.store import Store
 from synthcap_mm.structures import Tag
 
 #: Features that are looked at together.

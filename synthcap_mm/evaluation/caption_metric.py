@@ -61,7 +61,7 @@ def text_encoder(config: Mapping[str, Any], store_encoder: Mapping[str, Any]) ->
 
     Args:
         config: of a backbone.
-        store_encoder: the store's fingerprint, ``Store.manifest['encoder']``.
+        store_encoder: the store's fingerprint, ``Store.encoder``.
 
     Returns:
         Callable: texts → ``(N, D)`` float32; a text that was encoded before is not encoded again.
@@ -71,8 +71,8 @@ def text_encoder(config: Mapping[str, Any], store_encoder: Mapping[str, Any]) ->
     """
     import torch
 
-    from synthcap_mm.stores import StoreError
-    from synthcap_mm.stores.fingerprint import describe_mismatch, same_encoder
+    from synthcap_mm.store import StoreError
+    from synthcap_mm.store.fingerprint import describe_mismatch, same_encoder
 
     backbone = MODELS.build(dict(config)).to("cuda" if torch.cuda.is_available() else "cpu")
     own = backbone.fingerprint()

@@ -12,7 +12,7 @@ from PIL.Image import Image
 from torch import Tensor, nn
 
 from synthcap_mm.registry import MODELS
-from synthcap_mm.stores.fingerprint import describe_mismatch, same_encoder
+from synthcap_mm.store.fingerprint import describe_mismatch, same_encoder
 from synthcap_mm.structures import CaptionSample, PrefixBatch
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class SynthCaptioner(BaseModel):
         init_cfg: passed on to MMEngine. Default ``None``.
 
     Raises:
-        StoreMissingError: if there is no store at ``store``.
+        StoreError: if there is no store at ``store``.
         ValueError: if prefix, prompt and caption may be longer than the head's ``positions``.
         StoreError: if a neck's memory was made with another encoder than ``store``.
     """
@@ -58,7 +58,7 @@ class SynthCaptioner(BaseModel):
     ) -> None:
         pair_store = None
         if store is not None:
-            from synthcap_mm.stores import Store
+            from synthcap_mm.store import Store
 
             pair_store = Store.open(store)
             if isinstance(data_preprocessor, dict) and "tokenizer" not in data_preprocessor:
@@ -79,7 +79,7 @@ class SynthCaptioner(BaseModel):
         self._backbone: list[nn.Module] = []  # in a list: frozen, and no part of the state_dict
         self.encoder: dict[str, Any] | None = None
         if pair_store is not None:
-            self.encoder = pair_store.manifest["encoder"]
+            self.encoder = pair_store.encoder
             for neck in self.necks:
                 if getattr(neck, "memory_path", "") is None:
                     neck.memory_path = str(store)

@@ -14,7 +14,7 @@ from synthcap_mm.apis.dry_run import TIMED, WARM_UP, DoesNotFitError, _validatio
 from synthcap_mm.datasets import SynthPairDataset
 from synthcap_mm.models.captioner import SynthCaptioner
 from synthcap_mm.registry import MODELS
-from synthcap_mm.stores import Store
+from synthcap_mm.store import Store
 
 _NUMBER = iter(range(1000))
 

@@ -7,7 +7,7 @@ from caption_samples import write
 from synthcap_mm.apis import eval_captions as module
 from synthcap_mm.apis.eval_captions import eval_captions
 from synthcap_mm.evaluation import score_captions
-from synthcap_mm.stores import Store, StoreError
+from synthcap_mm.store import Store, StoreError
 
 REFERENCES = {
     f"{n}.jpg": [f"a {c} dog on the beach", f"the {c} dog runs"] for n, c in enumerate(["red", "blue", "old"] * 4)

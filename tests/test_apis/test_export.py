@@ -49,7 +49,7 @@ def test_it_captions_as_before_without_store_config_and_checkpoint(
     before = CaptionInferencer(copy.deepcopy(config), checkpoint, device="cpu")
     wanted = before(photos, explain=True, n_best=3)["predictions"]
     shutil.copytree(exported[0], tmp_path / "elsewhere")
-    from synthcap_mm.stores import Store
+    from synthcap_mm.store import Store
 
     monkeypatch.setattr(Store, "open", lambda *a, **k: pytest.fail("an export needs no store"))
     monkeypatch.setattr(torch, "load", lambda *a, **k: pytest.fail("an export holds no pickles"))

@@ -11,9 +11,9 @@ from PIL import Image
 
 from synthcap_mm.apis.inferencer import CaptionInferencer, CaptionResult
 from synthcap_mm.datasets import CaptionEvalDataset
-from synthcap_mm.pairs.image_reader import ImageReader
+from synthcap_mm.synthesis.image_reader import ImageReader
 from synthcap_mm.registry import INFERENCERS, MODELS
-from synthcap_mm.stores import Store
+from synthcap_mm.store import Store
 from synthcap_mm.structures import CaptionSample, Tag
 
 #: What two ways of computing the same log-probability may differ by (float32, some ten tokens).
@@ -270,7 +270,7 @@ def test_what_is_missing_is_said(tiny_captioner, captioner, tiny_stores):
 # ---- why this caption
 def test_explain(captioner, tiny_stores):
     from synthcap_mm.evaluation.clip_score import clip_score
-    from synthcap_mm.stores import Store
+    from synthcap_mm.store import Store
 
     inferencer, photos = captioner
     plain = inferencer(photos)["predictions"]

@@ -5,8 +5,8 @@ import copy
 import pytest
 from mmengine.config import Config
 
-from synthcap_mm.apis import workflow
-from synthcap_mm.stores import StoreError
+from synthcap_mm import pipeline as workflow
+from synthcap_mm.store import StoreError
 
 
 @pytest.fixture()

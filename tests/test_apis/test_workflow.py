@@ -6,8 +6,8 @@ import pytest
 from mmengine.config import Config
 
 from synthcap_mm.apis.missing_inputs import missing_inputs
-from synthcap_mm.apis.workflow import curate, synthesize, train
-from synthcap_mm.stores import Store, StoreError
+from synthcap_mm.pipeline import curate, synthesize, train
+from synthcap_mm.store import Store, StoreError
 
 
 @pytest.fixture()

@@ -19,7 +19,7 @@ from mmengine.config import Config
 from synthcap_mm.apis.experiments import Experiments, Ledger, config_hash, config_of, read_table
 from synthcap_mm.datasets import CaptionEvalDataset, SynthPairDataset
 from synthcap_mm.registry import MODELS
-from synthcap_mm.stores import Store
+from synthcap_mm.store import Store
 from synthcap_mm.structures import CaptionSample, Tag
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -341,7 +341,7 @@ def test_real_drawn_pairs_in_small(module, real_data, tmp_path):
     lines = (real_data / "sd_drawbench" / "metadata.jsonl").read_text().splitlines()[:4]
     (tmp_path / "some.jsonl").write_text("\n".join(lines) + "\n")
     from synthcap_mm.pairs import PairFactory
-    from synthcap_mm.stores import Store
+    from synthcap_mm.store import Store
 
     counts = PairFactory(
         store=str(tmp_path / "store"),

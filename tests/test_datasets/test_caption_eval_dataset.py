@@ -10,7 +10,7 @@ import torch
 from synthcap_mm.datasets import CaptionEvalDataset, caption_eval_dataset
 from synthcap_mm.pairs import encode_photos
 from synthcap_mm.registry import DATASETS
-from synthcap_mm.stores import Store, StoreError, StoreMissingError
+from synthcap_mm.store import Store, StoreError
 
 
 @pytest.fixture()
@@ -77,7 +77,7 @@ def test_a_store_of_pairs_is_no_set_of_photos(tiny_stores):
 
 
 def test_a_missing_store_names_the_command(tmp_path):
-    with pytest.raises(StoreMissingError, match=r"tools/encode_images.py"):
+    with pytest.raises(StoreError, match=r"tools/encode_images.py"):
         CaptionEvalDataset(str(tmp_path / "none"))
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from synthcap_mm.datasets import CaptionEvalDataset, SynthPairDataset
-from synthcap_mm.stores import Store, StoreError
+from synthcap_mm.store import Store, StoreError
 
 CLIP_TAGS = {"type": "CLIPTagProvider", "encoder": {"type": "TinyEncoder"}, "vocabulary": ["dog", "cat", "house"],
              "min_score": 0.0}  # fmt: skip

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from synthcap_mm.datasets import SynthPairDataset
 from synthcap_mm.pairs import PairFactory
-from synthcap_mm.stores import Store, StoreError, StoreMissingError
+from synthcap_mm.store import Store, StoreError
 from synthcap_mm.structures import group_id
 
 
@@ -265,7 +265,7 @@ def test_a_pickled_dataset_holds_no_features(tiny_stores):
 
 # ---- refusals
 def test_a_missing_store_names_the_command(tmp_path):
-    with pytest.raises(StoreMissingError, match=r"tools/synthesize.py"):
+    with pytest.raises(StoreError, match=r"tools/synthesize.py"):
         SynthPairDataset(str(tmp_path / "none"))
 
 

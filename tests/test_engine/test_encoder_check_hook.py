@@ -9,7 +9,7 @@ from torch.utils.data import ConcatDataset, Subset
 from synthcap_mm.datasets import CaptionEvalDataset, SynthPairDataset
 from synthcap_mm.engine import EncoderCheckHook
 from synthcap_mm.pairs import PairFactory, encode_photos
-from synthcap_mm.stores import Store, StoreError
+from synthcap_mm.store import Store, StoreError
 
 OTHER = {"type": "TinyEncoder", "seed": 1, "name": "other"}
 
@@ -56,7 +56,7 @@ def test_a_validation_set_of_another_encoder_is_refused_before_the_first_step(
 
 
 def test_stores_within_other_datasets_are_looked_at(tiny_stores, others):
-    encoder = Store.open(tiny_stores[0]).manifest["encoder"]
+    encoder = Store.open(tiny_stores[0]).encoder
     good, bad = SynthPairDataset(tiny_stores[0]), CaptionEvalDataset(others[1])
     hook = EncoderCheckHook()
 

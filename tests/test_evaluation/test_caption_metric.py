@@ -298,7 +298,7 @@ def test_clip_score_takes_the_features_of_the_test_store(tiny, tiny_stores):
 
 
 def test_clip_score_refuses_another_encoder(tiny, tiny_stores):
-    from synthcap_mm.stores import StoreError
+    from synthcap_mm.store import StoreError
 
     dataset, *_, evaluator = clip_evaluator(tiny_stores, {"type": "TinyEncoder", "seed": 1, "name": "other"})
     with pytest.raises(StoreError, match=r"another one than made the images' features: .*'other'.*'tiny'"):

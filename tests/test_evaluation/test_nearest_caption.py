@@ -6,7 +6,7 @@ import torch
 from random_store import make_store
 
 from synthcap_mm.evaluation import nearest_captions
-from synthcap_mm.stores import Store
+from synthcap_mm.store import Store
 from synthcap_mm.structures import CaptionSample
 
 

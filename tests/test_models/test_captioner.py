@@ -5,7 +5,7 @@ from small_training import train_a_little
 
 from synthcap_mm.datasets import CaptionEvalDataset, SynthPairDataset
 from synthcap_mm.registry import MODELS
-from synthcap_mm.stores import Store, StoreError, StoreMissingError
+from synthcap_mm.store import Store, StoreError
 
 
 @pytest.fixture()
@@ -99,7 +99,7 @@ def test_images_take_the_same_road_as_features(tiny_model, tiny_stores, tiny):
 
 
 def test_missing_store_says_the_command(tiny_model):
-    with pytest.raises(StoreMissingError, match=r"tools/synthesize\.py"):
+    with pytest.raises(StoreError, match=r"tools/synthesize\.py"):
         MODELS.build({**tiny_model, "store": "nowhere"})
 
 
@@ -146,7 +146,7 @@ def test_a_swapped_memory_of_another_encoder_is_refused(tiny_model, tiny_stores,
     store = Store.open(other_store)
     feats = torch.tensor(store.caption_features(store.caption_rows()))
     with pytest.raises(StoreError, match=r"'other'.*'tiny'"):
-        neck.set_memory(feats, encoder=store.manifest["encoder"])
+        neck.set_memory(feats, encoder=store.encoder)
     with pytest.raises(ValueError, match=r"8 numbers a caption.*'tiny' makes 32"):
         neck.set_memory(torch.randn(5, 8))
     assert neck.memory is before
@@ -154,7 +154,7 @@ def test_a_swapped_memory_of_another_encoder_is_refused(tiny_model, tiny_stores,
     with pytest.raises(StoreError, match=r"'other'.*'tiny'"):
         neck.load_memory()
     own = Store.open(tiny_stores[0])
-    neck.set_memory(torch.tensor(own.caption_features(own.caption_rows())), encoder=own.manifest["encoder"])
+    neck.set_memory(torch.tensor(own.caption_features(own.caption_rows())), encoder=own.encoder)
 
 
 def test_without_a_store_the_memory_is_compared_with_the_checkpoint_and_the_backbone(

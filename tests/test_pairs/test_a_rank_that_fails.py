@@ -24,7 +24,7 @@ def no_luck(*args, **kwargs):
 
 if fails == "part":
     if rank == 1:
-        from synthcap_mm.stores.additions import Parts
+        from synthcap_mm.store.additions import Parts
         Parts.write = no_luck
     Curation(store, [dict(type="reassign")], part_size=16, device="cpu").run()
 elif fails == "table":

@@ -5,7 +5,7 @@ import threading
 import pytest
 import torch
 
-from synthcap_mm.pairs.background import Background, map_ahead
+from synthcap_mm.background import Background, map_ahead
 
 
 def test_items_come_in_their_order_and_all_of_them():

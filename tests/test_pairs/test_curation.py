@@ -13,12 +13,12 @@ from random_store import make_store, unit
 
 from synthcap_mm.datasets import SynthPairDataset
 from synthcap_mm.pairs import Curation, PairFactory
-from synthcap_mm.pairs.curation import report_table
-from synthcap_mm.pairs.curation_steps import best, make_steps
-from synthcap_mm.pairs.inspection import inspect_store
+from synthcap_mm.synthesis.curation import report_table
+from synthcap_mm.synthesis.curation_steps import best, make_steps
+from synthcap_mm.synthesis.inspection import inspect_store
 from synthcap_mm.registry import MODELS
-from synthcap_mm.stores import Store, StoreError, StoreLock, StoreMissingError
-from synthcap_mm.stores.additions import WORK_FOLDER
+from synthcap_mm.store import Store, StoreError, StoreLock, StoreError
+from synthcap_mm.store.additions import WORK_FOLDER
 from synthcap_mm.structures import Tag
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -304,7 +304,7 @@ def test_recall_is_that_of_dense_float64(store):
 
 
 def test_without_recall_nothing_is_searched_for_a_filter(store, monkeypatch):
-    monkeypatch.setattr("synthcap_mm.pairs.neighbours.blockwise_topk", None)
+    monkeypatch.setattr("synthcap_mm.synthesis.neighbours.blockwise_topk", None)
     report = Curation(store, [{"type": "clip_score"}], recall=False, device="cpu").run()
     assert "recall" not in report["after"] and "recall" not in report_table(report)
 
@@ -399,7 +399,7 @@ def test_synthesize_leaves_it_alone(tiny_synthesis):
 def test_again_it_is_there(store, monkeypatch):
     report = Curation(store, [{"type": "reassign"}], device="cpu").run()
     before = everything(store)
-    monkeypatch.setattr("synthcap_mm.pairs.neighbours.blockwise_topk", None)
+    monkeypatch.setattr("synthcap_mm.synthesis.neighbours.blockwise_topk", None)
     assert Curation(store, [{"type": "reassign"}], device="cpu").run() == report
     assert everything(store) == before and not (Path(store) / WORK_FOLDER).exists()
     assert json.loads((Path(store) / "pairs/curated/curation.json").read_text())["report"] == report
@@ -445,7 +445,7 @@ def test_a_stopped_run_goes_on(tmp_path, monkeypatch):
         "device": "cpu",
     }
     Curation(whole, **settings).run()
-    from synthcap_mm.stores.additions import Parts
+    from synthcap_mm.store.additions import Parts
 
     write, written, runs = Parts.write, [], 0
     while True:
@@ -473,7 +473,7 @@ def test_a_stopped_run_goes_on(tmp_path, monkeypatch):
 def test_a_run_stopped_while_the_table_is_written(store, monkeypatch):
     Curation(store, [{"type": "reassign"}], name="kept", device="cpu").run()
     Curation(store, [{"type": "clip_score"}], device="cpu").run()
-    import synthcap_mm.stores.additions as additions
+    import synthcap_mm.store.additions as additions
 
     write = additions.write_shard
 
@@ -567,7 +567,7 @@ def test_bad_settings(settings, message):
 
 
 def test_stores_that_cannot_be_curated(tmp_path, tiny_stores, store):
-    with pytest.raises(StoreMissingError, match="there is no store at"):
+    with pytest.raises(StoreError, match="there is no store at"):
         Curation(str(tmp_path / "nowhere"), [{"type": "reassign"}]).run()
     assert not (tmp_path / "nowhere").exists()
     with pytest.raises(StoreError, match="holds photos, not pairs"):

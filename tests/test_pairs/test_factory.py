@@ -16,11 +16,11 @@ from synthcap_mm.datasets.sources import Caption
 from synthcap_mm.files import file_sha256
 from synthcap_mm.pairs import PairFactory, encode_photos, has_store
 from synthcap_mm.pairs.factory import held_out, seed_of
-from synthcap_mm.pairs.image_reader import image_flags
+from synthcap_mm.synthesis.image_reader import image_flags
 from synthcap_mm.registry import DATASETS, MODELS
-from synthcap_mm.stores import Store, StoreError
-from synthcap_mm.stores.shards import portable
-from synthcap_mm.stores.versions import settings_digest
+from synthcap_mm.store import Store, StoreError
+from synthcap_mm.store.shards import portable
+from synthcap_mm.store.versions import settings_digest
 from synthcap_mm.tokenization import make_tokenizer
 
 

@@ -8,7 +8,7 @@ import torch
 
 from synthcap_mm.pairs import PairFactory
 from synthcap_mm.pairs.image_shards import is_out_of_memory
-from synthcap_mm.stores import Store
+from synthcap_mm.store import Store
 
 
 def files(path):

@@ -7,8 +7,8 @@ import pytest
 from random_store import make_store, unit
 
 from synthcap_mm.pairs import Curation
-from synthcap_mm.pairs.neighbours import ExactSearch, FaissSearch, UnitRows, make_search, row_cosines
-from synthcap_mm.stores import Store
+from synthcap_mm.synthesis.neighbours import ExactSearch, FaissSearch, UnitRows, make_search, row_cosines
+from synthcap_mm.store import Store
 
 
 @pytest.fixture()

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from synthcap_mm.pairs.progress import Progress, duration
+from synthcap_mm.progress import Progress, duration
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ RANKS = """
 import datetime, json, sys, time
 import torch.distributed as dist
 rank, meeting, fails = int(sys.argv[1]), sys.argv[2], sys.argv[3] == "fails"
-from synthcap_mm.pairs.progress import Progress, meet
+from synthcap_mm.progress import Progress, meet
 dist.init_process_group("gloo", init_method="file://" + meeting, rank=rank, world_size=2, timeout=datetime.timedelta(seconds=2))
 seen = []
 meet()

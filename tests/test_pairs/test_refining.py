@@ -8,7 +8,7 @@ import pytest
 
 from synthcap_mm.pairs import PairFactory, factory
 from synthcap_mm.pairs.refining import check_refine
-from synthcap_mm.stores import Store, StoreError
+from synthcap_mm.store import Store, StoreError
 
 
 @pytest.fixture()

@@ -11,7 +11,7 @@ from synthcap_mm.datasets.sources import Caption
 from synthcap_mm.pairs import STAGES, PairFactory
 from synthcap_mm.pairs.factory import caption_changes
 from synthcap_mm.registry import DATASETS
-from synthcap_mm.stores import OtherSettingsError, Store, StoreError, StoreLock
+from synthcap_mm.store import OtherSettingsError, Store, StoreError, StoreLock
 
 
 @DATASETS.register_module(force=True)

@@ -10,9 +10,9 @@ import pyarrow as pa
 import pytest
 from random_store import make_store
 
-from synthcap_mm.stores import Store, StoreError, StoreMissingError
-from synthcap_mm.stores.additions import Parts, add_tables, fingerprint_of, open_apart_from
-from synthcap_mm.stores.schema import pairs_table
+from synthcap_mm.store import Store, StoreError
+from synthcap_mm.store.additions import Parts, add_tables, fingerprint_of, open_apart_from
+from synthcap_mm.store.schema import pairs_table
 
 
 @pytest.fixture()
@@ -46,9 +46,9 @@ def test_what_others_added_meanwhile_stays(store):
 def test_an_unfinished_store_gets_none(store, tmp_path):
     manifest = json.loads((Path(store) / "manifest.json").read_text())
     (Path(store) / "manifest.json").write_text(json.dumps({**manifest, "complete": False}))
-    with pytest.raises(StoreMissingError, match="no finished store"):
+    with pytest.raises(StoreError, match="no finished store"):
         add_tables(store, {"pairs/new": [rows(1)]}, {})
-    with pytest.raises(StoreMissingError, match="no finished store"):
+    with pytest.raises(StoreError, match="no finished store"):
         add_tables(tmp_path / "nowhere", {"pairs/new": [rows(1)]}, {})
     assert not (Path(store) / "pairs" / "new").exists()
 
@@ -56,7 +56,7 @@ def test_an_unfinished_store_gets_none(store, tmp_path):
 @pytest.mark.parametrize("number, told", [(errno.ENOSPC, "the disk is full"), (errno.EACCES, "no permission")])
 @pytest.mark.parametrize("at", ["manifest.json", "pairs/new/00001.arrow", "pairs/new/why.json"])
 def test_a_full_disk_leaves_nothing_half_written(store, monkeypatch, number, told, at):
-    from synthcap_mm.stores import shards
+    from synthcap_mm.store import shards
 
     before = Store.open(store, verify="full").manifest["tables"].keys()
     add_tables(store, {"pairs/new": [rows(1)]}, {})
@@ -80,7 +80,7 @@ def test_a_full_disk_leaves_nothing_half_written(store, monkeypatch, number, tol
 
 
 def test_a_full_disk_keeps_the_parts_that_are_there(tmp_path, monkeypatch):
-    from synthcap_mm.stores import shards
+    from synthcap_mm.store import shards
 
     parts = Parts(tmp_path, "job", "1" * 64)
     parts.write("a", 0, pa.table({"x": [1]}))

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from synthcap_mm.stores import StoreError, StoreWriter
-from synthcap_mm.stores.errors import explain_os_error, nearest_folder
-from synthcap_mm.stores.schema import captions_table
+from synthcap_mm.store import StoreError, StoreWriter
+from synthcap_mm.store.errors import explain_os_error, nearest_folder
+from synthcap_mm.store.schema import captions_table
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -37,8 +37,8 @@ import components
 from mmengine.registry import init_default_scope
 init_default_scope("synthcap_mm")
 from synthcap_mm.pairs import PairFactory
-from synthcap_mm.stores import StoreError, Store
-from synthcap_mm.stores.shards import shard_problem
+from synthcap_mm.store import StoreError, Store
+from synthcap_mm.store.shards import shard_problem
 def run(store):
     return PairFactory(store=store, captions={"type": "TinyCaptions", "num": 64}, encoder={"type": "TinyEncoder"},
         generator={"type": "TinyPainter", "size": 48}, tag_provider={"type": "TinyTagger"}, tokenizer=None, shard_size=16,
@@ -82,7 +82,7 @@ def test_a_disk_that_fills_in_the_middle_of_a_shard(tmp_path):
 @pytest.mark.parametrize("number, told", [(errno.ENOSPC, "the disk is full"), (errno.EROFS, "no permission")])
 def test_what_the_system_says_of_a_shard(tmp_path, monkeypatch, number, told):
 
-    from synthcap_mm.stores import shards
+    from synthcap_mm.store import shards
 
     def fail(handle):
         raise OSError(number, os.strerror(number))

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from synthcap_mm.stores.fingerprint import describe_mismatch, same_encoder
+from synthcap_mm.store.fingerprint import describe_mismatch, same_encoder
 
 
 def make(name="one", seed=0, dim=8):

@@ -10,11 +10,11 @@ import time
 
 import pytest
 
-from synthcap_mm.stores import StoreError, StoreLock
+from synthcap_mm.store import StoreError, StoreLock
 
 HOLDER = """
 import sys, time
-from synthcap_mm.stores import StoreLock
+from synthcap_mm.store import StoreLock
 with StoreLock(sys.argv[1]):
     print("held", flush=True)
     time.sleep(60)
@@ -66,7 +66,7 @@ def test_a_job_on_another_machine_counts_by_its_signs_of_life(tmp_path, silent, 
 
 
 def test_signs_of_life_are_given(tmp_path, monkeypatch):
-    from synthcap_mm.stores import lock
+    from synthcap_mm.store import lock
 
     monkeypatch.setattr(lock, "_BEAT", 0.05)
     with StoreLock(tmp_path):
@@ -87,7 +87,7 @@ def test_a_lock_file_that_says_nothing_is_no_hindrance(tmp_path, content):
 
 AS_NOBODY = """
 import os, sys
-from synthcap_mm.stores import StoreLock, StoreError
+from synthcap_mm.store import StoreLock, StoreError
 if os.geteuid() == 0:
     os.setgid(65534), os.setuid(65534)
 try:

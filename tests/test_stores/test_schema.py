@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from synthcap_mm.stores import schema
+from synthcap_mm.store import schema
 from synthcap_mm.structures import Tag
 
 

@@ -11,7 +11,7 @@ import time
 import pyarrow as pa
 import pytest
 
-from synthcap_mm.stores.shards import (
+from synthcap_mm.store.shards import (
     file_sha256,
     portable,
     shard_name,
@@ -63,7 +63,7 @@ def test_files_can_be_read_by_others_as_the_umask_says(tmp_path):
 
 def test_sigkill_while_writing_leaves_nothing_under_the_name(tmp_path):
     script = (
-        "import sys, time; from synthcap_mm.stores import write_atomically\n"
+        "import sys, time; from synthcap_mm.store import write_atomically\n"
         "with write_atomically(sys.argv[1]) as file:\n"
         "    file.write(b'x' * 100_000); file.flush(); print('writing', flush=True); time.sleep(60)"
     )
@@ -78,7 +78,7 @@ def test_sigkill_while_writing_leaves_nothing_under_the_name(tmp_path):
 
 
 def test_a_shard_without_its_record_is_an_unfinished_one(tmp_path, monkeypatch):
-    from synthcap_mm.stores import shards
+    from synthcap_mm.store import shards
 
     def fail(path, value):
         raise OSError("disk full")

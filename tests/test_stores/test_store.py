@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from synthcap_mm.stores import Store, StoreError, StoreMissingError, StoreWriter, shards
-from synthcap_mm.stores.schema import captions_table
-from synthcap_mm.stores.store import ShardedTable
+from synthcap_mm.store import Store, StoreError, StoreWriter, shards
+from synthcap_mm.store.schema import captions_table
+from synthcap_mm.store.store import ShardedTable
 
 
 @pytest.fixture()
@@ -28,7 +28,7 @@ def flip(path, at=0.5):
 
 # ---- refusals
 def test_a_missing_store_is_told_with_the_command(tmp_path):
-    with pytest.raises(StoreMissingError) as caught:
+    with pytest.raises(StoreError) as caught:
         Store.open(tmp_path / "nowhere")
     assert "tools/synthesize.py CONFIG" in str(caught.value)
     assert str(tmp_path / "nowhere") in str(caught.value)
@@ -38,7 +38,7 @@ def test_a_missing_store_is_told_with_the_command(tmp_path):
 def test_an_unfinished_store_is_told(pairs):
     manifest = json.loads((pairs / "manifest.json").read_text())
     (pairs / "manifest.json").write_text(json.dumps({**manifest, "complete": False}))
-    with pytest.raises(StoreMissingError, match=r"not finished.*synthesize"):
+    with pytest.raises(StoreError, match=r"not finished.*synthesize"):
         Store.open(pairs)
 
 
@@ -169,8 +169,8 @@ def test_tags_of_an_image(tiny_stores):
 
 
 def test_is_set_tells_rows_whose_list_has_something(tmp_path):
-    from synthcap_mm.stores.schema import images_table
-    from synthcap_mm.stores.shards import write_shard
+    from synthcap_mm.store.schema import images_table
+    from synthcap_mm.store.shards import write_shard
 
     flags = [[], ["black"], [], ["uniform", "non_finite"], []]
     records = [

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from synthcap_mm.stores import StoreWriter
-from synthcap_mm.stores.tar_images import IMAGES_TAR, TarImages, TarImageWriter, member_name
+from synthcap_mm.store import StoreWriter
+from synthcap_mm.store.tar_images import IMAGES_TAR, TarImages, TarImageWriter, member_name
 
 ENCODER = {"name": "A", "image": [1.0, 0.0], "text": [0.0, 1.0]}
 

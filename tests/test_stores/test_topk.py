@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from synthcap_mm.stores import topk
-from synthcap_mm.stores.topk import blockwise_topk
+from synthcap_mm.store import topk
+from synthcap_mm.store.topk import blockwise_topk
 
 
 def unit(count, dim, seed, dtype=np.float32):

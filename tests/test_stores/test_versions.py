@@ -4,9 +4,9 @@ import json
 
 import numpy as np
 
-from synthcap_mm.stores import StoreWriter
-from synthcap_mm.stores.schema import captions_table
-from synthcap_mm.stores.versions import library_versions, settings_digest, version_changes, without_versions
+from synthcap_mm.store import StoreWriter
+from synthcap_mm.store.schema import captions_table
+from synthcap_mm.store.versions import library_versions, settings_digest, version_changes, without_versions
 
 ENCODER = {"name": "A", "image": [1.0, 0.0], "text": [0.0, 1.0]}
 

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from synthcap_mm.stores import Store, StoreError, StoreWriter
-from synthcap_mm.stores.schema import captions_table
+from synthcap_mm.store import Store, StoreError, StoreWriter
+from synthcap_mm.store.schema import captions_table
 
 FEATURES = np.eye(4, dtype=np.float32)
 ENCODER = {"name": "A", "image": [1.0, 0.0], "text": [0.0, 1.0]}

@@ -154,7 +154,7 @@ class BaseBackbone(nn.Module, metaclass=_FrozenMeta):
 
         Returns:
             dict: ``{'name': str, 'image': list[float], 'text': list[float]}``, D
-                numbers each. :func:`synthcap_mm.stores.fingerprint.same_encoder` compares two.
+                numbers each. :func:`synthcap_mm.store.fingerprint.same_encoder` compares two.
         """
         image = self.encode_pil([probe_image()])[0]
         text = self.encode_text([PROBE_SENTENCE])[0]

@@ -8,7 +8,7 @@ import torch
 
 from synthcap_mm.models.generators.base import BaseRetriever, check_seeds
 from synthcap_mm.registry import MODELS
-from synthcap_mm.stores.topk import blockwise_topk
+from synthcap_mm.store.topk import blockwise_topk
 
 
 @MODELS.register_module()

@@ -54,7 +54,7 @@ class MomentMatching(BaseNeck):
         ValueError: if ``start`` and ``target`` are the same; in use, if a table holds fewer than two rows, a dimension
             of ``start`` does not vary though ``target``'s does, or features are not finite or of another width.
         RuntimeError: in use, if no store was named.
-        StoreMissingError: in use, if there is no store.
+        StoreError: in use, if there is no store.
         StoreError: if a store was made with another encoder than the captioner's.
     """
 
@@ -87,7 +87,7 @@ class MomentMatching(BaseNeck):
         Raises:
             StoreError: naming both encoders.
         """
-        from synthcap_mm.stores import Store, StoreMissingError
+        from synthcap_mm.store import Store, StoreError
 
         for name in (self.start, self.target):
             path = self.store_path if name in OWN_TABLES else name
@@ -95,13 +95,13 @@ class MomentMatching(BaseNeck):
                 continue
             try:
                 store = Store.open(path)
-            except StoreMissingError:
+            except StoreError:
                 continue
             store.check_encoder(encoder, what)
 
     def _rows(self, name: str) -> tuple[Any, np.ndarray]:
         """The table that a name means, and the rows of it that count."""
-        from synthcap_mm.stores import Store
+        from synthcap_mm.store import Store
 
         if name not in OWN_TABLES:
             images = Store.open(name).images

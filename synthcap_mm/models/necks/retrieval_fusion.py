@@ -99,7 +99,7 @@ class RetrievalFusion(TextMemoryProjection):
         if self.memory is not None:
             return
         super().load_memory()
-        from synthcap_mm.stores import Store
+        from synthcap_mm.store import Store
 
         table = Store.open(self.memory_path).captions
         groups = table.strings("group")

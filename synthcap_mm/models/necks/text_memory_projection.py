@@ -15,14 +15,14 @@ from mmengine.logging import print_log
 from torch import Tensor
 
 from synthcap_mm.registry import MODELS
-from synthcap_mm.stores.fingerprint import describe_mismatch, same_encoder
+from synthcap_mm.store.fingerprint import describe_mismatch, same_encoder
 from synthcap_mm.structures import SOURCES, PrefixBatch
 
 from .base import PHASES, BaseNeck, check_finite
 from .memory_attention import memory_attention, top_memory
 
 if TYPE_CHECKING:
-    from synthcap_mm.stores import Store
+    from synthcap_mm.store import Store
 
 #: Captions read from the store at a time, to keep float16 copies small.
 _READ_ROWS = 65_536
@@ -143,22 +143,22 @@ class TextMemoryProjection(BaseNeck):
 
     def _store(self) -> Store | None:
         """The memory's store; ``None`` if the memory was set, or there is no store (told when it is needed)."""
-        from synthcap_mm.stores import Store, StoreMissingError
+        from synthcap_mm.store import Store, StoreError
 
         if self._was_set or self.memory_path is None:
             return None
         try:
             return Store.open(self.memory_path)
-        except StoreMissingError:
+        except StoreError:
             return None
 
     def _compare_encoders(self, encoder: Mapping[str, Any], what: str) -> None:
-        from synthcap_mm.stores import StoreError
+        from synthcap_mm.store import StoreError
 
         own, where = self._set_encoder, "the memory that was set"
         if not self._was_set:
             store = self._store()
-            own, where = (None, "") if store is None else (store.manifest["encoder"], f"the memory {store.path}")
+            own, where = (None, "") if store is None else (store.encoder, f"the memory {store.path}")
         if own is not None and not same_encoder(own, encoder):
             raise StoreError(
                 f"{type(self).__name__}: {where} was made with another encoder than {what}: "
@@ -169,7 +169,7 @@ class TextMemoryProjection(BaseNeck):
         if not self.exclude_self or self._trained_on is None:
             return
         store = self._store()
-        if store is None or not (store.has("captions") and self._trained_on.has("captions")):
+        if store is None or not (store.has("texts") and self._trained_on.has("texts")):
             return
         if store.captions_sha256(None) != self._trained_on.captions_sha256(None):
             raise ValueError(
@@ -194,7 +194,7 @@ class TextMemoryProjection(BaseNeck):
                 f"{type(self).__name__} has no memory: name a store in its config (memory='data/stores/...') or call "
                 "set_memory(feats)."
             )
-        from synthcap_mm.stores import Store
+        from synthcap_mm.store import Store
 
         store = Store.open(self.memory_path)
         self._was_set = False
@@ -249,7 +249,7 @@ class TextMemoryProjection(BaseNeck):
                     f"{what}: {expected['name']!r} makes {len(expected['text'])}."
                 )
             if encoder is not None and not same_encoder(encoder, expected):
-                from synthcap_mm.stores import StoreError
+                from synthcap_mm.store import StoreError
 
                 raise StoreError(
                     f"{type(self).__name__}: the memory to set was made with another encoder than {what}: "

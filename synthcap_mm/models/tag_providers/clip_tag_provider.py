@@ -13,7 +13,6 @@ import torch
 from synthcap_mm.models.backbones.base import BaseBackbone
 from synthcap_mm.models.tag_providers.base import BaseTagProvider
 from synthcap_mm.registry import MODELS
-from synthcap_mm.stores.shards import portable
 from synthcap_mm.structures import Tag
 
 if TYPE_CHECKING:
@@ -169,11 +168,9 @@ class CLIPTagProvider(BaseTagProvider):
 
     def provenance(self) -> dict[str, Any]:
         """Encoder (name, and content of local files), vocabulary (size, hash), prompts, temperature and thresholds."""
-        files = self.encoder.local_files
         return {
             **super().provenance(),
             "encoder": self.encoder.name,
-            **({"encoder_files": portable(files)} if files else {}),
             "vocabulary_size": len(self.names),
             "vocabulary_sha256": hashlib.sha256("\n".join(self.names).encode()).hexdigest(),
             "prompts": list(self.prompts),

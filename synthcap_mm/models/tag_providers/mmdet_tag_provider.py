@@ -19,7 +19,7 @@ from synthcap_mm.files import file_sha256
 from synthcap_mm.models.tag_providers.base import BaseTagProvider
 from synthcap_mm.registry import MODELS
 from synthcap_mm.requirements import require
-from synthcap_mm.stores.additions import fingerprint_of
+from synthcap_mm.store.recipes import digest
 from synthcap_mm.structures import Tag
 
 if TYPE_CHECKING:
@@ -231,7 +231,7 @@ def _config_sha256(cfg: Config) -> str:
     while "dataset" in dataset:
         dataset = dataset["dataset"]
     decisive = [cfg.get("model"), dataset.get("pipeline"), dataset.get("metainfo")]  # not where the data lie
-    return fingerprint_of(json.loads(json.dumps(decisive, default=str)))
+    return digest(json.loads(json.dumps(decisive, default=str)))
 
 
 def _local_checkpoint(checkpoint: str) -> Path:

@@ -31,7 +31,7 @@ class RetrievedEntities:
         aliases (dict, optional): see :class:`CaptionEntities`. Defaults to ``None``.
 
     Raises:
-        StoreMissingError: if there is no store.
+        StoreError: if there is no store.
         ValueError: if ``k`` is below 1, or see :class:`CaptionEntities`; in use, if there are fewer captions.
     """
 
@@ -42,7 +42,7 @@ class RetrievedEntities:
         k: int = 9,
         aliases: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
-        from synthcap_mm.stores import Store
+        from synthcap_mm.store import Store
 
         if k < 1:
             raise ValueError(f"RetrievedEntities: 'k' must be at least 1, got {k}.")
@@ -52,7 +52,7 @@ class RetrievedEntities:
 
     def fingerprint(self) -> dict:
         """Of the encoder whose features are compared with the captions'."""
-        return self.store.manifest["encoder"]
+        return self.store.encoder
 
     @torch.no_grad()
     def detect_features(self, feats: Tensor) -> list[list[Tag]]:

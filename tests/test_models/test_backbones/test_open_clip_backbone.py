@@ -15,7 +15,7 @@ from PIL import Image
 from synthcap_mm.models.backbones import OpenCLIPBackbone
 from synthcap_mm.models.backbones.open_clip_backbone import _listed_activation
 from synthcap_mm.registry import MODELS
-from synthcap_mm.stores.fingerprint import same_encoder
+from synthcap_mm.store.fingerprint import same_encoder
 
 open_clip = pytest.importorskip("open_clip")
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from random_store import make_store, unit
 
 from synthcap_mm.models.necks import MomentMatching
-from synthcap_mm.stores import Store, StoreError
+from synthcap_mm.store import Store, StoreError
 from synthcap_mm.structures import PrefixBatch
 
 DIM = 8

@@ -74,10 +74,10 @@ class FakeStore:
 
 @pytest.fixture()
 def fake_store(monkeypatch):
-    import synthcap_mm.stores
+    import synthcap_mm.store
 
     FakeStore.opened = 0
-    monkeypatch.setattr(synthcap_mm.stores, "Store", FakeStore, raising=False)
+    monkeypatch.setattr(synthcap_mm.store, "Store", FakeStore, raising=False)
     return FakeStore
 
 

@@ -15,8 +15,8 @@ import numpy as np
 from mmengine.logging import print_log
 
 from synthcap_mm.registry import DATASETS, MODELS
-from synthcap_mm.stores import Store, StoreError
-from synthcap_mm.stores.additions import check_up_to_date
+from synthcap_mm.store import Store, StoreError
+from synthcap_mm.store.store import view_file
 
 #: Flagged images that are listed by name; all are counted.
 MOST_FLAGGED = 200
@@ -179,9 +179,9 @@ def real_photo_features(path: str, store: Store, encoder: dict | None, most: int
     """
     if not Path(path).is_dir():
         raise FileNotFoundError(f"--real-photos: no store of photos and no folder at {path}")
-    if (Path(path) / "manifest.json").is_file():
+    if view_file(path).is_file():
         photos = Store.open(path)
-        store.check_encoder(photos.manifest["encoder"], f"the photos' store {path}")
+        store.check_encoder(photos.encoder, f"the photos' store {path}")
         rows = np.flatnonzero(~photos.images.is_set("flags"))
         if not len(rows):
             raise ValueError(f"--real-photos: all photos of {path} are flagged")
@@ -235,12 +235,11 @@ def inspect_store(
     """
     if sample < 1 or points < 2:
         raise ValueError(f"sample={sample} must be at least 1 and points={points} at least 2")
-    if store.manifest.get("kind") == "photos":
+    if store.kind == "photos":
         raise StoreError(f"the store {store.path} holds photos, not pairs")
     if not store.has("images"):
         raise StoreError(f"the store {store.path} holds captions only; there are no pairs to look at")
     table = store.pairs(pairs)
-    check_up_to_date(store, pairs)
     caption, image, score = (table.numbers(c) for c in ("caption", "image", "score"))
     has_flag = store.images.is_set("flags")
     heldout = np.zeros(len(store.captions), bool)
@@ -296,7 +295,7 @@ def inspect_store(
         texts = [store.captions.value("text", int(caption[p])) for p in np.flatnonzero(image == row)[:3]]
         key = store.images.value("key", row)
         listed.append((key, flagged[key], texts))
-    tables = [t.split("/", 1)[1] for t in store.manifest["tables"] if t.startswith("pairs/")]
+    tables = [t.split("/", 1)[1] for t in store.tables if t.startswith("pairs/")]
     return Findings(
         table=pairs,
         counts={

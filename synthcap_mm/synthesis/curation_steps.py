@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from synthcap_mm.pairs.agreement import TagAgreement
-from synthcap_mm.stores.shards import portable
+from synthcap_mm.errors import UserError
+from synthcap_mm.store.recipes import settings_recipe
+from synthcap_mm.synthesis.agreement import TagAgreement
 
 if TYPE_CHECKING:
-    from synthcap_mm.pairs.curation import Curation
+    from synthcap_mm.synthesis.curation import Curation
 
 #: Similarities that differ by less are ties: that of a caption with itself depends on rounding.
 DECIMALS = 6
@@ -62,13 +63,13 @@ def best(count: int, keep: float, *keys: np.ndarray) -> np.ndarray:
 
 def _share(name: str, value: float) -> None:
     if not 0 < value <= 1:
-        raise ValueError(f"curation: {name} is a share in (0, 1], got {value!r}")
+        raise UserError(f"curation: {name} is a share in (0, 1], got {value!r}")
 
 
 def at_least_one(name: str, value: int) -> None:
-    """Raises ValueError unless ``value`` is a whole number of at least 1."""
+    """Raises UserError unless ``value`` is a whole number of at least 1."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"curation: {name} is a whole number of at least 1, got {value!r}")
+        raise UserError(f"curation: {name} is a whole number of at least 1, got {value!r}")
 
 
 @dataclasses.dataclass
@@ -81,7 +82,7 @@ class ClipScoreFilter:
         keep: fraction of the pairs. Default 0.9 (assumed).
 
     Raises:
-        ValueError: if ``keep`` is not in (0, 1].
+        UserError: if ``keep`` is not in (0, 1].
     """
 
     type: ClassVar[str] = "clip_score"
@@ -114,12 +115,12 @@ class Reassign:
         images: K, images looked up for each caption. Default 15 (SynC).
         captions: captions looked up for each image. Default 2 (SynC).
         keep: τ, fraction of the captions kept. Default 0.9 (SynC).
-        agreement: arguments of :class:`~synthcap_mm.pairs.agreement.TagAgreement`. Default
+        agreement: arguments of :class:`~synthcap_mm.synthesis.agreement.TagAgreement`. Default
             ``None``: tags are not looked at (SynC).
 
     Raises:
         FileNotFoundError: if the vocabulary of ``agreement`` is missing.
-        ValueError: if a number is below 1, ``keep`` is not in (0, 1], or an argument of ``agreement`` is wrong.
+        UserError: if a number is below 1, ``keep`` is not in (0, 1], or an argument of ``agreement`` is wrong.
     """
 
     type: ClassVar[str] = "reassign"
@@ -137,7 +138,7 @@ class Reassign:
             try:
                 self._agreement = TagAgreement(**self.agreement)
             except TypeError as error:  # not a mapping, or other arguments
-                raise ValueError(
+                raise UserError(
                     "curation: reassign.agreement is dict(entities=dict(type='CaptionEntities', ...), weight=1.0, "
                     f"min_score=0.3), got {self.agreement!r} ({error})"
                 ) from error
@@ -186,7 +187,7 @@ class MergeDuplicates:
         neighbours: nearest captions that are looked at for each. Default 32 (assumed).
 
     Raises:
-        ValueError: if ``min_similarity`` is not in (0, 1], or ``neighbours`` is below 1.
+        UserError: if ``min_similarity`` is not in (0, 1], or ``neighbours`` is below 1.
     """
 
     type: ClassVar[str] = "merge_duplicates"
@@ -238,13 +239,10 @@ class MergeDuplicates:
 _STEPS = {step.type: step for step in (ClipScoreFilter, Reassign, MergeDuplicates)}
 
 
-def settings_of(step: Any) -> dict[str, Any]:
-    """A step's type and arguments as a store may hold them.
-
-    Those that are ``None`` are off and left out: a table that was made before there was such an argument stays good.
-    """
+def step_recipe(step: Any) -> dict[str, Any]:
+    """A step's type and arguments; those that are ``None`` are off and left out."""
     values = {f.name: getattr(step, f.name) for f in dataclasses.fields(step)}
-    return {"type": step.type, **{name: portable(value) for name, value in values.items() if value is not None}}
+    return {"type": step.type, **{name: settings_recipe(value) for name, value in values.items() if value is not None}}
 
 
 def _words(text: str) -> str:
@@ -259,10 +257,10 @@ def make_steps(settings: Sequence[Any]) -> list[Any]:
             with the arguments of the step's class.
 
     Raises:
-        ValueError: if there is none, a type or an argument is not known, or a value is out of range.
+        UserError: if there is none, a type or an argument is not known, or a value is out of range.
     """
     if isinstance(settings, (str, dict)) or not isinstance(settings, Sequence) or not settings:
-        raise ValueError(
+        raise UserError(
             f"curation.steps is a list of steps, e.g. [dict(type='reassign', keep=0.9)], not {settings!r}; "
             f"there are {', '.join(_STEPS)}"
         )
@@ -271,10 +269,10 @@ def make_steps(settings: Sequence[Any]) -> list[Any]:
         options = dict(entry) if isinstance(entry, dict) else {}
         kind = options.pop("type", None)
         if kind not in _STEPS:
-            raise ValueError(f"curation: a step is dict(type=...) with one of {', '.join(_STEPS)}, not {entry!r}")
+            raise UserError(f"curation: a step is dict(type=...) with one of {', '.join(_STEPS)}, not {entry!r}")
         known = [f.name for f in dataclasses.fields(_STEPS[kind])]
         unknown = sorted(set(options) - set(known))
         if unknown:
-            raise ValueError(f"curation: {kind} has no argument {', '.join(unknown)}; it has {', '.join(known)}")
+            raise UserError(f"curation: {kind} has no argument {', '.join(unknown)}; it has {', '.join(known)}")
         steps.append(_STEPS[kind](**options))
     return steps

@@ -1,4 +1,4 @@
-"""The page that :mod:`~synthcap_mm.pairs.inspection`'s findings are shown on: one HTML file, nothing beside it."""
+"""The page that :mod:`~synthcap_mm.synthesis.inspection`'s findings are shown on: one HTML file, nothing beside it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from synthcap_mm.pairs.inspection import Findings, SeenPair
+    from synthcap_mm.synthesis.inspection import Findings, SeenPair
 
 #: Pixels of a picture's longer side on the page.
 THUMBNAIL = 224

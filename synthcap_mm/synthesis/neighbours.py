@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from synthcap_mm.files import write_atomically
+from synthcap_mm.errors import UserError
+from synthcap_mm.files import write_once
 from synthcap_mm.requirements import require
-from synthcap_mm.stores.store import ShardedTable
-from synthcap_mm.stores.topk import blockwise_topk
+from synthcap_mm.store.tables import ShardedTable
+from synthcap_mm.store.topk import blockwise_topk
 
 #: ``(queries (Q, D), k)`` → scores ``(Q, k)`` float32 and rows ``(Q, k)`` int64, best first, on the CPU.
 Search = Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]]
@@ -97,7 +98,7 @@ class FaissSearch:
 
     Raises:
         ImportError: with the pip command, if FAISS is missing.
-        ValueError: if FAISS does not know the factory string, or a number is below 1.
+        UserError: if FAISS does not know the factory string, or a number is below 1.
     """
 
     def __init__(
@@ -110,7 +111,7 @@ class FaissSearch:
     ) -> None:
         self._faiss = require("faiss", "faiss", "curation.search='faiss'")
         if nprobe < 1 or train_rows < 1:
-            raise ValueError(f"curation.search: nprobe={nprobe} and train_rows={train_rows} must both be 1 or more")
+            raise UserError(f"curation.search: nprobe={nprobe} and train_rows={train_rows} must both be 1 or more")
         self.factory, self.nprobe, self.train_rows, self.block = factory, nprobe, train_rows, block
         self._exact = ExactSearch(block, device)
 
@@ -121,12 +122,12 @@ class FaissSearch:
         try:
             index = self._faiss.index_factory(dim, factory, self._faiss.METRIC_INNER_PRODUCT)
         except RuntimeError as error:
-            raise ValueError(f"curation.search.factory={factory!r}: FAISS says {error}") from error
+            raise UserError(f"curation.search.factory={factory!r}: FAISS says {error}") from error
         chosen = np.sort(np.random.default_rng(0).permutation(count)[: self.train_rows])
         index.train(database[chosen])
         for start in range(0, count, self.block):
             index.add(database[start : start + self.block])
-        with write_atomically(file) as out:
+        with write_once(file) as out:
             out.write(self._faiss.serialize_index(index).tobytes())
 
     def over(self, database: UnitRows, file: Path) -> Search:
@@ -164,14 +165,14 @@ def make_search(settings: str | dict[str, Any], block: int, device: str | torch.
         device: of the computation.
 
     Raises:
-        ValueError: if it is none of them.
+        UserError: if it is none of them.
     """
     options = dict(settings) if isinstance(settings, dict) else {"type": settings}
     kind = options.pop("type", None)
     kinds = {"exact": ExactSearch, "faiss": FaissSearch}
     if kind not in kinds:
-        raise ValueError(f"curation.search is 'exact', 'faiss' or dict(type='faiss', ...), not {settings!r}")
+        raise UserError(f"curation.search is 'exact', 'faiss' or dict(type='faiss', ...), not {settings!r}")
     try:
         return kinds[kind](**{"block": block, **options, "device": device})
     except TypeError as error:
-        raise ValueError(f"curation.search: {error}") from error
+        raise UserError(f"curation.search: {error}") from error

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from synthcap_mm.registry import DATASETS, MODELS
-from synthcap_mm.stores import Store
+from synthcap_mm.store import Store
 
 if TYPE_CHECKING:
     from PIL.Image import Image

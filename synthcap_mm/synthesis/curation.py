@@ -2,8 +2,8 @@
 
 What serves badly is left out, and captions may get images that were drawn (or
 found) for others. Only cached features are looked at, in blocks with top-k: no
-N × N matrix. Work is cut into parts, shared out over ranks; a stopped run goes on
-where it was, and the table does not depend on ranks or interruptions.
+N × N matrix. Work is cut into parts, which any number of workers share as they share shards; the table does not
+depend on them.
 
 Held-out captions choose the epoch, so the same of them must stay for any table:
 their pairs are taken over unchanged, they are no one's neighbours, and an image
@@ -14,44 +14,51 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
-import math
 import re
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
-from mmengine.dist import get_dist_info
 from mmengine.logging import print_log
 
-from synthcap_mm.pairs.agreement import TagAgreement
-from synthcap_mm.pairs.curation_steps import DECIMALS, Pairs, Reassign, at_least_one, make_steps, settings_of
-from synthcap_mm.pairs.factory import only_job
-from synthcap_mm.pairs.neighbours import UnitRows, make_search, row_cosines
-from synthcap_mm.pairs.progress import meet
-from synthcap_mm.pairs.refining import BANK_SIZE, check_refine, refine_options
+from synthcap_mm.errors import NotYet, UserError
+from synthcap_mm.progress import Progress
 from synthcap_mm.registry import MODELS
-from synthcap_mm.stores import Store, StoreError
-from synthcap_mm.stores.additions import (
-    Parts,
-    add_tables,
-    check_up_to_date,
-    fingerprint_of,
-    made_of,
-    open_apart_from,
-)
-from synthcap_mm.stores.errors import explained
-from synthcap_mm.stores.schema import pairs_table, refined_table
-from synthcap_mm.stores.shards import portable, shard_problem
-from synthcap_mm.structures import group_id
+from synthcap_mm.store import Store, StoreError, Table
+from synthcap_mm.store.recipes import component_recipe
+from synthcap_mm.store.schema import feature_rows, pair_rows
+from synthcap_mm.store.store import add_to_view
+from synthcap_mm.store.tables import ShardedTable, facts_of, key_of
+from synthcap_mm.synthesis.agreement import TagAgreement
+from synthcap_mm.synthesis.curation_steps import DECIMALS, Pairs, Reassign, make_steps, step_recipe
+from synthcap_mm.synthesis.encoding import default_device
+from synthcap_mm.synthesis.neighbours import UnitRows, make_search, row_cosines
+from synthcap_mm.synthesis.refine import RefineStage, check_refine
+from synthcap_mm.synthesis.run import Stage, Worker, run_stages
 
 #: Text→image recall is reported at these ranks.
 RECALL_AT = (1, 5, 10)
 #: Raised when a table of the same settings would come out differently.
 _VERSION = 1
+
+
+class _PartStage(Stage):
+    """Makes the parts of an intermediate table."""
+
+    unit = "rows"
+
+    def __init__(self, table: Table, spans: Sequence[range], make_part: Callable[[range], pa.Table]) -> None:
+        self.name, self.tables, self.sizes = table.recipe["part"], [table], [len(span) for span in spans]
+        self._spans, self._make_part = spans, make_part
+
+    def make(self, shards: Iterable[int], progress: Progress) -> None:
+        """See :meth:`Stage.make`."""
+        for shard in shards:
+            self.tables[0].write(shard, self._make_part(self._spans[shard]))
+            progress.update(self.sizes[shard])
 
 
 class Curation:
@@ -61,14 +68,14 @@ class Curation:
         store: folder of a finished store of pairs.
         steps: list of steps, applied one after another: ``dict(type=...)`` with
             ``'clip_score'``, ``'reassign'`` or ``'merge_duplicates'`` and the arguments of the
-            classes of :mod:`~synthcap_mm.pairs.curation_steps`.
+            classes of :mod:`~synthcap_mm.synthesis.curation_steps`.
         name: the table is ``pairs/NAME``. Default ``'curated'``.
         source: name of the pairs table to begin with. Default ``'default'``.
         sentence_encoder: config of what scores how much alike two sentences are: of
             the MODELS registry, with ``encode_text(list[str]) -> (B, D)``. Default
             ``None``: the store's own text features.
         search: ``'exact'``, ``'faiss'`` or ``dict(type='faiss', …)``; see
-            :class:`~synthcap_mm.pairs.neighbours.FaissSearch`. Default ``'exact'``.
+            :class:`~synthcap_mm.synthesis.neighbours.FaissSearch`. Default ``'exact'``.
         refine: optimised pseudo features for the new table, beside it: settings as
             ``synthesis.refine`` has them, ``True`` for those of the store, ``None`` for
             none. Default ``None``.
@@ -81,7 +88,7 @@ class Curation:
         device: torch device. Default: the current GPU, or the CPU.
 
     Raises:
-        ValueError: if a setting is out of range; the message names it.
+        UserError: if a setting is out of range; the message names it.
     """
 
     def __init__(
@@ -101,32 +108,30 @@ class Curation:
     ) -> None:
         self.steps = make_steps(steps)
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", str(name)):
-            raise ValueError(f"curation.name is made of letters, digits, - and _; got {name!r}")
+            raise UserError(f"curation.name is made of letters, digits, - and _; got {name!r}")
         if name in ("default", source):
-            raise ValueError(
+            raise UserError(
                 f"curation.name={name!r}: the table it is made from must stay as it is, and 'default' is what "
-                "tools/synthesize.py makes; choose another name"
+                "`synthesize` makes; choose another name"
             )
         for setting, value in (("part_size", part_size), ("block", block), ("text_batch", text_batch)):
-            at_least_one(setting, value)
-        if device is None:
-            device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else "cpu"
+            if value < 1:
+                raise UserError(f"curation.{setting} must be at least 1, got {value}")
         if refine not in (None, True, False):
             check_refine(refine, "curation.refine")
-        self.path, self.name, self.source = Path(store), name, source
+        self.path, self.name, self.source = store, name, source
         self.sentence_encoder_cfg, self.refine_cfg = sentence_encoder, refine or None
         self.recall, self.part_size, self.text_batch = recall, part_size, text_batch
-        self.device = torch.device(device)
+        self.device = default_device() if device is None else torch.device(device)
         self.search_cfg = search
         self.search = make_search(search, block, self.device)
-        self.rank, self.world = get_dist_info()
 
     # ---- the run
-    def run(self, replace: bool = False) -> dict[str, Any]:
+    def run(self, worker: Worker | None = None) -> dict[str, Any]:
         """Make the table, or find that it is there.
 
         Args:
-            replace: replace a table of this name that was made with other settings. Default ``False``.
+            worker: whose share is made. Default: this process's.
 
         Returns:
             dict: the report, of json types: ``before``, ``after`` and ``before_of_kept``
@@ -134,48 +139,55 @@ class Curation:
             of the captions), ``steps``, ``heldout`` and ``flagged``; see docs/curation.md.
 
         Raises:
-            StoreMissingError: if there is no finished store.
-            StoreError: if it is damaged, has no images or no such source, another job
-                works on it, or the table is there with other settings.
-            ValueError: if no usable pair of a training caption is there.
+            StoreError: if there is no finished store, or it has no images or no such source.
+            NotYet: if other tasks have parts still to make.
+            UserError: if no usable pair of a training caption is there.
         """
-        if not (self.path / "manifest.json").is_file():
-            Store.open(self.path)  # says so; the lock would make the folder
-        with only_job(self.path):
-            return self._run(replace)
-
-    def _run(self, replace: bool) -> dict[str, Any]:
-        table, note = f"pairs/{self.name}", f"pairs/{self.name}/curation.json"
-        self.store = open_apart_from(self.path, (table, f"refined/{self.name}"))
-        if self.store.manifest.get("kind") == "photos":
-            raise StoreError(f"the store {self.path} holds photos, not pairs; there is nothing to curate")
-        if not self.store.has(f"pairs/{self.source}"):
-            there = [t.split("/")[1] for t in self.store.manifest["tables"] if t.startswith("pairs/")]
+        self.worker = worker or Worker.of_this_process()
+        self.store = store = Store.open(self.path)
+        if store.kind == "photos":
+            raise StoreError(f"the store {store.path} holds photos, not pairs; there is nothing to curate")
+        if not store.has(f"pairs/{self.source}"):
+            there = [name.split("/")[1] for name in store.tables if name.startswith("pairs/")]
             raise StoreError(
-                f"the store {self.path} has no table pairs/{self.source} to curate; "
+                f"the store {store.path} has no table pairs/{self.source} to curate; "
                 + (f"it has {', '.join(there)}" if there else "it holds captions only (synthesis.generator is None)")
             )
-        check_up_to_date(self.store, self.source)
-        settings = self._settings()
-        key = fingerprint_of(settings)
-        made = self._made(table, note, settings, key, replace)
-        meet()  # all have looked before any writes
-        if made is not None:
-            print_log(f"pairs/{self.name} of {self.path} is there, made with these settings", logger="current")
-            return made
-        self.parts = Parts(self.path, self.name, key)
-        if self.rank == 0:
-            self.parts.sweep()
+        names = ["texts", "text_features", "image_features", "heldout", "tags", f"pairs/{self.source}"]
+        self.inputs = {name: store.opened(name) for name in names if store.has(name)}
+        self.recipe = {
+            "version": _VERSION,
+            "steps": [step_recipe(step) for step in self.steps],
+            "sentence_encoder": component_recipe(self.sentence_encoder_cfg),
+            "search": self.search_cfg,
+            "recall": self.recall,
+            "source": store.recipe(f"pairs/{self.source}"),
+        }
+        self.key = key_of([table.identity for table in self.inputs.values()])
+        pairs = Table(store.folder, "pairs", self.recipe, [self.key], list(self.inputs.values()))
+        if pairs.missing():
+            self._make(pairs)
+        else:
+            print_log(f"pairs/{self.name} of {store.path} is there, made with these settings", logger="current")
+        tables = {f"pairs/{self.name}": pairs}
+        if self.refine_cfg is not None:
+            refined = tables[f"refined/{self.name}"] = self._refined_table(pairs)
+            run_stages([self._refine_stage(refined, pairs)], self.worker)
+            if refined.missing():
+                raise NotYet(f"{len(refined.missing())} shard(s) of refined/{self.name} are other tasks' to make")
+        add_to_view(store.path, tables)
+        return facts_of(pairs.path(0))["report"]
 
+    def _make(self, table: Table) -> None:
         self._load()
         before = pairs = self._pairs
-        told = []
+        done = []
         for i, step in enumerate(self.steps):
             captions, count = len(np.unique(pairs.caption)), len(pairs)
             pairs, extra = step.apply(pairs, self, f"{i}-{step.type}")
-            told.append(
+            done.append(
                 {
-                    **settings_of(step),
+                    **step_recipe(step),
                     **{"captions_before": captions, "captions": len(np.unique(pairs.caption))},
                     **{"pairs_before": count, "pairs": len(pairs), **extra},
                 }
@@ -189,75 +201,46 @@ class Curation:
             "before": self._figures(before),
             "before_of_kept": self._figures(kept),
             "after": self._figures(pairs),
-            "steps": told,
+            "steps": done,
             "gallery": len(self._candidates),
             "heldout": {"captions": len(np.unique(self._heldout.caption)), "pairs": len(self._heldout)},
             "flagged": self._flagged,
         }
-        report = json.loads(json.dumps(report))
-        tables = {table: self._shards(pairs)}
-        if self.refine_cfg is not None:
-            tables[f"refined/{self.name}"] = self._refined(pairs, tables[table])
-        meet()
-        if self.rank == 0:
-            add_tables(self.path, tables, {note: {"settings": settings, "report": report}}, curation=key)
-            self.parts.remove()
-        meet()
-        return report
+        columns = [f.name for f in dataclasses.fields(Pairs)]
+        whole = Pairs(*(np.concatenate([getattr(p, name) for p in (pairs, self._heldout)]) for name in columns))
+        whole = whole.take(np.argsort(whole.caption, kind="stable"))
+        table.write(0, pair_rows(*(getattr(whole, name) for name in columns)), report=report)
 
-    def _settings(self) -> dict[str, Any]:
-        """All that the table depends on."""
-        refine = self.refine_cfg
-        if refine is True:
-            refine = self.store.manifest.get("refine")
-            if not refine:
-                raise StoreError(
-                    f"curation.refine=True takes the settings of the store {self.path}, which has none: it was made "
-                    "with synthesis.refine=None; give curation.refine=dict(...)"
-                )
-        self.refine_cfg = dict(refine) if refine else None
-        return json.loads(
-            json.dumps(
-                {
-                    "version": _VERSION,
-                    "source": self.source,
-                    "steps": [settings_of(step) for step in self.steps],
-                    "sentence_encoder": portable(self.sentence_encoder_cfg),
-                    "search": self.search_cfg,
-                    "refine": self.refine_cfg,
-                    "recall": self.recall,
-                    "part_size": self.part_size,  # decides what a part is
-                    "made_of": made_of(self.store, ("captions", "images", f"pairs/{self.source}")),
-                }
+    # ---- optimised features of the new pairs
+    @cached_property
+    def _spans(self) -> list[range]:
+        """Captions of each shard of the store."""
+        ends = np.cumsum([0] + [shard[1] for shard in self.store.view["tables"]["texts"]["shards"]])
+        return [range(int(a), int(b)) for a, b in itertools.pairwise(ends)]
+
+    @cached_property
+    def _refine_settings(self) -> dict[str, Any]:
+        if self.refine_cfg is not True:
+            return dict(self.refine_cfg)
+        if not self.store.has("refined/default"):
+            raise StoreError(
+                f"curation.refine=True takes the settings of the store {self.path}, which has none: it was made "
+                "with synthesis.refine=None; give curation.refine=dict(...)"
             )
-        )
+        return self.store.recipe("refined/default")["settings"]
 
-    def _made(self, table: str, note: str, settings: dict[str, Any], key: str, replace: bool) -> dict[str, Any] | None:
-        """The report of the table, if it is there and whole.
+    @property
+    def _seed(self) -> int:
+        return self.store.recipe("pairs/default")["seed"]
 
-        Raises:
-            StoreError: if it was made with other settings.
-        """
-        names = [name for name in (table, f"refined/{self.name}") if self.store.has(name)]
-        records = [r for name in names for r in self.store.manifest["tables"][name]["shards"]]
-        if not records:
-            return None
-        try:
-            old = json.loads((self.path / note).read_text("utf-8"))
-        except (OSError, ValueError):
-            old = None
-        if records[0].get("curation") == key:
-            whole = not any(shard_problem(self.path, r, full=True) for r in records)
-            return old["report"] if old and whole else None
-        if replace:
-            return None
-        was = (old or {}).get("settings", {})
-        differing = [k for k in sorted({*was, *settings}) if was.get(k) != settings.get(k)]
-        lines = [f"  {k}: the table has {was.get(k)!r}, now {settings.get(k)!r}" for k in differing]
-        raise StoreError(
-            f"the store {self.path} has a table {table} of other settings or of other captions and images, and it is "
-            "not replaced silently:\n" + "\n".join(lines) + "\nChoose another curation.name, or give --replace."
-        )
+    def _refined_table(self, pairs: Table) -> Table:
+        recipe = {"settings": self._refine_settings, "pairs": pairs.recipe, "heldout": self.store.recipe("heldout")}
+        keys = [key_of(pairs.identity, place) for place in range(len(self._spans))]
+        return Table(self.store.folder, "refined", recipe, keys, [pairs, self.inputs["heldout"]])
+
+    def _refine_stage(self, refined: Table, pairs: Table) -> RefineStage:
+        inputs = [self.inputs[name] for name in ("texts", "text_features", "image_features", "heldout")]
+        return RefineStage(refined, pairs, *inputs, self._spans, self._refine_settings, self._seed, self.device)
 
     def _load(self) -> None:
         """The source's usable pairs, and which images a training caption may get."""
@@ -271,7 +254,7 @@ class Curation:
         self._pairs, self._heldout = pairs.take(usable & ~held), pairs.take(usable & held)
         self._flagged = {"images": int(flagged.sum()), "pairs": int((~usable).sum())}
         if not len(self._pairs):
-            raise ValueError(
+            raise UserError(
                 f"pairs/{self.source} of the store {self.path} has no usable pair of a training caption: "
                 f"{self._flagged['pairs']} of {len(pairs)} pairs have flagged images"
             )
@@ -344,63 +327,66 @@ class Curation:
             whether the caption itself was among the image's ``(N,)`` bool.
         """
         features, at = self._sentences()
-        for i, part in self._missing(stage, len(captions)):
-            found = []
-            for start in range(part.start, part.stop, 256):  # 256 × 30 sentences of 512 numbers: 32 MB of float32
-                some = slice(start, min(start + 256, part.stop))
-                leads_to = back[np.searchsorted(looked_at, images[some])]
-                rows, inverse = np.unique(leads_to, return_inverse=True)
-                sentences = features[at[rows]][inverse.reshape(leads_to.shape)]
-                query = features[at[captions[some]]]
-                similarity = (sentences * query[:, None, None]).sum(3, dtype=np.float64).max(2)
-                if agreement is not None:
-                    similarity += agreement.weight * agreement.of(self.store, captions[some], images[some])
-                similarity = similarity.round(DECIMALS)
-                choice = similarity.argmax(1)  # the first of equal ones, which is the most similar to the caption
-                own = (leads_to == captions[some, None, None]).any(2)
-                each = np.arange(len(choice))
-                found.append((choice, similarity[each, choice], own[each, choice]))
+
+        def choose(some: slice) -> tuple[np.ndarray, ...]:
+            leads_to = back[np.searchsorted(looked_at, images[some])]
+            rows, inverse = np.unique(leads_to, return_inverse=True)
+            sentences = features[at[rows]][inverse.reshape(leads_to.shape)]
+            query = features[at[captions[some]]]
+            similarity = (sentences * query[:, None, None]).sum(3, dtype=np.float64).max(2)
+            if agreement is not None:
+                similarity += agreement.weight * agreement.of(self.store, captions[some], images[some])
+            similarity = similarity.round(DECIMALS)
+            choice = similarity.argmax(1)  # the first of equal ones, which is the most similar to the caption
+            own = (leads_to == captions[some, None, None]).any(2)
+            each = np.arange(len(choice))
+            return choice, similarity[each, choice], own[each, choice]
+
+        def make_part(span: range) -> pa.Table:
+            # 256 × 30 sentences of 512 numbers: 32 MB of float32
+            starts = range(span.start, span.stop, 256)
+            found = [choose(slice(start, min(start + 256, span.stop))) for start in starts]
             columns = [np.concatenate(column) for column in zip(*found)]
-            self.parts.write(stage, i, pa.table(dict(zip(("choice", "score", "own"), columns))))
-        table = self._read(stage, len(captions))
+            return pa.table(dict(zip(("choice", "score", "own"), columns)))
+
+        table = self._parts(stage, len(captions), make_part)
         return table.numbers("choice"), table.numbers("score"), table.numbers("own")
 
     # ---- the work
-    def _spans(self, count: int) -> list[range]:
-        return [range(a, min(a + self.part_size, count)) for a in range(0, count, self.part_size)]
+    def _parts(self, name: str, count: int, make_part: Callable[[range], pa.Table]) -> ShardedTable:
+        """An intermediate table in parts, each made by whichever worker takes it.
 
-    def _missing(self, stage: str, count: int) -> Any:
-        """This rank's missing parts of a stage with their rows; the ranks meet before and after."""
-        from tqdm import tqdm
+        Args:
+            name: what it is; two of one name are the same table.
+            count: rows that are worked on.
+            make_part: makes the rows of a span.
+        """
+        table, spans = self._part_table(name, count)
+        stage = _PartStage(table, spans, make_part)
+        run_stages([stage], self.worker)
+        if left := table.missing():
+            raise NotYet(f"{len(left)} part(s) of {name} are other tasks' to make; then the same command goes on")
+        return table.read()
 
-        spans = self._spans(count)
-        missing = self.parts.missing(stage, len(spans))
-        meet()
-        mine = missing[self.rank :: self.world]
-        for i in tqdm(mine, desc=stage, unit="part", disable=None if self.rank == 0 else True):
-            yield i, spans[i]
-        print_log(f"{stage}: {len(missing)} parts made, {len(spans) - len(missing)} reused", logger="current")
-        meet()
+    def _part_table(self, name: str, count: int) -> tuple[Table, list[range]]:
+        spans = [range(a, min(a + self.part_size, count)) for a in range(0, count, self.part_size)]
+        recipe = {**self.recipe, "part": name, "part_size": self.part_size}
+        return Table(self.store.folder, "curation", recipe, [key_of(self.key, s.start) for s in spans]), spans
 
-    def _read(self, stage: str, count: int) -> Any:
-        return self.parts.read(stage, len(self._spans(count)))
-
-    def _nearest(self, stage: str, queries: UnitRows, database: UnitRows, k: int) -> tuple[np.ndarray, np.ndarray]:
+    def _nearest(self, name: str, queries: UnitRows, database: UnitRows, k: int) -> tuple[np.ndarray, np.ndarray]:
         """Numbers of the nearest rows of ``database`` and their cosines, ``(Q, k)`` each."""
-        search = None
-        index = self.parts.root / f"{stage}.index"
-        whole = not self.parts.missing(stage, len(self._spans(len(queries))))
-        meet()
-        if not whole:
-            if self.rank == 0 and not index.is_file():
-                with explained(self.path, self.parts.inside(index.name)):
+        index = self._part_table(name, len(queries))[0].folder / f"{self.key}.index"
+        search: list[Any] = []
+
+        def make_part(span: range) -> pa.Table:
+            if not search:
+                if not index.is_file():
                     self.search.prepare(database, index)
-            meet()
-            search = self.search.over(database, index)
-        for i, part in self._missing(stage, len(queries)):
-            scores, rows = search(queries[part.start : part.stop], k)
-            self.parts.write(stage, i, pa.table({"row": rows.reshape(-1), "score": scores.reshape(-1)}))
-        table = self._read(stage, len(queries))
+                search.append(self.search.over(database, index))
+            scores, rows = search[0](queries[span.start : span.stop], k)
+            return pa.table({"row": rows.reshape(-1), "score": scores.reshape(-1)})
+
+        table = self._parts(name, len(queries), make_part)
         return table.numbers("row").reshape(-1, k), table.numbers("score").reshape(-1, k)
 
     def _sentences(self) -> tuple[UnitRows, np.ndarray]:
@@ -414,27 +400,28 @@ class Curation:
                 self._sentence_rows = UnitRows(self._encode_sentences()), at
         return self._sentence_rows
 
-    def _encode_sentences(self) -> Any:
-        stage, encoder = "sentences", None
-        for i, part in self._missing(stage, len(self._all_captions)):
-            if encoder is None:
+    def _encode_sentences(self) -> ShardedTable:
+        built: list[Any] = []
+
+        def make_part(span: range) -> pa.Table:
+            if not built:
                 encoder = MODELS.build(self.sentence_encoder_cfg)
-                encoder = encoder.to(self.device) if hasattr(encoder, "to") else encoder
-            texts = [self.store.captions.value("text", int(r)) for r in self._all_captions[part.start : part.stop]]
+                built.append(encoder.to(self.device) if hasattr(encoder, "to") else encoder)
+            texts = [self.store.captions.value("text", int(r)) for r in self._all_captions[span.start : span.stop]]
             with torch.no_grad():
-                feats = [encoder.encode_text(texts[a : a + self.text_batch]).float().cpu().numpy()
+                feats = [built[0].encode_text(texts[a : a + self.text_batch]).float().cpu().numpy()
                          for a in range(0, len(texts), self.text_batch)]  # fmt: skip
             feats = np.concatenate(feats)
             bad = np.flatnonzero(~np.isfinite(feats).all(1))
             if len(bad):
-                raise ValueError(
+                raise UserError(
                     f"curation.sentence_encoder gives features that are not finite for {len(bad)} captions, the first: "
                     f"{texts[bad[0]]!r}"
                 )
             # float16 as all features; not all encoders normalise
-            feats /= np.maximum(np.linalg.norm(feats, axis=1, keepdims=True), 1e-12)
-            self.parts.write(stage, i, refined_table(feats))
-        return self._read(stage, len(self._all_captions))
+            return feature_rows(feats / np.maximum(np.linalg.norm(feats, axis=1, keepdims=True), 1e-12))
+
+        return self._parts("sentences", len(self._all_captions), make_part)
 
     # ---- what comes out
     def _figures(self, pairs: Pairs) -> dict[str, Any]:
@@ -451,56 +438,6 @@ class Curation:
             hit = images == served.image[:, None]
             figures["recall"] = {str(k): float(hit[:, :k].any(1).mean()) for k in RECALL_AT}
         return figures
-
-    def _shards(self, pairs: Pairs) -> list[pa.Table]:
-        """The table with the held-out captions' pairs, cut where the source's shards are."""
-        whole = Pairs(*(np.concatenate([getattr(p, f.name) for p in (pairs, self._heldout)])
-                        for f in dataclasses.fields(Pairs)))  # fmt: skip
-        whole = whole.take(np.argsort(whole.caption, kind="stable"))
-        size = int(self.store.manifest["shard_size"])
-        count = math.ceil(len(self.store.captions) / size)
-        cuts = np.searchsorted(whole.caption, np.arange(count + 1) * size)
-        return [
-            pairs_table(*(getattr(whole, f.name)[a:b] for f in dataclasses.fields(Pairs)))
-            for a, b in itertools.pairwise(cuts)
-        ]
-
-    def _refined(self, pairs: Pairs, shards: Sequence[pa.Table]) -> list[pa.Table]:
-        """Optimised features of the table's pairs, against negatives from its training pairs."""
-        from synthcap_mm.models.necks.pseudo_feature_optimizer import refine
-
-        options = refine_options(self.refine_cfg)
-        texts, images = UnitRows(self.store.captions), UnitRows(self.store.images)
-
-        def load(captions: np.ndarray, image: np.ndarray) -> list[torch.Tensor]:
-            groups = [
-                group_id(self.store.captions.value("group", int(c)) or self.store.captions.value("id", int(c)))
-                for c in captions
-            ]
-            features = (torch.from_numpy(images[image]), torch.from_numpy(texts[captions]), torch.tensor(groups))
-            return [t.to(self.device) for t in features]
-
-        rng = np.random.default_rng(int(self.store.manifest["seed"]))
-        chosen = np.sort(rng.permutation(len(pairs))[: self.refine_cfg.get("bank_size", BANK_SIZE)])
-        bank = dict(
-            zip(
-                ("negative_image", "negative_text", "negative_groups"),
-                load(pairs.caption[chosen], pairs.image[chosen]),
-            )
-        )
-        missing = self.parts.missing("refined", len(shards))
-        meet()
-        for i in missing[self.rank :: self.world]:
-            captions, image = (shards[i].column(n).to_numpy() for n in ("caption", "image"))
-            done = [np.empty((0, texts.shape[1]), np.float32)]
-            for a in range(0, len(captions), 1024):
-                feats, text, groups = load(captions[a : a + 1024], image[a : a + 1024])
-                done.append(refine(feats, text, groups, gather=False, **bank, **options).float().cpu().numpy())
-            self.parts.write("refined", i, refined_table(np.concatenate(done)))
-        meet()
-        table = self.parts.read("refined", len(shards))
-        cuts = np.cumsum([0] + [s.num_rows for s in shards])
-        return [refined_table(table.features(np.arange(a, b))) for a, b in itertools.pairwise(cuts)]
 
 
 def report_table(report: dict[str, Any]) -> str:

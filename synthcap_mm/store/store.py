@@ -1,0 +1,378 @@
+"""A store to read: a view of tables, ``store.json``, and what training and evaluation ask of it.
+
+The view names the table that is meant by each name, with its shards in order. It is written when all of them are
+there, and replaced by renaming, so that a process that opened a store goes on with what it opened.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from synthcap_mm.files import names_in, read_json, write_json
+from synthcap_mm.store.errors import StoreError
+from synthcap_mm.store.fingerprint import describe_mismatch, same_encoder
+from synthcap_mm.store.pictures import decode_picture
+from synthcap_mm.store.recipes import differences
+from synthcap_mm.store.schema import tags_from_arrow
+from synthcap_mm.store.tables import JoinedTable, ShardedTable, Table, facts_of, read_shard
+from synthcap_mm.structures import Tag
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+#: The whole store's view; a view of its first N captions is ``firstN.json``.
+VIEW = "store.json"
+#: Raised by one when a store of yesterday can no longer be read.
+FORMAT = 1
+
+
+def view_file(path: str | os.PathLike, limit: int | None = None) -> Path:
+    """The view that a store's path names: a folder's ``store.json``, or the file itself.
+
+    Args:
+        path: a store's folder, or a view in it.
+        limit: of the first captions only. Default ``None``: the whole.
+    """
+    path = Path(path)
+    if path.suffix == ".json":
+        return path
+    return path / (VIEW if limit is None else f"first{limit}.json")
+
+
+def write_view(file: Path, kind: str, tables: Mapping[str, Table], encoder: Mapping[str, Any]) -> None:
+    """Write a view of tables that are whole.
+
+    Tables that are in the view already under other names (curated pairs) stay, unless what they were made of is
+    no longer what the view has.
+
+    Args:
+        file: the view.
+        kind: ``'pairs'`` or ``'photos'``.
+        tables: name → table.
+        encoder: fingerprint of the encoder of the features.
+
+    Raises:
+        StoreError: if a shard got lost meanwhile.
+    """
+    entries = {name: _entry(table) for name, table in tables.items()}
+    try:
+        old = read_json(file)["tables"]
+    except (OSError, ValueError, KeyError):
+        old = {}
+    identities = {entry["identity"] for entry in entries.values()}
+    for name, entry in old.items():
+        # In the order in which they were added: a table comes after those that it was made of.
+        added = "/" in name and not name.endswith("/default")
+        if name not in entries and added and set(entry["inputs"]) <= identities:
+            entries[name] = entry
+            identities.add(entry["identity"])
+    view = {"format": FORMAT, "kind": kind, "encoder": dict(encoder), "tables": entries}
+    try:
+        if read_json(file) == view:
+            return
+    except (OSError, ValueError):
+        pass
+    write_json(file, view)
+
+
+def add_to_view(path: str | os.PathLike, tables: Mapping[str, Table]) -> None:
+    """Add tables that are whole to a view, or replace those of their names.
+
+    Args:
+        path: the store's folder, or the view.
+        tables: name → table.
+    """
+    file = view_file(path)
+    view = read_json(file)
+    entries = {**view["tables"], **{name: _entry(table) for name, table in tables.items()}}
+    if entries != view["tables"]:
+        write_json(file, {**view, "tables": entries})
+
+
+def _entry(table: Table) -> dict[str, Any]:
+    arrow = all(name.endswith(".arrow") for name in table.names)
+    shards = [
+        [name, read_shard(table.folder / name).num_rows, facts_of(table.folder / name)["sha256"]] if arrow else [name]
+        for name in table.names
+    ]
+    return {
+        "folder": table.folder.name,
+        "identity": table.identity,
+        "inputs": [table.identity for table in table.inputs],
+        "shards": shards,
+    }
+
+
+class Store:
+    """A store, open for reading.
+
+    Use :meth:`open`. Picklable by path, so that worker processes map the same
+    files anew instead of copying them.
+
+    Attributes:
+        path: its view, or the folder where that is ``store.json``.
+        folder: its folder.
+        view: the content of the view.
+    """
+
+    def __init__(self, path: str | os.PathLike, view: dict[str, Any]) -> None:
+        self.path = Path(path)
+        self.folder = view_file(path).parent
+        self.view = view
+
+    @classmethod
+    def open(cls, path: str | os.PathLike) -> Store:
+        """Open a store.
+
+        All shards must be there; what is in them is looked at when it is used.
+
+        Args:
+            path: the store's folder, or a view in it (``STORE/first100.json``).
+
+        Raises:
+            StoreError: if there is no store, it lacks a shard, or it was written in another format.
+        """
+        file = view_file(path)
+        if not file.is_file():
+            raise StoreError(
+                f"there is no store at {path} (no {file.name}), or it is not finished. The command `synthesize` makes "
+                "it, or `encode-images` where it is of a validation or test set; what is there is reused."
+            )
+        try:
+            view = read_json(file)
+            version = view["format"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise StoreError(f"{file} is damaged ({error!r}): remove it, and run the store's command again") from error
+        if version != FORMAT:
+            raise StoreError(f"{file} has the format {version}, this synthcap_mm reads {FORMAT}: make the store anew")
+        for entry in view["tables"].values():
+            there = names_in(file.parent / "tables" / entry["folder"])
+            lost = [shard[0] for shard in entry["shards"] if shard[0] not in there]
+            if lost:
+                raise StoreError(
+                    f"the store {path} lacks {len(lost)} file(s) of {entry['folder']}, the first: {lost[0]}. Run the "
+                    "command that made it again: it makes just these."
+                )
+        return cls(path, view)
+
+    def __reduce__(self) -> tuple:
+        return type(self), (self.path, self.view)
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{name}: {len(self.table(name))}" for name in self.view["tables"] if name != "tokenizer")
+        return f"Store({str(self.path)!r}, {sizes})"
+
+    # ---- tables
+    @property
+    def tables(self) -> list[str]:
+        """Names of the tables."""
+        return list(self.view["tables"])
+
+    def has(self, table: str) -> bool:
+        """Whether the store has a table of this name."""
+        return table in self.view["tables"]
+
+    def _table_entry(self, name: str) -> dict[str, Any]:
+        if not self.has(name):
+            raise StoreError(f"the store {self.path} has no table {name!r}; it has {', '.join(sorted(self.tables))}")
+        return self.view["tables"][name]
+
+    def paths(self, name: str) -> list[Path]:
+        """Files of a table's shards."""
+        entry = self._table_entry(name)
+        return [self.folder / "tables" / entry["folder"] / shard[0] for shard in entry["shards"]]
+
+    def table(self, name: str) -> ShardedTable:
+        """The table ``name``.
+
+        Raises:
+            StoreError: if the store has no such table; the message lists those it has.
+        """
+        cache = self.__dict__.setdefault("_tables", {})
+        if name not in cache:
+            cache[name] = ShardedTable(self.paths(name), [shard[1] for shard in self._table_entry(name)["shards"]])
+        return cache[name]
+
+    def recipe(self, name: str) -> dict[str, Any]:
+        """How a table was made."""
+        return read_json(self.folder / "tables" / self._table_entry(name)["folder"] / "recipe.json")
+
+    def opened(self, name: str) -> Table:
+        """A table as those who make others of it take it."""
+        entry = self._table_entry(name)
+        names = [shard[0] for shard in entry["shards"]]
+        keys = [Path(shard).stem.partition("-")[2] for shard in names]
+        return Table(self.folder, name.partition("/")[0], self.recipe(name), keys, suffix=Path(names[0]).suffix)
+
+    def identity(self, name: str) -> str:
+        """Hash of all that a table is."""
+        return self._table_entry(name)["identity"]
+
+    @cached_property
+    def captions(self) -> JoinedTable:
+        """Captions: id, text, group, and their features (test sets' references have none)."""
+        names = [name for name in ("texts", "text_features") if name == "texts" or self.has(name)]
+        return JoinedTable(*(self.table(name) for name in names))
+
+    @cached_property
+    def images(self) -> JoinedTable:
+        """Images: key, feature, flags, and domain where there are domains."""
+        return JoinedTable(self.table("images"), self.table("image_features"))
+
+    def pairs(self, name: str = "default") -> ShardedTable:
+        """A pairs table."""
+        return self.table(f"pairs/{name}")
+
+    def refined(self, name: str = "default") -> ShardedTable:
+        """The refined features beside the pairs table ``name``.
+
+        Raises:
+            StoreError: if there are none; the message says how they are made.
+        """
+        if self.has(f"pairs/{name}") and not self.has(f"refined/{name}"):
+            command, setting = ("synthesize", "synthesis") if name == "default" else ("curate", "curation")
+            raise StoreError(
+                f"the store {self.path} has no refined features beside pairs/{name}. Make them with {setting}.refine "
+                f"and the command `{command}`, or do without: refined=False"
+            )
+        return self.table(f"refined/{name}")
+
+    def tags(self, image_row: int) -> list[Tag]:
+        """All stored detections of an image; none where the store has no tags."""
+        return tags_from_arrow(self.table("tags").value("tags", image_row)) if self.has("tags") else []
+
+    def flagged(self) -> dict[str, list[str]]:
+        """The images that show nothing or have no feature: key → flags (``black``, ``uniform``, ``non_finite``, …)."""
+        rows = np.flatnonzero(self.images.is_set("flags"))
+        return {self.images.value("key", int(r)): self.images.value("flags", int(r)) for r in rows}
+
+    @property
+    def keeps_images(self) -> bool:
+        """Whether the pixels were kept."""
+        return self.has("pictures")
+
+    def image(self, image_row: int) -> Image:
+        """The kept picture of an image's row, as a PIL image.
+
+        Raises:
+            StoreError: if the store kept none.
+        """
+        if not self.keeps_images:
+            raise StoreError(
+                f"the store {self.path} has features only: its images were not kept. A store that is made with "
+                "synthesis.keep_images=True has them"
+            )
+        return read_picture(self.table("pictures"), image_row)
+
+    # ---- what it is of
+    @property
+    def kind(self) -> str:
+        """``'pairs'``, or ``'photos'`` of a validation or test set."""
+        return self.view["kind"]
+
+    @property
+    def encoder(self) -> dict[str, Any]:
+        """Fingerprint of the encoder that made the features."""
+        return self.view["encoder"]
+
+    @property
+    def embed_dim(self) -> int:
+        """Width of the features."""
+        return len(self.encoder["text"])
+
+    def check_encoder(self, fingerprint: dict[str, Any], what: str = "this config's encoder") -> None:
+        """Refuse features of another encoder.
+
+        Args:
+            fingerprint: of the encoder (or the other store) that is to be used with this one.
+            what: whose fingerprint it is, for the message.
+
+        Raises:
+            StoreError: naming both encoders.
+        """
+        if not same_encoder(self.encoder, fingerprint):
+            raise StoreError(
+                f"the store {self.path} was made with another encoder than {what}: "
+                f"{describe_mismatch(self.encoder, fingerprint)}. Make the store anew, or use its encoder."
+            )
+
+    def check_recipes(self, recipes: Mapping[str, dict[str, Any]]) -> None:
+        """Refuse a store whose tables were made by other recipes.
+
+        Args:
+            recipes: name → recipe as a config has it; names that the store has not are passed over.
+
+        Raises:
+            StoreError: naming what differs.
+        """
+        lines = [
+            f"{name}: {line}"
+            for name, recipe in recipes.items()
+            if self.has(name)
+            for line in differences(self.recipe(name), recipe)
+        ]
+        if lines:
+            raise StoreError(
+                f"the store {self.path} was made with other settings than the config's (store → config):\n  "
+                + "\n  ".join(dict.fromkeys(lines))
+                + "\nRun `synthesize` again, which makes what differs, or give the config another store."
+            )
+
+    # ---- captions as the memory
+    @cached_property
+    def _heldout(self) -> np.ndarray:
+        return self.table("heldout").numbers("heldout").astype(bool)
+
+    def caption_rows(self, split: str | None = "train") -> np.ndarray:
+        """Rows of the captions of a split, int64, ascending.
+
+        Args:
+            split: ``'train'``, ``'heldout'``, or ``None`` for all. Default ``'train'``.
+        """
+        if split is None:
+            return np.arange(len(self.captions))
+        if split not in ("train", "heldout"):
+            raise ValueError(f"split is 'train', 'heldout' or None, not {split!r}")
+        return np.flatnonzero(self._heldout == (split == "heldout"))
+
+    def caption_features(self, rows: np.ndarray) -> np.ndarray:
+        """Caption features of ``rows``, ``(N, D)`` float16."""
+        return self.captions.features(rows)
+
+    def captions_sha256(self, split: str | None = "train") -> str:
+        """Identity of the memory: hash over captions, their features, and the split."""
+        parts = [self.identity("texts"), self.identity("text_features")]
+        if split is not None:
+            parts += [self.view["tables"]["heldout"]["shards"][0][2], split]
+        return hashlib.sha256(" ".join(parts).encode()).hexdigest()
+
+    @property
+    def tokenizer_path(self) -> Path:
+        """The decoder's tokenizer that was made with the store.
+
+        Raises:
+            StoreError: if there is none.
+        """
+        if not self.has("tokenizer"):
+            raise StoreError(f"the store {self.path} has no tokenizer: its config's synthesis.tokenizer is None")
+        return self.paths("tokenizer")[0]
+
+
+def read_picture(pictures: ShardedTable, row: int) -> Image:
+    """A kept picture.
+
+    Args:
+        pictures: a pictures table.
+        row: the image's row.
+    """
+    path, local = pictures._locate(row)
+    with open(path.with_suffix(".tar"), "rb") as file:
+        file.seek(read_shard(path).column("offset")[local].as_py())
+        return decode_picture(file.read(read_shard(path).column("size")[local].as_py()))

@@ -1,0 +1,93 @@
+"""The models that stages use, built when they are first needed, and who encoded a table."""
+
+from __future__ import annotations
+
+import json
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from synthcap_mm.files import read_json, write_once
+from synthcap_mm.registry import MODELS
+from synthcap_mm.store import StoreError, Table
+from synthcap_mm.store.fingerprint import describe_mismatch, same_encoder
+from synthcap_mm.synthesis.image_reader import ImageReader
+
+
+def default_device() -> torch.device:
+    """The current GPU, or the CPU."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", torch.cuda.current_device())
+
+
+def build(config: dict | None, device: torch.device) -> Any:
+    """The model of a config on a device; ``None`` for ``None``."""
+    model = None if config is None else MODELS.build(config)
+    return model.to(device) if hasattr(model, "to") else model
+
+
+class BuiltModels:
+    """Encoder, generator and tag provider of a config.
+
+    Args:
+        encoder: config of a backbone.
+        generator: config of a generator, or ``None``.
+        tag_provider: config of a tag provider, or ``None``.
+        device: where they compute.
+    """
+
+    def __init__(self, encoder: dict, generator: dict | None, tag_provider: dict | None, device: torch.device) -> None:
+        self._encoder, self._generator, self._tag_provider, self.device = encoder, generator, tag_provider, device
+
+    @cached_property
+    def encoder(self) -> Any:
+        """The backbone."""
+        return build(self._encoder, self.device)
+
+    @cached_property
+    def generator(self) -> Any:
+        """What draws or retrieves."""
+        return build(self._generator, self.device)
+
+    @cached_property
+    def reader(self) -> ImageReader:
+        """Encodes and tags."""
+        return ImageReader(self.encoder, build(self._tag_provider, self.device))
+
+    def encoder_for(self, table: Table) -> Any:
+        """The backbone, to make shards of a table of features with.
+
+        Raises:
+            StoreError: if another encoder made the shards that are there.
+        """
+        self._agree(table)
+        return self.encoder
+
+    def reader_for(self, table: Table) -> ImageReader:
+        """As :meth:`encoder_for`, with the tag provider."""
+        self._agree(table)
+        return self.reader
+
+    @cached_property
+    def _fingerprint(self) -> dict[str, Any]:
+        return self.encoder.fingerprint()
+
+    def _agree(self, table: Table) -> None:
+        path = table.folder / "encoder.json"
+        if not path.exists():
+            with write_once(path) as file:
+                file.write(json.dumps(self._fingerprint).encode())
+        first = encoder_of(table)
+        if not same_encoder(first, self._fingerprint):
+            raise StoreError(
+                f"the features in {table.folder} were made by an encoder that answers otherwise than this one, though "
+                f"its settings are the same: {describe_mismatch(first, self._fingerprint)}. Other weights stand behind "
+                "the same name: give the encoder's settings what tells them apart, or the config another store."
+            )
+
+
+def encoder_of(table: Table) -> dict[str, Any]:
+    """Fingerprint of the encoder that made a table of features."""
+    return read_json(table.folder / "encoder.json")

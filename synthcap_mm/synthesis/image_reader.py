@@ -1,0 +1,94 @@
+"""Picture → feature, tags, flags; for drawn, retrieved and real pictures alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL.Image import Image
+
+from synthcap_mm.errors import UserError
+from synthcap_mm.store.fingerprint import describe_mismatch, same_encoder
+from synthcap_mm.structures import Tag
+
+#: Below this standard deviation of its pixels (0 to 255) an image shows nothing.
+UNIFORM_STD = 2.0
+
+
+def image_flags(image: Image) -> list[str]:
+    """``['black']``, ``['uniform']`` or nothing: pictures that show nothing are no use in training."""
+    pixels = np.asarray(image.convert("L").resize((64, 64)), np.float32)
+    if pixels.std() >= UNIFORM_STD:
+        return []
+    return ["black"] if pixels.mean() < 8 else ["uniform"]
+
+
+class ImageReader:
+    """Encodes and tags batches of pictures.
+
+    Args:
+        encoder: the backbone.
+        tag_provider: finds the tags, or ``None``.
+
+    Raises:
+        UserError: if the provider reads features only, and those of another encoder.
+    """
+
+    def __init__(self, encoder: torch.nn.Module, tag_provider: Any | None) -> None:
+        self.encoder = encoder
+        self.tag_provider = tag_provider
+        # A provider that reads features of the same encoder needs no second encoding.
+        self._by_feature = False
+        if hasattr(tag_provider, "detect_features"):
+            own = tag_provider if hasattr(tag_provider, "fingerprint") else tag_provider.encoder
+            self._by_feature = same_encoder(own.fingerprint(), encoder.fingerprint())
+            if not self._by_feature and not hasattr(tag_provider, "detect"):
+                raise UserError(
+                    f"{type(tag_provider).__name__} reads features of its own encoder only: "
+                    f"{describe_mismatch(own.fingerprint(), encoder.fingerprint())}"
+                )
+
+    def tags(self, images: Sequence[Image | None], feats: torch.Tensor | None = None) -> list[list[Tag]]:
+        """Tags of pictures; none for ``None``, a picture that does not decode.
+
+        Args:
+            images: N pictures.
+            feats: features of those that decode, if they are at hand.
+        """
+        tags: list[list[Tag]] = [[] for _ in images]
+        there = [i for i, image in enumerate(images) if image is not None]
+        if self.tag_provider is None or not there:
+            return tags
+        pictures = [images[i] for i in there]
+        if self._by_feature:
+            found = self.tag_provider.detect_features(self.encoder.encode_pil(pictures) if feats is None else feats)
+        else:
+            found = self.tag_provider.detect(pictures)
+        for i, tag in zip(there, found, strict=True):
+            tags[i] = tag
+        return tags
+
+    def features(self, images: Sequence[Image | None]) -> tuple[np.ndarray, list[list[str]], torch.Tensor | None]:
+        """Features and flags of pictures.
+
+        Args:
+            images: N pictures; ``None`` is one that does not decode.
+
+        Returns:
+            tuple: ``(N, D)`` float32 (zeros where there is no feature), N lists of flags, and the features of the
+            pictures that decode as the encoder gave them, for :meth:`tags`.
+        """
+        features = np.zeros((len(images), self.encoder.embed_dim), np.float32)
+        flags = [["undecodable"] if image is None else image_flags(image) for image in images]
+        there = [i for i, image in enumerate(images) if image is not None]
+        if not there:
+            return features, flags, None
+        feats = self.encoder.encode_pil([images[i] for i in there])
+        for i, feature in zip(there, feats.float().cpu().numpy(), strict=True):
+            if np.isfinite(feature).all():
+                features[i] = feature
+            else:
+                flags[i].append("non_finite")
+        return features, flags, feats

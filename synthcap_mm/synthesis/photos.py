@@ -1,0 +1,145 @@
+"""A store of the photos of a validation or test set, encoded and tagged once."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.logging import print_log
+
+from synthcap_mm.errors import UserError
+from synthcap_mm.files import HashCache
+from synthcap_mm.registry import DATASETS
+from synthcap_mm.store import Table
+from synthcap_mm.store.recipes import component_recipe
+from synthcap_mm.store.schema import texts_rows
+from synthcap_mm.store.store import view_file, write_view
+from synthcap_mm.store.tables import facts_of, key_of
+from synthcap_mm.synthesis.encoding import BuiltModels, default_device, encoder_of
+from synthcap_mm.synthesis.images import ImageRow, ImageStage, load_photos
+from synthcap_mm.synthesis.run import Stage, Worker, run_stages
+from synthcap_mm.synthesis.synthesis import photo_keys, shard_spans
+from synthcap_mm.synthesis.text import SmallStage
+
+
+class PhotoStore:
+    """Encodes and tags real photos once, so that every evaluation costs decoding only.
+
+    A photo whose file changes costs its shard.
+
+    Args:
+        store: folder of the store to make.
+        photos: config of a photo source; its references go into the store.
+        encoder: config of a backbone.
+        tag_provider: config of a tag provider, or ``None``. Default ``None``.
+        shard_size: photos in a shard. Default 1024.
+        image_batch: photos encoded and tagged at once. Default 16.
+        device: torch device. Default: the current GPU, or the CPU.
+
+    Raises:
+        UserError: for a setting out of its range; named.
+    """
+
+    def __init__(
+        self,
+        store: str,
+        photos: dict,
+        encoder: dict,
+        tag_provider: dict | None = None,
+        shard_size: int = 1024,
+        image_batch: int = 16,
+        device: str | torch.device | None = None,
+    ) -> None:
+        for name, value in (("shard_size", shard_size), ("image_batch", image_batch)):
+            if value < 1:
+                raise UserError(f"photo_stores.{name} must be at least 1, got {value}")
+        self.store, self.view = Path(store), view_file(store)
+        self.photos_cfg, self.encoder_cfg, self.tag_provider_cfg = photos, encoder, tag_provider
+        self.shard_size, self.image_batch = shard_size, image_batch
+        self.device = torch.device(device) if device else default_device()
+        self.models = BuiltModels(encoder, None, tag_provider, self.device)
+
+    @cached_property
+    def photos(self) -> Any:
+        """The source."""
+        return DATASETS.build(self.photos_cfg)
+
+    @cached_property
+    def _references(self) -> list[tuple[str, str, str]]:
+        """Id, text and photo of each reference caption."""
+        keys = self.photos.keys
+        return [(f"{key}#{j}", t, key) for i, key in enumerate(keys) for j, t in enumerate(self.photos.references(i))]
+
+    @cached_property
+    def recipes(self) -> dict[str, dict[str, Any]]:
+        """Name → recipe."""
+        pictures = {"photos": "by content"}
+        recipes: dict[str, dict[str, Any]] = {
+            "images": {"of": "photos"},
+            "image_features": {"encoder": component_recipe(self.encoder_cfg), "pictures": pictures},
+        }
+        if self.tag_provider_cfg is not None:
+            recipes["tags"] = {"tag_provider": component_recipe(self.tag_provider_cfg), "pictures": pictures}
+        return {name: {"table": name, **recipe} for name, recipe in recipes.items()}
+
+    @cached_property
+    def tables(self) -> dict[str, Table]:
+        """Name → table."""
+        cache = HashCache(self.store / "tables" / ".hashes.json")
+        keys = photo_keys(self.photos, self.photos_cfg, shard_spans(len(self.photos), self.shard_size), cache)
+        tables = {name: Table(self.store, name, recipe, keys) for name, recipe in self.recipes.items()}
+        if self._references:
+            tables["texts"] = Table(self.store, "texts", {}, [key_of([list(row) for row in self._references])])
+        return tables
+
+    def stages(self) -> list[Stage]:
+        """The stages, in their order."""
+        photos, spans = self.photos, shard_spans(len(self.photos), self.shard_size)
+        keys, domain = photos.keys, getattr(photos, "domain", lambda index: None)
+        stages: list[Stage] = [
+            ImageStage(
+                "photos",
+                [table for name, table in self.tables.items() if name != "texts"],
+                [len(span) for span in spans],
+                lambda shard: [ImageRow(keys[i], i, domain=domain(i)) for i in spans[shard]],
+                lambda rows: load_photos(photos, rows),
+                lambda: self.models.reader_for(self.tables["image_features"]),
+                self.image_batch,
+                device=self.device,
+            )
+        ]
+        if "texts" in self.tables:
+            stages.append(SmallStage("references", self.tables["texts"], lambda: texts_rows(*zip(*self._references))))
+        return stages
+
+    def run(self, worker: Worker | None = None) -> dict[str, int]:
+        """Make what is missing, and the view once all is there.
+
+        Args:
+            worker: whose share is made. Default: this process's.
+
+        Returns:
+            Counts: ``photos``, ``flagged``, ``shards_made``, ``shards_reused``.
+        """
+        for table in self.tables.values():
+            table.clean()
+        stages = self.stages()
+        made = sum(len(stage.missing()) for stage in stages)
+        run_stages(stages, worker or Worker.of_this_process())
+        features = self.tables["image_features"]
+        counts = {"photos": len(self.photos), "flagged": 0, "shards_made": made}
+        counts["shards_reused"] = sum(len(stage.sizes) for stage in stages) - made
+        if left := [name for name, table in self.tables.items() if table.missing()]:
+            print_log(f"the store {self.view} is not finished: still to make: {', '.join(left)}", logger="current")
+            return counts
+        counts["flagged"] = sum(facts_of(features.path(shard))["flagged"] for shard in range(len(features)))
+        write_view(self.view, "photos", self.tables, encoder_of(features))
+        if counts["flagged"]:
+            print_log(
+                f"{counts['flagged']} of {counts['photos']} photos of {self.store} do not decode or show nothing",
+                logger="current",
+                level=30,
+            )
+        return counts

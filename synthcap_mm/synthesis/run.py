@@ -1,0 +1,180 @@
+"""The loop that makes missing shards, and how workers share them.
+
+Any number of workers make a store: processes of `torchrun`, tasks of a Slurm array, a second terminal. They need no
+process group and no lock: a shard's name says what is in it, so that two workers that make the same one make the
+same bytes, and the first to finish counts. To make that rare, a worker leaves a small mark beside the shard that it
+is at; marks are a hint, and nobody depends on them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from synthcap_mm.errors import NotYet
+from synthcap_mm.files import names_in
+from synthcap_mm.progress import Progress
+from synthcap_mm.store import Table
+
+#: Seconds between two looks while other workers are at the last shards.
+_LOOK = 0.5
+#: Seconds without a sign of life after which a worker on another machine counts as gone.
+_SILENT = 600.0
+
+
+class Stage:
+    """Makes tables, shard by shard.
+
+    Attributes:
+        name: what it is called.
+        unit: what its rows are.
+        tables: what it makes; a shard is done when all of them have it.
+        needs: tables that must be whole before it begins.
+        sizes: rows of each shard.
+        small: any worker makes all of it, also one that has a share only.
+    """
+
+    name: str
+    unit: str = "rows"
+    tables: Sequence[Table]
+    needs: Sequence[Table] = ()
+    sizes: Sequence[int]
+    small: bool = False
+
+    def missing(self) -> list[int]:
+        """Numbers of the shards that are still to make."""
+        return sorted({shard for table in self.tables for shard in table.missing()})
+
+    def make(self, shards: Iterable[int], progress: Progress) -> None:
+        """Make shards as they come, and count their rows.
+
+        Args:
+            shards: their numbers; taking the next one says that it is begun.
+            progress: to be told of rows that are made.
+        """
+        raise NotImplementedError
+
+
+class Worker:
+    """One of the workers that make a store.
+
+    Args:
+        index: its number.
+        count: how many there are; shards whose number leaves the remainder ``index`` are its own share, and come
+            first.
+        own_share_only: leave the others' shares alone, and wait for nobody (``--task``). Default ``False``.
+    """
+
+    def __init__(self, index: int = 0, count: int = 1, own_share_only: bool = False) -> None:
+        self.index, self.count, self.own_share_only = index, count, own_share_only
+        self._marks: dict[int, Path] = {}
+
+    @classmethod
+    def of_this_process(cls, task: tuple[int, int] | None = None) -> Worker:
+        """The worker that this process is: a task, a rank of `torchrun`, or a single one.
+
+        Args:
+            task: number of the task and how many there are. Default ``None``: no task.
+        """
+        if task is not None:
+            return cls(*task, own_share_only=True)
+        return cls(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
+
+    def take(self, stage: Stage) -> Iterator[int]:
+        """Missing shards of a stage, one by one, until none is missing (or none of the own share)."""
+        taken: set[int] = set()
+        try:
+            while True:
+                missing = [shard for shard in stage.missing() if shard not in taken]
+                if self.own_share_only and not stage.small:
+                    missing = [shard for shard in missing if shard % self.count == self.index]
+                if not missing:
+                    return
+                free = missing if self.own_share_only else self._unmarked(stage, missing)
+                if not free:
+                    time.sleep(_LOOK)
+                    continue
+                shard = min(free, key=lambda s: (s % self.count != self.index, s))
+                taken.add(shard)
+                self._mark(stage, shard)
+                yield shard
+        finally:
+            for mark in self._marks.values():
+                mark.unlink(missing_ok=True)
+            self._marks.clear()
+
+    # ---- marks
+    def _mark(self, stage: Stage, shard: int) -> None:
+        if self.own_share_only or stage.small:
+            return
+        table = stage.tables[0]
+        mark = table.folder / f".{table.names[shard]}.{socket.gethostname()}.{os.getpid()}.mark"
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        mark.touch()
+        self._marks[shard] = mark
+
+    def touch_marks(self) -> None:
+        """Say that this worker is alive."""
+        for mark in list(self._marks.values()):  # another thread may be adding one
+            with contextlib.suppress(FileNotFoundError):
+                os.utime(mark)
+
+    def _unmarked(self, stage: Stage, missing: Sequence[int]) -> list[int]:
+        table = stage.tables[0]
+        marks = [name for name in names_in(table.folder) if name.endswith(".mark")]
+        busy = {name[1:].partition(".arrow.")[0] + ".arrow" for name in marks if _is_alive(table.folder / name)}
+        return [shard for shard in missing if table.names[shard] not in busy]
+
+
+def _is_alive(mark: Path) -> bool:
+    host, _, pid = mark.name.removesuffix(".mark").partition(".arrow.")[2].rpartition(".")
+    try:
+        age = time.time() - mark.stat().st_mtime
+    except FileNotFoundError:
+        return False
+    if host == socket.gethostname():
+        try:
+            os.kill(int(pid), 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            pass
+    return age < _SILENT
+
+
+def run_stages(stages: Sequence[Stage], worker: Worker) -> None:
+    """Make what is missing of some stages, in their order.
+
+    Args:
+        stages: the stages.
+        worker: whose work it is.
+
+    Raises:
+        NotYet: if a stage needs what other tasks have not made yet; what could be made was made.
+    """
+    waiting = []
+    for stage in stages:
+        lacking = {table.name: len(found) for table in stage.needs if (found := table.missing())}
+        if lacking:
+            waiting.append(
+                f"{stage.name} needs "
+                + ", ".join(f"{count} more shard(s) of {name}" for name, count in lacking.items())
+            )
+        elif stage.missing():
+            with _progress(stage, worker) as progress:
+                stage.make(worker.take(stage), progress)
+    if waiting:
+        raise NotYet("; ".join(waiting) + ". Once they are there, the same command goes on.")
+
+
+def _progress(stage: Stage, worker: Worker) -> Progress:
+    total = sum(stage.sizes)
+
+    def done() -> int:
+        return total - sum(stage.sizes[shard] for shard in stage.missing())
+
+    return Progress(stage.name, total, done(), stage.unit, worker.index == 0, done, worker.touch_marks)

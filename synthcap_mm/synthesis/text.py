@@ -1,0 +1,123 @@
+"""The text stage: captions, their features, which are held out, and the tokenizer."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from synthcap_mm.errors import UserError
+from synthcap_mm.progress import Progress
+from synthcap_mm.store import Table
+from synthcap_mm.store.schema import feature_rows, texts_rows
+from synthcap_mm.synthesis.memory_limits import smaller_batch
+from synthcap_mm.synthesis.run import Stage
+
+
+def held_out(groups: Sequence[str], share: float, seed: int) -> np.ndarray:
+    """Which captions are kept out of training and memory: whole groups, chosen by hash.
+
+    Args:
+        groups: each caption's group (its own id where it has none).
+        share: share of the groups; at least one when it is above 0 and there are two.
+        seed: another seed, other groups.
+
+    Returns:
+        Boolean ``(N,)``.
+    """
+    distinct = sorted(set(groups), key=lambda g: hashlib.blake2b(f"{seed}/{g}".encode(), digest_size=8).digest())
+    count = round(share * len(distinct))
+    if share > 0:
+        count = min(max(count, 1), len(distinct) - 1)  # something is left to train on
+    chosen = set(distinct[:count])
+    return np.array([g in chosen for g in groups], bool)
+
+
+class SmallStage(Stage):
+    """A table of one shard that is made at once.
+
+    Args:
+        name: of the stage.
+        table: the table.
+        make_rows: makes its rows, or the bytes of a file that is no Arrow.
+        needs: tables that must be whole before.
+    """
+
+    small = True
+    unit = "tables"
+
+    def __init__(
+        self, name: str, table: Table, make_rows: Callable[[], pa.Table | bytes], needs: Sequence[Table] = ()
+    ) -> None:
+        self.name, self.tables, self.needs, self.sizes = name, [table], needs, [1]
+        self._make_rows = make_rows
+
+    def make(self, shards: Iterable[int], progress: Progress) -> None:
+        """See :meth:`Stage.make`."""
+        for shard in shards:
+            rows = self._make_rows()
+            (self.tables[0].write_bytes if isinstance(rows, bytes) else self.tables[0].write)(shard, rows)
+            progress.update(1)
+
+
+class TextStage(Stage):
+    """Encodes captions.
+
+    Args:
+        texts: the table of the captions.
+        features: the table of their features.
+        captions: all captions.
+        spans: rows of each shard.
+        encoder: gives the encoder, built when it is first needed.
+        batch_size: captions encoded at once; halved where memory runs out.
+    """
+
+    name, unit = "text", "captions"
+
+    def __init__(
+        self,
+        texts: Table,
+        features: Table,
+        captions: Sequence[Any],
+        spans: Sequence[range],
+        encoder: Callable[[], Any],
+        batch_size: int,
+    ) -> None:
+        self.tables = [texts, features]
+        self.sizes = [len(span) for span in spans]
+        self._captions, self._spans, self._encoder, self._batch_size = captions, spans, encoder, batch_size
+
+    def make(self, shards: Iterable[int], progress: Progress) -> None:
+        """See :meth:`Stage.make`."""
+        texts, features = self.tables
+        for shard in shards:
+            part = self._captions[self._spans[shard].start : self._spans[shard].stop]
+            sentences = [caption.text for caption in part]
+            texts.write(shard, texts_rows([c.id for c in part], sentences, [c.group for c in part]))
+            found = self._encode(part)
+            truncated = int(np.sum(self._encoder().is_too_long(sentences)))
+            features.write(shard, feature_rows(found), truncated=truncated, batch_size=self._batch_size)
+            progress.update(len(part))
+
+    @torch.no_grad()
+    def _encode(self, captions: Sequence[Any]) -> np.ndarray:
+        encoder, texts = self._encoder(), [caption.text for caption in captions]
+        while True:
+            size = self._batch_size
+            try:
+                parts = [encoder.encode_text(texts[s : s + size]).float().cpu() for s in range(0, len(texts), size)]
+                break
+            except Exception as error:
+                self._batch_size = smaller_batch(size, "captions", error)
+        features = np.concatenate([part.numpy() for part in parts])
+        bad = np.flatnonzero(~np.isfinite(features).all(1))
+        if len(bad):
+            raise UserError(
+                f"the encoder gives features that are not finite for {len(bad)} captions, the first: "
+                f"{captions[bad[0]].id!r} ({captions[bad[0]].text!r}); check its weights and precision"
+            )
+        return features
