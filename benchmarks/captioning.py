@@ -26,8 +26,8 @@ from mmengine.registry import init_default_scope
 
 from synthcap_mm.apis.inferencer import CaptionInferencer
 from synthcap_mm.miniscenes.sources import MiniScenesPhotos
-from synthcap_mm.pairs import PairFactory
 from synthcap_mm.registry import MODELS
+from synthcap_mm.synthesis.synthesis import Synthesis
 
 #: Libraries that captioning of photos has no use for.
 NEEDLESS = ("diffusers", "mmdet", "mmcv", "pycocoevalcap", "pandas", "matplotlib", "sklearn", "gradio", "faiss")
@@ -39,7 +39,7 @@ def flagship(folder: Path) -> CaptionInferencer:
     init_default_scope("synthcap_mm")
     store = str(folder / "pairs")
     captions = {"type": "MiniScenesCaptions", "num": 500}
-    PairFactory(store=store, captions=captions, tokenizer={"kind": "clip"}, encoder=PARTS["encoder"]).run()
+    Synthesis(store=store, captions=captions, tokenizer={"kind": "clip"}, encoder=PARTS["encoder"]).run()
     model = {
         "type": "SynthCaptioner",
         "store": store,

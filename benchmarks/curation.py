@@ -26,49 +26,17 @@ import time
 from pathlib import Path
 
 import numpy as np
+from random_store import make_random_store
 
 MOST_GB = 4.0
 SHARD = 1024
-
-
-def make_store(path: Path, rows: int, dim: int) -> None:
-    """A finished store of ``rows`` captions, images and pairs; never more than a shard in memory."""
-    from synthcap_mm.store import StoreWriter
-    from synthcap_mm.store.schema import captions_table, images_table, pairs_table
-
-    def unit(rng: np.random.Generator, count: int) -> np.ndarray:
-        feats = rng.standard_normal((count, dim), np.float32)
-        return feats / np.linalg.norm(feats, axis=1, keepdims=True)
-
-    probe = [1.0, *[0.0] * (dim - 1)]
-    header = {
-        "kind": "pairs",
-        "embed_dim": dim,
-        "encoder": {"name": "random", "image": probe, "text": probe},
-        "seed": 0,
-        "shard_size": SHARD,
-    }
-    writer = StoreWriter(path, header)
-    writer.begin("random", "benchmark")
-    shards = math.ceil(rows / SHARD)
-    for i in range(shards):
-        rng = np.random.default_rng(i)
-        span = np.arange(i * SHARD, min((i + 1) * SHARD, rows))
-        text, image = unit(rng, len(span)), unit(rng, len(span))
-        names = [f"c{r}" for r in span]
-        nothing = [[]] * len(span)
-        heldout = [r % 50 == 0 for r in span.tolist()]
-        writer.write("captions", i, captions_table(names, names, names, heldout, text))
-        writer.write("images", i, images_table(names, image, nothing, nothing))
-        writer.write("pairs/default", i, pairs_table(span, span, span, (text * image).sum(1)))
-    writer.finish({"captions": shards, "images": shards, "pairs/default": shards})
 
 
 def run_one(store: str, search: str, threads: int) -> None:
     """In a process of its own: curate, and print figures as JSON."""
     import torch
 
-    from synthcap_mm.pairs import Curation
+    from synthcap_mm.synthesis.curation import Curation
 
     torch.set_num_threads(threads)
     start, cpu = time.perf_counter(), time.process_time()
@@ -116,7 +84,7 @@ def main() -> int:
         )
         for rows in args.rows:
             store = folder / str(rows)
-            make_store(store, rows, args.dim)
+            make_random_store(store, rows, args.dim, SHARD, heldout_every=50)
             for search in args.search:
                 command = [sys.executable, __file__, "--one", str(store), search, "--threads", str(args.threads)]
                 env = {**os.environ, "OMP_NUM_THREADS": str(args.threads)}

@@ -18,14 +18,14 @@ import tempfile
 import time
 from pathlib import Path
 
-from curation import make_store
+from random_store import make_random_store
 
 
 def run_one(store: str, sample: int) -> None:
     """In a process of its own: look at the store, and print figures as JSON."""
+    from synthcap_mm.store import Store
     from synthcap_mm.synthesis.inspection import inspect_store
     from synthcap_mm.synthesis.page import make_page
-    from synthcap_mm.store import Store
 
     start = time.perf_counter()
     findings = inspect_store(Store.open(store), sample=sample)
@@ -49,7 +49,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory(dir=args.work_dir) as folder:
         store = Path(folder) / "pairs"
-        make_store(store, args.rows, args.dim)
+        make_random_store(store, args.rows, args.dim, 1024, heldout_every=50)
         command = [sys.executable, __file__, "--one", str(store), "--sample", str(args.sample)]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
         figures = json.loads(done.stdout.splitlines()[-1])

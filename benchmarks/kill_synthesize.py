@@ -2,10 +2,10 @@
 
 What is killed is the whole job (launcher and ranks at once: the machine is gone), or, in every other run on two
 ranks, one rank only (the launcher then ends the other). A moment is a random time between the first sign of work,
-the manifest, and the length of an undisturbed run. A run that was over before its moment came does not count and is
+the folder of tables, and the length of an undisturbed run. A run that was over before its moment came does not count and is
 repeated.
 
-For each run: which shards were whole when it was killed (their record is there and their checksum right), and
+For each run: which shards were there when it was killed, and
 whether their files were touched afterwards (inode and time of change); whether the finished store's features,
 captions, tags, pairs, kept pictures and tokenizer are the bytes of the uninterrupted store.
 """
@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import os
 import random
 import shutil
@@ -31,21 +30,15 @@ STORE = Path("data/miniscenes/pairs")
 
 def content(store: Path) -> dict[str, str]:
     """What must be equal: name → checksum."""
-    files = [p for p in store.rglob("*") if p.suffix in (".arrow", ".tar") or p.name == "tokenizer.json"]
+    files = [p for p in store.glob("tables/*/[0-9]*") if p.suffix in (".arrow", ".tar", ".json")]
     return {p.relative_to(store).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(files)}
 
 
 def whole_shards(store: Path) -> dict[str, tuple[int, int]]:
-    """The shards that have a record and its checksum: name → inode and time of change."""
-    found = {}
-    for beside in store.rglob("[0-9]*.json"):
-        record = json.loads(beside.read_text())
-        file = store / record["file"]
-        if file.is_file() and hashlib.sha256(file.read_bytes()).hexdigest() == record["sha256"]:
-            found[record["file"]] = (file.stat().st_ino, file.stat().st_mtime_ns)
-    # A shard of images is two files where pictures are kept: the pictures alone are half of it.
-    halves = [n for n in found if n.startswith("images_tar/") and f"images/{Path(n).stem}.arrow" not in found]
-    return {name: place for name, place in found.items() if name not in halves}
+    """The shards that are there: name → inode and time of change."""
+    # A tar of pictures counts once the Arrow file beside it is there.
+    files = [p for p in store.glob("tables/*/[0-9]*") if p.suffix != ".tar" or p.with_suffix(".arrow").exists()]
+    return {p.relative_to(store).as_posix(): (p.stat().st_ino, p.stat().st_mtime_ns) for p in files}
 
 
 def start(folder: Path, ranks: int, options: list[str]) -> subprocess.Popen:
@@ -63,9 +56,9 @@ def children(pid: int) -> list[int]:
 
 
 def run_whole(folder: Path, ranks: int, options: list[str]) -> float:
-    """Run to the end; returns the seconds from the manifest's appearance to the end."""
+    """Run to the end; returns the seconds from the first sign of work to the end."""
     process = start(folder, ranks, options)
-    while not (folder / STORE / "manifest.json").is_file() and process.poll() is None:
+    while not (folder / STORE / "tables").is_dir() and process.poll() is None:
         time.sleep(0.005)
     begun = time.monotonic()
     if process.wait() != 0:
@@ -76,7 +69,7 @@ def run_whole(folder: Path, ranks: int, options: list[str]) -> float:
 def run_killed(folder: Path, ranks: int, options: list[str], moment: float, one_rank: bool) -> bool:
     """Start and kill; returns whether it was still at work."""
     process = start(folder, ranks, options)
-    while not (folder / STORE / "manifest.json").is_file() and process.poll() is None:
+    while not (folder / STORE / "tables").is_dir() and process.poll() is None:
         time.sleep(0.005)
     time.sleep(moment)
     if process.poll() is not None:
@@ -90,7 +83,7 @@ def run_killed(folder: Path, ranks: int, options: list[str], moment: float, one_
     else:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    return not json.loads((folder / STORE / "manifest.json").read_text())["complete"]
+    return not (folder / STORE / "store.json").is_file()
 
 
 def main() -> None:
@@ -141,12 +134,11 @@ def main() -> None:
             after = {n: ((place / STORE / n).stat().st_ino, (place / STORE / n).stat().st_mtime_ns) for n in before}
             equal += content(place / STORE) == reference
             untouched += after == before
-            left = [p.name for p in (place / STORE).rglob("*") if p.name.startswith(".")]
-            wrong += (content(place / STORE) != reference) + (after != before) + bool(left)
+            wrong += (content(place / STORE) != reference) + (after != before)
             print(
                 f"  run {run}: {'one rank' if one_rank else 'all'} killed with {len(before)} of "
                 f"{len(reference) - 1} shards whole; bytes {'equal' if content(place / STORE) == reference else 'DIFFER'}, "
-                f"{'none' if after == before else 'SOME'} of them made again{', left over: ' + ', '.join(left) if left else ''}",
+                f"{'none' if after == before else 'SOME'} of them made again",
                 flush=True,
             )
             if not args.folder:

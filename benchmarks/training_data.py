@@ -20,68 +20,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from mmengine.registry import init_default_scope
+from random_store import make_random_store
 
 from synthcap_mm.datasets import SynthPairDataset
-from synthcap_mm.files import file_sha256
 from synthcap_mm.registry import MODELS
-from synthcap_mm.store import StoreWriter
-from synthcap_mm.store.schema import captions_table, images_table, pairs_table
-from synthcap_mm.structures import Tag
-from synthcap_mm.tokenization import make_tokenizer
 
-DIM, SHARD = 512, 10_000
-WORDS = [
-    "a",
-    "man",
-    "woman",
-    "dog",
-    "cat",
-    "on",
-    "the",
-    "with",
-    "of",
-    "red",
-    "blue",
-    "white",
-    "standing",
-    "sitting",
-    "street",
-    "beach",
-    "table",
-    "next",
-    "to",
-    "large",
-    "small",
-]
-
-
-def make_store(path: Path, size: int) -> None:
-    rng = np.random.default_rng(0)
-    probe = rng.standard_normal(DIM).tolist()
-    header = {"kind": "pairs", "embed_dim": DIM, "encoder": {"name": "random", "image": probe, "text": probe}}
-    writer = StoreWriter(path, header)
-    writer.begin("benchmark", "benchmark")
-    texts = [" ".join(rng.choice(WORDS, 11)) for _ in range(1000)]
-    tags = [Tag(name, 0.7, (0.0, 0.0, 50.0, 50.0), 0.2) for name in ("dog", "person", "chair", "car", "cup", "bench")]
-    for shard in range(size // SHARD):
-        start = shard * SHARD
-        features = rng.standard_normal((SHARD, DIM), dtype=np.float32)
-        features /= np.linalg.norm(features, axis=1, keepdims=True)
-        ids = [str(start + i) for i in range(SHARD)]
-        rows = np.arange(start, start + SHARD)
-        writer.write(
-            "captions",
-            shard,
-            captions_table(ids, [texts[i % 1000] for i in range(SHARD)], ids, [False] * SHARD, features),
-        )
-        writer.write("images", shard, images_table(ids, features[::-1], [tags] * SHARD, [[]] * SHARD))
-        writer.write("pairs/default", shard, pairs_table(rows, rows, rows, np.zeros(SHARD)))
-    make_tokenizer("clip").save(str(path / "tokenizer.json"))
-    count = size // SHARD
-    writer.finish(
-        {"captions": count, "images": count, "pairs/default": count},
-        tokenizer={"file": "tokenizer.json", "sha256": file_sha256(path / "tokenizer.json")},
-    )
+DIM = 512
 
 
 def private_megabytes() -> float:
@@ -111,7 +55,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         for size in args.sizes:
-            make_store(Path(folder) / str(size), size)
+            make_random_store(Path(folder) / str(size), size, DIM)
             read = subprocess.run(
                 [sys.executable, __file__, "--read", f"{folder}/{size}"], check=True, stdout=subprocess.PIPE, text=True
             )

@@ -24,10 +24,9 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from training_data import DIM, SHARD, make_store
 
-from synthcap_mm.apis.dry_run import peak_bytes
+from synthcap_mm.apis.dry_run import finished, peak_bytes
 from synthcap_mm.datasets import SynthPairDataset
 from synthcap_mm.files import write_json
-from synthcap_mm.pairs.measuring import finished
 from synthcap_mm.registry import MODELS
 
 ROOT = Path(__file__).resolve().parents[1]

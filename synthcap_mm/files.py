@@ -7,12 +7,13 @@ import hashlib
 import json
 import os
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-#: Seconds after which a temporary file is what a killed job left.
+#: Seconds after which a temporary file is what a killed process left, wherever that ran.
 _ABANDONED = 86_400
 
 
@@ -20,7 +21,7 @@ _ABANDONED = 86_400
 def _temporary(path: Path) -> Iterator[tuple[Path, BinaryIO]]:
     """A new file beside ``path`` that is gone after the block."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}-{time.monotonic_ns()}.tmp")
+    temporary = own_file(path, f"{threading.get_ident()}.tmp")
     try:
         with open(temporary, "xb") as file:
             yield temporary, file
@@ -82,13 +83,36 @@ def write_once(path: str | os.PathLike) -> Iterator[BinaryIO]:
     _sync_folder(path.parent)
 
 
+def own_file(path: Path, suffix: str) -> Path:
+    """A file of this process's beside ``path``, of which others can tell whether its process is at work."""
+    return path.with_name(f".{path.name}~{os.getpid()}~{socket.gethostname()}~{suffix}")
+
+
+def owner_is_gone(own: str | os.PathLike, silent: float = _ABANDONED) -> bool:
+    """Whether the process of an :func:`own_file` is gone.
+
+    Args:
+        own: the file.
+        silent: seconds without a change after which a process counts as gone. Default: a day.
+    """
+    _, pid, host, _ = Path(own).name.split("~")
+    try:
+        if time.time() - os.stat(own).st_mtime > silent:
+            return True
+        if host == socket.gethostname():
+            os.kill(int(pid), 0)
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    except PermissionError:  # somebody else's process
+        pass
+    return False
+
+
 def remove_abandoned(folder: str | os.PathLike) -> None:
-    """Remove temporary files that killed jobs left in ``folder`` more than a day ago."""
-    for entry in _entries(folder):
-        if entry.name.startswith(".") and entry.name.endswith(".tmp"):
-            with contextlib.suppress(FileNotFoundError):
-                if time.time() - entry.stat().st_mtime > _ABANDONED:
-                    os.unlink(entry.path)
+    """Remove what killed processes left in ``folder``."""
+    for name in names_in(folder):
+        if name.startswith(".") and name.count("~") == 3 and owner_is_gone(Path(folder, name)):
+            Path(folder, name).unlink(missing_ok=True)
 
 
 def _entries(folder: str | os.PathLike) -> list[os.DirEntry]:

@@ -38,7 +38,7 @@ def main() -> None:
     args = parse_args()
     cfg = load_config(args)
 
-    from synthcap_mm.pipeline import inspect_pairs
+    from synthcap_mm.synthesis.page import inspect_pairs
     from synthcap_mm.store import StoreError
 
     try:

@@ -29,6 +29,8 @@ import torch  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
 from mmengine.config import Config  # noqa: E402
 from same_scenes import CONFIGS, Scenes, make_stores  # noqa: E402
+from synthcap_mm.pairs import Curation  # noqa: E402
+from synthcap_mm.pairs.refining import refined  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from synthcap_mm.datasets.tagging import tags_by_features  # noqa: E402
@@ -38,8 +40,6 @@ from synthcap_mm.miniscenes.sources import scene_named  # noqa: E402
 from synthcap_mm.models.necks import NoiseInjection, RetrievalFusion, TextMemoryProjection  # noqa: E402
 from synthcap_mm.models.tag_prompt import TagPrompt  # noqa: E402
 from synthcap_mm.models.tag_providers import CaptionEntities  # noqa: E402
-from synthcap_mm.pairs import Curation  # noqa: E402
-from synthcap_mm.pairs.refining import refined  # noqa: E402
 from synthcap_mm.registry import MODELS  # noqa: E402
 from synthcap_mm.store import Store  # noqa: E402
 from synthcap_mm.structures import PrefixBatch, Tag  # noqa: E402

@@ -12,8 +12,8 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from torch import Tensor
 
-from synthcap_mm.pipeline import encode_images, synthesize
 from synthcap_mm.models.necks import refine
+from synthcap_mm.pipeline import encode_images, synthesize
 from synthcap_mm.store import Store
 from synthcap_mm.structures import group_id
 

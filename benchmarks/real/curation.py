@@ -26,13 +26,13 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import dual_encoder_backbone  # noqa: F401 - registers it
+from synthcap_mm.pairs import Curation, PairFactory
 
 from synthcap_mm.datasets.sources import Caption
 from synthcap_mm.models.generators.base import BaseGenerator
-from synthcap_mm.pairs import Curation, PairFactory
-from synthcap_mm.synthesis.curation import report_table
 from synthcap_mm.registry import DATASETS, MODELS
 from synthcap_mm.store import Store
+from synthcap_mm.synthesis.curation import report_table
 
 STEPS = {
     "clip_score": [{"type": "clip_score", "keep": 0.9}],

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
+from synthcap_mm.pairs.factory import seed_of
 
 from synthcap_mm.datasets.sources import CaptionFile
 from synthcap_mm.models.generators.base import BaseGenerator, check_seeds
-from synthcap_mm.pairs.factory import seed_of
 from synthcap_mm.registry import MODELS
 
 

@@ -6,14 +6,24 @@ import base64
 import html
 import io
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from mmengine.config import Config
+from mmengine.logging import print_log
+
+from synthcap_mm.files import write_atomically
+from synthcap_mm.store import Store
+from synthcap_mm.store.store import view_file
+from synthcap_mm.store.tables import facts_of
+from synthcap_mm.synthesis.curation import report_table
+from synthcap_mm.synthesis.encoding import default_device
+from synthcap_mm.synthesis.inspection import Findings, SeenPair, inspect_store, real_photo_features
+from synthcap_mm.synthesis.redrawing import Pictures
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-    from synthcap_mm.synthesis.inspection import Findings, SeenPair
 
 #: Pixels of a picture's longer side on the page.
 THUMBNAIL = 224
@@ -201,3 +211,60 @@ def make_page(
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{_text(title)}</title>'
         f"<style>{_STYLE}</style></head><body>{''.join(body)}</body></html>\n"
     )
+
+
+def inspect_pairs(
+    cfg: Config,
+    pairs: str = "default",
+    real_photos: str | None = None,
+    sample: int = 48,
+    out: str | None = None,
+    redraw: bool = False,
+    seed: int = 0,
+) -> Path:
+    """Write a page to look at the pairs of a config's store.
+
+    Args:
+        cfg: the config.
+        pairs: name of the pairs table. Default ``'default'``.
+        real_photos: folder of photos, or a store of them, for the modality gap. Default ``None``.
+        sample: pairs shown. Default 48.
+        out: file to write. Default ``pairs_NAME.html`` in the config's work folder.
+        redraw: draw pictures that were not kept again, by their seeds. Default ``False``.
+        seed: of the sample. Default 0.
+
+    Returns:
+        Path: the file.
+
+    Raises:
+        UserError: if there is no such store or table, no usable pair, or nothing at ``real_photos``.
+    """
+    synthesis = cfg.synthesis
+    store = Store.open(view_file(synthesis.store, synthesis.get("limit")))
+    device = str(default_device())
+    photos = None
+    if real_photos is not None:
+        photos = real_photo_features(real_photos, store, synthesis.encoder, 500, device)
+    findings = inspect_store(store, pairs, sample=sample, photos=photos, seed=seed)
+    pictures = Pictures(store, synthesis.get("generator"), redraw, device)
+    generator = store.recipe("pairs/default").get("generator", {})
+    facts = {
+        "store": store.path,
+        "encoder": store.encoder["name"],
+        "generator": ", ".join(f"{k}={v}" for k, v in generator.items() if not isinstance(v, (dict, list))),
+    }
+    curation = facts_of(store.paths(f"pairs/{pairs}")[0]).get("report")
+    report = None if curation is None else report_table(curation)
+    title = f"pairs/{pairs} of {store.folder.name}"
+    page = make_page(title, findings, pictures.load, facts, pictures.problem, report)
+    path = Path(out) if out else Path(cfg.work_dir) / f"pairs_{pairs}.html"
+    with write_atomically(path) as file:
+        file.write(page.encode())
+    print_log(
+        f"inspect: {findings.counts['usable pairs']} usable of {findings.counts['pairs']} pairs, mean score "
+        f"{findings.scores[pairs]['mean']:.4f}; centres of captions and images "
+        f"{findings.gap['drawings']['centres']:.3f} apart; {findings.counts['flagged images']} images flagged; "
+        f"page: {path}",
+        logger="current",
+    )
+    return path

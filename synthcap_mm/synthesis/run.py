@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from synthcap_mm.errors import NotYet
-from synthcap_mm.files import names_in
+from synthcap_mm.files import names_in, own_file, owner_is_gone
 from synthcap_mm.progress import Progress
 from synthcap_mm.store import Table
 
@@ -112,7 +111,7 @@ class Worker:
         if self.own_share_only or stage.small:
             return
         table = stage.tables[0]
-        mark = table.folder / f".{table.names[shard]}.{socket.gethostname()}.{os.getpid()}.mark"
+        mark = own_file(table.path(shard), "mark")
         mark.parent.mkdir(parents=True, exist_ok=True)
         mark.touch()
         self._marks[shard] = mark
@@ -125,25 +124,9 @@ class Worker:
 
     def _unmarked(self, stage: Stage, missing: Sequence[int]) -> list[int]:
         table = stage.tables[0]
-        marks = [name for name in names_in(table.folder) if name.endswith(".mark")]
-        busy = {name[1:].partition(".arrow.")[0] + ".arrow" for name in marks if _is_alive(table.folder / name)}
+        marks = [name for name in names_in(table.folder) if name.endswith("~mark")]
+        busy = {name[1:].split("~")[0] for name in marks if not owner_is_gone(table.folder / name, _SILENT)}
         return [shard for shard in missing if table.names[shard] not in busy]
-
-
-def _is_alive(mark: Path) -> bool:
-    host, _, pid = mark.name.removesuffix(".mark").partition(".arrow.")[2].rpartition(".")
-    try:
-        age = time.time() - mark.stat().st_mtime
-    except FileNotFoundError:
-        return False
-    if host == socket.gethostname():
-        try:
-            os.kill(int(pid), 0)
-        except ProcessLookupError:
-            return False
-        except PermissionError:
-            pass
-    return age < _SILENT
 
 
 def run_stages(stages: Sequence[Stage], worker: Worker) -> None:

@@ -1,17 +1,17 @@
-"""What the factory costs beside the models, and what reading its store saves in training.
+"""What synthesis costs beside the models, and what reading its store saves in training.
 
 The generator computes: a denoising U-Net of random weights, some steps, decoded to 512 x 512 pixels. The encoder is
 the mini-CLIP, the detector torchvision's SSDLite of random weights. Measured in turns in one process, best of
 --repeats:
 
-1. the factory's images per second (drawing, encoding, detecting, writing shards) over those of generator, encoder and
+1. the images stage's images per second (drawing, encoding, detecting, writing shards) over those of generator, encoder and
    detector called in sequence in a bare loop that writes nothing (wanted: at least 0.95); with --keep-images it keeps
    the pictures too, which the loop does not;
-2. the factory over the generator alone (wanted on a GPU: at least 0.95; said, not wanted, on a CPU, where encoder and
+2. the images stage over the generator alone (wanted on a GPU: at least 0.95; said, not wanted, on a CPU, where encoder and
    detector need the same cores);
 3. samples per second read from the store over pictures decoded per second (JPEG, 512 x 512; wanted: at least 20).
 
-    python benchmarks/factory.py [--images 96] [--batch 8] [--steps 10] [--repeats 3] [--keep-images]
+    python benchmarks/synthesis.py [--images 96] [--batch 8] [--steps 10] [--repeats 3] [--keep-images]
 """
 
 from __future__ import annotations
@@ -29,13 +29,12 @@ from torch import nn
 from synthcap_mm.datasets import SynthPairDataset
 from synthcap_mm.models.generators import BaseGenerator
 from synthcap_mm.models.tag_providers import BaseTagProvider
-from synthcap_mm.pairs import PairFactory
-from synthcap_mm.pairs.factory import draw
-from synthcap_mm.pairs.image_shards import ImageShards
-from synthcap_mm.progress import Progress
 from synthcap_mm.registry import MODELS
-from synthcap_mm.store import Store, StoreWriter
+from synthcap_mm.store import Store
 from synthcap_mm.structures import Tag
+from synthcap_mm.synthesis.images import draw
+from synthcap_mm.synthesis.run import Worker, run_stages
+from synthcap_mm.synthesis.synthesis import Synthesis
 
 
 @MODELS.register_module()
@@ -60,9 +59,6 @@ class RandomDenoiser(BaseGenerator):
         pixels = nn.functional.interpolate(latent[:, :3], size=512, mode="bicubic").sigmoid()
         pixels = (pixels * 255).byte().permute(0, 2, 3, 1).cpu().numpy()
         return [Image.fromarray(p) for p in pixels]
-
-    def provenance(self) -> dict:
-        return {**super().provenance(), "steps": self.steps, "width": self.width}
 
     def to(self, device: torch.device) -> RandomDenoiser:
         self.device = torch.device(device)
@@ -118,49 +114,49 @@ def main() -> None:
     args = parser.parse_args()
     init_default_scope("synthcap_mm")
     with tempfile.TemporaryDirectory() as folder:
-        factory = PairFactory(
-            store=str(Path(folder) / "pairs"),
-            captions={"type": "MiniScenesCaptions", "num": args.images},
-            encoder={"type": "MiniCLIP"},
-            generator={"type": "RandomDenoiser", "steps": args.steps, "width": args.width},
-            tag_provider={"type": "RandomSSD"},
-            shard_size=32,
-            image_batch=args.batch,
-            keep_images="jpg",
-        )
-        job = factory._prepare()
-        shards = range(len(job.spans))
-        rows = [factory._image_rows(job, i) for i in shards]
+
+        def synthesis_in(place: str, keep_images: str | bool) -> Synthesis:
+            return Synthesis(
+                store=place,
+                captions={"type": "MiniScenesCaptions", "num": args.images},
+                encoder={"type": "MiniCLIP"},
+                generator={"type": "RandomDenoiser", "steps": args.steps, "width": args.width},
+                tag_provider={"type": "RandomSSD"},
+                shard_size=32,
+                image_batch=args.batch,
+                keep_images=keep_images,
+            )
+
+        synthesis = synthesis_in(str(Path(folder) / "pairs"), "jpg")
+        models, device = synthesis.models, synthesis.device
+        rows = [synthesis._rows_to_draw(i) for i in range(len(synthesis.spans))]
         batches = [r[s : s + args.batch] for r in rows for s in range(0, len(r), args.batch)]
 
         def alone() -> None:
             for batch in batches:
-                draw(job.generator, batch)
+                draw(models.generator, batch)
 
         @torch.no_grad()
         def loop() -> None:
             for batch in batches:
-                images = draw(job.generator, batch)
-                job.encoder.encode_pil(images).cpu()
-                job.tagger.detect(images)
+                images = draw(models.generator, batch)
+                models.encoder.encode_pil(images).cpu()
+                models.reader.tag_provider.detect(images)
 
         def whole() -> None:
             with tempfile.TemporaryDirectory(dir=folder) as place:
-                writer = StoreWriter(place, job.header)
-                with Progress("images", args.images, 0, "images") as bar:
-                    kept = "jpg" if args.keep_images else None
-                    ImageShards(writer, job.reader, bar, args.batch, kept, factory.device).make(
-                        shards, rows.__getitem__, lambda part: draw(job.generator, part)
-                    )
+                fresh = synthesis_in(place, "jpg" if args.keep_images else False)
+                fresh.models = models
+                run_stages([stage for stage in fresh.stages() if stage.name == "images"], Worker())
 
         best: dict[str, float] = {}
         for _ in range(args.repeats + 1):  # the first warms up
-            for name, work in (("alone", alone), ("loop", loop), ("factory", whole)):
-                seconds = seconds_of(work, factory.device)
+            for name, work in (("alone", alone), ("loop", loop), ("stage", whole)):
+                seconds = seconds_of(work, device)
                 best[name] = min(best.get(name, float("inf")), seconds)
-        factory.run()
-        store = Store.open(factory.store)
-        dataset = SynthPairDataset(str(factory.store))
+        synthesis.run()
+        store = Store.open(synthesis.view)
+        dataset = SynthPairDataset(str(synthesis.view))
 
         def read() -> None:
             for _ in range(10):
@@ -171,18 +167,18 @@ def main() -> None:
             for i in range(len(dataset)):
                 store.image(i)
 
-        reading = min(seconds_of(read, factory.device) for _ in range(args.repeats)) / 10 / len(dataset)
-        decoding = min(seconds_of(decode, factory.device) for _ in range(args.repeats)) / len(dataset)
+        reading = min(seconds_of(read, device) for _ in range(args.repeats)) / 10 / len(dataset)
+        decoding = min(seconds_of(decode, device) for _ in range(args.repeats)) / len(dataset)
     n = args.images
-    print(f"device {factory.device}, {torch.get_num_threads()} thread(s), batch {args.batch}, best of {args.repeats}")
+    print(f"device {device}, {torch.get_num_threads()} thread(s), batch {args.batch}, best of {args.repeats}")
     print(f"generator alone            {n / best['alone']:8.2f} images/s")
     print(f"bare loop, in sequence     {n / best['loop']:8.2f} images/s")
     print(
-        f"factory{', keeping pictures' if args.keep_images else '                 '}   {n / best['factory']:8.2f} images/s"
+        f"images stage{', keeping pictures' if args.keep_images else '            '}   {n / best['stage']:8.2f} images/s"
     )
-    print(f"factory / loop             {best['loop'] / best['factory']:8.3f} (wanted: at least 0.95)")
-    wanted = " (wanted: at least 0.95)" if factory.device.type == "cuda" else " (no aim on a CPU)"
-    print(f"factory / generator alone  {best['alone'] / best['factory']:8.3f}{wanted}")
+    print(f"stage / loop               {best['loop'] / best['stage']:8.3f} (wanted: at least 0.95)")
+    wanted = " (wanted: at least 0.95)" if device.type == "cuda" else " (no aim on a CPU)"
+    print(f"stage / generator alone    {best['alone'] / best['stage']:8.3f}{wanted}")
     print(f"a sample from the store    {1e6 * reading:8.1f} µs; a picture decoded {1e6 * decoding:.1f} µs")
     print(f"reading / decoding         {decoding / reading:8.1f} times faster (wanted: at least 20)")
 
