@@ -26,11 +26,12 @@ export PATH := $(abspath $(VENV))/bin:$(PATH)
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test coverage lint env python clean distclean
+.PHONY: help demo test test-slow coverage lint env python clean distclean
 
 help:
 	@echo 'make demo           trains a captioner on the mini-world and shows its captions'
-	@echo 'make test           passes all tests; those that need mmdet are skipped unless it is installed'
+	@echo 'make test           passes the tests that protect users, in minutes; those that need mmdet are skipped without it'
+	@echo 'make test-slow      passes the others: kill tests, every config trained, packaging, the page in a browser, research'
 	@echo 'make test MMDET=1   installs mmdet too (compiles mmcv, half an hour on two cores, if there is no wheel of it)'
 	@echo 'make coverage       the tests, with the lines and branches they miss'
 	@echo 'make lint           ruff'
@@ -41,8 +42,12 @@ help:
 demo: $(CORE)
 	$(PY) tools/train.py configs/synthcap_mini.py $(ARGS)
 
+# One process a core, each with one thread: torch's threads would wait for each other.
 test: $(TEST_ENV)
-	$(PY) -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(PY) -m pytest -m 'not slow' -n auto $(ARGS)
+
+test-slow: $(TEST_ENV)
+	OMP_NUM_THREADS=1 $(PY) -m pytest -m slow -n auto $(ARGS)
 
 coverage: $(TEST_ENV)
 	$(PY) -m coverage run -m pytest $(ARGS)

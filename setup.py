@@ -91,6 +91,8 @@ DEMO = [
 TEST = [
     # Runs the tests; a major release a year changes what plugins and fixtures may do.
     "pytest>=8,<10",
+    # `make test` runs one process a core.
+    "pytest-xdist>=3.6,<4",
     # Coverage of `make coverage`.
     "coverage>=7,<8",
     # `make lint`; 0.x, each minor release brings new rules, so the constraints name one.
