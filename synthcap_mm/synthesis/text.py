@@ -19,22 +19,31 @@ from synthcap_mm.synthesis.run import Stage
 
 
 def held_out(groups: Sequence[str], share: float, seed: int) -> np.ndarray:
-    """Which captions are kept out of training and memory: whole groups, chosen by hash.
+    """Which captions are kept out of training and memory: whole groups, by a threshold on the hash of their name.
+
+    Captions that are appended later move no other across the border.
 
     Args:
         groups: each caption's group (its own id where it has none).
-        share: share of the groups; at least one when it is above 0 and there are two.
+        share: share of the groups, about; at least one group is held out when it is above 0 and there are two, and
+            never all.
         seed: another seed, other groups.
 
     Returns:
         Boolean ``(N,)``.
     """
-    distinct = sorted(set(groups), key=lambda g: hashlib.blake2b(f"{seed}/{g}".encode(), digest_size=8).digest())
-    count = round(share * len(distinct))
+    place = {group: _place(f"{seed}/{group}") for group in set(groups)}
+    order = sorted(place, key=place.__getitem__)
+    chosen = {group for group in order if place[group] < share}
     if share > 0:
-        count = min(max(count, 1), len(distinct) - 1)  # something is left to train on
-    chosen = set(distinct[:count])
-    return np.array([g in chosen for g in groups], bool)
+        chosen |= {*order[:1]}
+        chosen -= {*order[-1:]}
+    return np.array([group in chosen for group in groups], bool)
+
+
+def _place(name: str) -> float:
+    """A number in [0, 1) that depends on nothing but the name."""
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big") / 2**64
 
 
 class SmallStage(Stage):
