@@ -87,25 +87,22 @@ class Worker:
     def take(self, stage: Stage) -> Iterator[int]:
         """Missing shards of a stage, one by one, until none is missing (or none of the own share)."""
         taken: set[int] = set()
-        try:
-            while True:
-                missing = [shard for shard in stage.missing() if shard not in taken]
-                if self.own_share_only and not stage.small:
-                    missing = [shard for shard in missing if shard % self.count == self.index]
-                if not missing:
-                    return
-                free = missing if self.own_share_only else self._unmarked(stage, missing)
-                if not free:
-                    time.sleep(_LOOK)
-                    continue
-                shard = min(free, key=lambda s: (s % self.count != self.index, s))
-                taken.add(shard)
-                self._mark(stage, shard)
-                yield shard
-        finally:
-            for mark in self._marks.values():
-                mark.unlink(missing_ok=True)
-            self._marks.clear()
+        while True:
+            missing = stage.missing()
+            self.remove_marks({*self._marks} - {*missing})
+            missing = [shard for shard in missing if shard not in taken]
+            if self.own_share_only and not stage.small:
+                missing = [shard for shard in missing if shard % self.count == self.index]
+            if not missing:
+                return
+            free = missing if self.own_share_only else self._unmarked(stage, missing)
+            if not free:
+                time.sleep(_LOOK)
+                continue
+            shard = min(free, key=lambda s: (s % self.count != self.index, s))
+            taken.add(shard)
+            self._mark(stage, shard)
+            yield shard
 
     # ---- marks
     def _mark(self, stage: Stage, shard: int) -> None:
@@ -116,6 +113,11 @@ class Worker:
         mark.parent.mkdir(parents=True, exist_ok=True)
         mark.touch()
         self._marks[shard] = mark
+
+    def remove_marks(self, shards: Iterable[int] | None = None) -> None:
+        """Say that shards are done, or left (all by default)."""
+        for shard in list(self._marks) if shards is None else shards:
+            self._marks.pop(shard).unlink(missing_ok=True)
 
     def touch_marks(self) -> None:
         """Say that this worker is alive."""
@@ -165,8 +167,11 @@ def run_stages(stages: Sequence[Stage], worker: Worker) -> None:
                 + ", ".join(f"{count} more shard(s) of {name}" for name, count in lacking.items())
             )
         elif stage.missing():
-            with _progress(stage, worker) as progress:
-                stage.make(worker.take(stage), progress)
+            try:
+                with _progress(stage, worker) as progress:
+                    stage.make(worker.take(stage), progress)
+            finally:  # not before: the last shards are still being written when no more are taken
+                worker.remove_marks()
     if waiting:
         raise NotYet("; ".join(waiting) + ". Once they are there, the same command goes on.")
 
