@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from synthcap_mm.store import Table
-from synthcap_mm.store import schema
+from synthcap_mm.store import Table, schema
 from synthcap_mm.store.store import view_file, write_view
 from synthcap_mm.store.tables import key_of
 from synthcap_mm.structures import Tag
