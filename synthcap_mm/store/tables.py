@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import tarfile
 from collections.abc import Iterable, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -164,8 +165,10 @@ def _payload_sha256(batch: pa.RecordBatch) -> str:
 def _is_whole(path: Path, with_tar: bool) -> bool:
     if path.suffix != ".arrow":
         return path.stat().st_size > 0
-    ends = _begins_and_ends(path, _MAGIC, _MAGIC)
-    return ends and (not with_tar or _begins_and_ends(path.with_suffix(".tar"), b"", _TAR_END))
+    if not _begins_and_ends(path, _MAGIC, _MAGIC):
+        return False
+    tar = path.with_suffix(".tar")
+    return not with_tar or (_begins_and_ends(tar, b"", _TAR_END) and tar.stat().st_size % tarfile.RECORDSIZE == 0)
 
 
 def _begins_and_ends(path: Path, first: bytes, last: bytes) -> bool:

@@ -34,6 +34,7 @@ class Stage:
         unit: what its rows are.
         tables: what it makes; a shard is done when all of them have it.
         needs: tables that must be whole before it begins.
+        reads: tables of which a shard needs the shard of its number.
         sizes: rows of each shard.
         small: any worker makes all of it, also one that has a share only.
     """
@@ -42,6 +43,7 @@ class Stage:
     unit: str = "rows"
     tables: Sequence[Table]
     needs: Sequence[Table] = ()
+    reads: Sequence[Table] = ()
     sizes: Sequence[int]
     small: bool = False
 
@@ -91,8 +93,8 @@ class Worker:
             missing = stage.missing()
             self.remove_marks({*self._marks} - {*missing})
             missing = [shard for shard in missing if shard not in taken]
-            if self.own_share_only and not stage.small:
-                missing = [shard for shard in missing if shard % self.count == self.index]
+            if not stage.small:
+                missing = self.share(missing)
             if not missing:
                 return
             free = missing if self.own_share_only else self._unmarked(stage, missing)
@@ -103,6 +105,10 @@ class Worker:
             taken.add(shard)
             self._mark(stage, shard)
             yield shard
+
+    def share(self, shards: Iterable[int]) -> list[int]:
+        """Those of ``shards`` that this worker may make."""
+        return [shard for shard in shards if not self.own_share_only or shard % self.count == self.index]
 
     # ---- marks
     def _mark(self, stage: Stage, shard: int) -> None:
@@ -161,6 +167,7 @@ def run_stages(stages: Sequence[Stage], worker: Worker) -> None:
     waiting = []
     for stage in stages:
         lacking = {table.name: len(found) for table in stage.needs if (found := table.missing())}
+        lacking |= {table.name: len(found) for table in stage.reads if (found := worker.share(table.missing()))}
         if lacking:
             waiting.append(
                 f"{stage.name} needs "
