@@ -33,8 +33,16 @@ class TinyCaptions:
     def read(self):
         return sentences(self.num, self.seed)
 
-    def describe(self):
-        return f"{self.num} tiny captions"
+
+@DATASETS.register_module()
+class ListedCaptions:
+    """Captions as they are listed: (id, text, group)."""
+
+    def __init__(self, captions):
+        self.captions = captions
+
+    def read(self):
+        return [Caption(*c) for c in self.captions]
 
 
 @MODELS.register_module()
@@ -93,9 +101,6 @@ class TinyPainter:
             images.append(Image.fromarray(picture.clip(0, 255).astype(np.uint8)))
         return images
 
-    def provenance(self):
-        return {"type": "TinyPainter", "size": self.size}
-
 
 @MODELS.register_module()
 class TinyTagger:
@@ -111,9 +116,6 @@ class TinyTagger:
             name = min(COLOURS, key=lambda c: np.abs(np.array(COLOURS[c]) - mean).sum())
             found.append([Tag(f"{name} thing", self.score, (0.0, 0.0, 4.0, 4.0), 0.25), Tag("speck", 0.1, None, 0.01)])
         return found
-
-    def provenance(self):
-        return {"type": "TinyTagger", "score": self.score}
 
 
 @DATASETS.register_module()
@@ -135,9 +137,6 @@ class TinyPhotos:
 
     def references(self, i):
         return [c.text for c in self._captions[2 * i : 2 * i + 2]]
-
-    def sha256(self):
-        return hashlib.sha256(repr(self.keys).encode()).hexdigest()
 
     def describe(self):
         return f"{len(self)} tiny photos"

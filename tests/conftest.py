@@ -36,11 +36,10 @@ def tiny():
     return components
 
 
-@pytest.fixture()
-def tiny_synthesis(tmp_path, tiny):
+def tiny_settings(store):
     """Settings of a small store of pairs: 40 captions in 20 groups, shards of 16."""
     return {
-        "store": str(tmp_path / "store"),
+        "store": str(store),
         "captions": {"type": "TinyCaptions", "num": 40},
         "encoder": {"type": "TinyEncoder"},
         "generator": {"type": "TinyPainter"},
@@ -53,30 +52,25 @@ def tiny_synthesis(tmp_path, tiny):
     }
 
 
+@pytest.fixture()
+def tiny_synthesis(tmp_path, tiny):
+    """Settings of a small store of pairs; see ``tiny_settings``."""
+    return tiny_settings(tmp_path / "store")
+
+
 @pytest.fixture(scope="session")
 def tiny_stores(tmp_path_factory, tiny):
     """A made store of pairs and one of photos: ``(pairs, photos)`` paths."""
     from mmengine.registry import init_default_scope
 
-    from synthcap_mm.pairs import PairFactory, encode_photos
+    from synthcap_mm.synthesis.photos import PhotoStore
+    from synthcap_mm.synthesis.synthesis import Synthesis
 
     init_default_scope("synthcap_mm")
     root = tmp_path_factory.mktemp("stores")
-    PairFactory(
-        store=str(root / "pairs"),
-        captions={"type": "TinyCaptions", "num": 40},
-        encoder={"type": "TinyEncoder"},
-        generator={"type": "TinyPainter"},
-        tag_provider={"type": "TinyTagger"},
-        refine={"steps": 3, "lr": 0.01, "bank_size": 16},
-        tokenizer={"kind": "train", "vocab_size": 300},
-        holdout=0.1,
-        shard_size=16,
-        image_batch=5,
-    ).run()
-    encode_photos(
-        str(root / "photos"), {"type": "TinyPhotos"}, {"type": "TinyEncoder"}, {"type": "TinyTagger"}, shard_size=5
-    )
+    Synthesis(**tiny_settings(root / "pairs")).run()
+    photos, encoder, tagger = ({"type": name} for name in ("TinyPhotos", "TinyEncoder", "TinyTagger"))
+    PhotoStore(str(root / "photos"), photos, encoder, tagger, shard_size=5).run()
     return str(root / "pairs"), str(root / "photos")
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,7 @@ def settings_recipe(value: Any, name: str = "") -> Any:
         return {key: settings_recipe(item, key) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [settings_recipe(item) for item in value]
-    if isinstance(value, (str, Path)) and str(value) and name not in _NAMES and Path(value).exists():
+    if isinstance(value, (str, Path)) and value and name not in _NAMES and os.path.exists(value):
         path = Path(value)
         if path.is_file():
             return {"file": path.name, "sha256": file_sha256(path)}

@@ -66,14 +66,8 @@ def write_view(file: Path, kind: str, tables: Mapping[str, Table], encoder: Mapp
         old = read_json(file)["tables"]
     except (OSError, ValueError, KeyError):
         old = {}
-    identities = {entry["identity"] for entry in entries.values()}
-    for name, entry in old.items():
-        # In the order in which they were added: a table comes after those that it was made of.
-        added = "/" in name and not name.endswith("/default")
-        if name not in entries and added and set(entry["inputs"]) <= identities:
-            entries[name] = entry
-            identities.add(entry["identity"])
-    view = {"format": FORMAT, "kind": kind, "encoder": dict(encoder), "tables": entries}
+    added = {name: entry for name, entry in old.items() if "/" in name and not name.endswith("/default")}
+    view = {"format": FORMAT, "kind": kind, "encoder": dict(encoder), "tables": _without_stale({**entries, **added})}
     try:
         if read_json(file) == view:
             return
@@ -83,7 +77,7 @@ def write_view(file: Path, kind: str, tables: Mapping[str, Table], encoder: Mapp
 
 
 def add_to_view(path: str | os.PathLike, tables: Mapping[str, Table]) -> None:
-    """Add tables that are whole to a view, or replace those of their names.
+    """Add tables that are whole to a view, or replace those of their names; what was made of those goes.
 
     Args:
         path: the store's folder, or the view.
@@ -91,9 +85,19 @@ def add_to_view(path: str | os.PathLike, tables: Mapping[str, Table]) -> None:
     """
     file = view_file(path)
     view = read_json(file)
-    entries = {**view["tables"], **{name: _entry(table) for name, table in tables.items()}}
+    entries = _without_stale({**view["tables"], **{name: _entry(table) for name, table in tables.items()}})
     if entries != view["tables"]:
         write_json(file, {**view, "tables": entries})
+
+
+def _without_stale(entries: dict[str, Any]) -> dict[str, Any]:
+    """The entries whose inputs are among them."""
+    while True:
+        identities = {entry["identity"] for entry in entries.values()}
+        kept = {name: entry for name, entry in entries.items() if {*entry["inputs"]} <= identities}
+        if len(kept) == len(entries):
+            return kept
+        entries = kept
 
 
 def _entry(table: Table) -> dict[str, Any]:

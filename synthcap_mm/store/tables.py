@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import tarfile
 from collections.abc import Iterable, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -28,6 +29,8 @@ _KEY = 16
 _FACTS = b"synthcap_mm"
 #: First and last bytes of an Arrow file.
 _MAGIC = b"ARROW1"
+#: Last bytes of a tar.
+_TAR_END = bytes(1024)
 #: Shards that a process keeps mapped, well below what Linux allows (65,530 maps); COCO takes 4,400.
 _MAPPED = 8192
 
@@ -59,7 +62,7 @@ class Table:
         suffix: str = ".arrow",
     ) -> None:
         self.name, self.recipe, self.inputs = name, {"table": name, **recipe}, list(inputs)
-        self.keys = list(keys)
+        self.keys, self._suffix = list(keys), suffix
         self.root = Path(root)
         self.folder = self.root / "tables" / f"{name}-{digest(self.recipe)}"
         self.names = [f"{place:05d}-{key}{suffix}" for place, key in enumerate(self.keys)]
@@ -91,7 +94,9 @@ class Table:
         """
         remove_abandoned(self.folder)
         there = names_in(self.folder)
-        damaged = [name for name in self.names if name in there and not _has_both_ends(self.folder / name)]
+        # Also those of earlier captions, whose rows are copied.
+        shards = [name for name in sorted(there) if name[:1].isdigit() and name.endswith(self._suffix)]
+        damaged = [name for name in shards if not _is_whole(self.folder / name, self.name == "pictures")]
         for name in damaged:
             set_aside(self.folder / name)
         return damaged
@@ -157,18 +162,30 @@ def _payload_sha256(batch: pa.RecordBatch) -> str:
     return hashed.hexdigest()
 
 
-def _has_both_ends(path: Path) -> bool:
+def _is_whole(path: Path, with_tar: bool) -> bool:
     if path.suffix != ".arrow":
         return path.stat().st_size > 0
-    with open(path, "rb") as file:
-        if file.read(len(_MAGIC)) != _MAGIC:
-            return False
-        file.seek(-len(_MAGIC), 2)
-        return file.read() == _MAGIC
+    if not _begins_and_ends(path, _MAGIC, _MAGIC):
+        return False
+    tar = path.with_suffix(".tar")
+    return not with_tar or (_begins_and_ends(tar, b"", _TAR_END) and tar.stat().st_size % tarfile.RECORDSIZE == 0)
+
+
+def _begins_and_ends(path: Path, first: bytes, last: bytes) -> bool:
+    try:
+        with open(path, "rb") as file:
+            if file.read(len(first)) != first:
+                return False
+            file.seek(-len(last), 2)
+            return file.read() == last
+    except OSError:  # not there, or too short
+        return False
 
 
 def set_aside(path: Path) -> None:
     """Rename a damaged shard, so that it counts as missing and can still be looked at."""
+    for remembered in (read_shard, _feature_map):
+        remembered.cache_clear()
     with contextlib.suppress(FileNotFoundError):  # another worker was faster
         path.replace(path.with_name(f"{path.name}.damaged"))
         tar = path.with_suffix(".tar")  # of kept pictures
@@ -187,7 +204,7 @@ def read_shard(path: Path) -> pa.RecordBatch:
         return pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
     except (FileNotFoundError, pa.ArrowInvalid) as error:
         raise StoreError(
-            f"the shard {path} is damaged ({error}); the command that made the store makes it anew"
+            f"the shard {path} is missing or damaged ({error}); the command that made the store makes it anew"
         ) from error
 
 

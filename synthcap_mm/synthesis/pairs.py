@@ -47,6 +47,7 @@ class _PairStage(Stage):
         seed_of: Callable[[str, int], int],
     ) -> None:
         self.tables, self.sizes = [pairs], [len(span) * per_caption for span in spans]
+        self.reads = [text_features, image_features]
         self._text, self._image = text_features, image_features
         self._captions, self._spans, self._per_caption, self._seed_of = captions, spans, per_caption, seed_of
 
@@ -81,7 +82,7 @@ class RetrievedPairs(_PairStage):
 
     def __init__(self, *args: Any, generator: Callable[[], Any], device: torch.device) -> None:
         super().__init__(*args)
-        self.needs = [self._image]
+        self.reads, self.needs = [self._text], [self._image]
         self._generator, self._device = generator, device
 
     def make(self, shards: Iterable[int], progress: Progress) -> None:

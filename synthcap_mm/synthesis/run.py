@@ -33,6 +33,7 @@ class Stage:
         unit: what its rows are.
         tables: what it makes; a shard is done when all of them have it.
         needs: tables that must be whole before it begins.
+        reads: tables of which a shard needs the shard of its number.
         sizes: rows of each shard.
         small: any worker makes all of it, also one that has a share only.
     """
@@ -41,6 +42,7 @@ class Stage:
     unit: str = "rows"
     tables: Sequence[Table]
     needs: Sequence[Table] = ()
+    reads: Sequence[Table] = ()
     sizes: Sequence[int]
     small: bool = False
 
@@ -86,25 +88,26 @@ class Worker:
     def take(self, stage: Stage) -> Iterator[int]:
         """Missing shards of a stage, one by one, until none is missing (or none of the own share)."""
         taken: set[int] = set()
-        try:
-            while True:
-                missing = [shard for shard in stage.missing() if shard not in taken]
-                if self.own_share_only and not stage.small:
-                    missing = [shard for shard in missing if shard % self.count == self.index]
-                if not missing:
-                    return
-                free = missing if self.own_share_only else self._unmarked(stage, missing)
-                if not free:
-                    time.sleep(_LOOK)
-                    continue
-                shard = min(free, key=lambda s: (s % self.count != self.index, s))
-                taken.add(shard)
-                self._mark(stage, shard)
-                yield shard
-        finally:
-            for mark in self._marks.values():
-                mark.unlink(missing_ok=True)
-            self._marks.clear()
+        while True:
+            missing = stage.missing()
+            self.remove_marks({*self._marks} - {*missing})
+            missing = [shard for shard in missing if shard not in taken]
+            if not stage.small:
+                missing = self.share(missing)
+            if not missing:
+                return
+            free = missing if self.own_share_only else self._unmarked(stage, missing)
+            if not free:
+                time.sleep(_LOOK)
+                continue
+            shard = min(free, key=lambda s: (s % self.count != self.index, s))
+            taken.add(shard)
+            self._mark(stage, shard)
+            yield shard
+
+    def share(self, shards: Iterable[int]) -> list[int]:
+        """Those of ``shards`` that this worker may make."""
+        return [shard for shard in shards if not self.own_share_only or shard % self.count == self.index]
 
     # ---- marks
     def _mark(self, stage: Stage, shard: int) -> None:
@@ -115,6 +118,11 @@ class Worker:
         mark.parent.mkdir(parents=True, exist_ok=True)
         mark.touch()
         self._marks[shard] = mark
+
+    def remove_marks(self, shards: Iterable[int] | None = None) -> None:
+        """Say that shards are done, or left (all by default)."""
+        for shard in list(self._marks) if shards is None else shards:
+            self._marks.pop(shard).unlink(missing_ok=True)
 
     def touch_marks(self) -> None:
         """Say that this worker is alive."""
@@ -142,14 +150,18 @@ def run_stages(stages: Sequence[Stage], worker: Worker) -> None:
     waiting = []
     for stage in stages:
         lacking = {table.name: len(found) for table in stage.needs if (found := table.missing())}
+        lacking |= {table.name: len(found) for table in stage.reads if (found := worker.share(table.missing()))}
         if lacking:
             waiting.append(
                 f"{stage.name} needs "
                 + ", ".join(f"{count} more shard(s) of {name}" for name, count in lacking.items())
             )
         elif stage.missing():
-            with _progress(stage, worker) as progress:
-                stage.make(worker.take(stage), progress)
+            try:
+                with _progress(stage, worker) as progress:
+                    stage.make(worker.take(stage), progress)
+            finally:  # not before: the last shards are still being written when no more are taken
+                worker.remove_marks()
     if waiting:
         raise NotYet("; ".join(waiting) + ". Once they are there, the same command goes on.")
 

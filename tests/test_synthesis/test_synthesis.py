@@ -1,0 +1,278 @@
+"""What a config's synthesis makes."""
+
+import hashlib
+
+import numpy as np
+import pytest
+from store_files import files, make
+
+from synthcap_mm.errors import UserError
+from synthcap_mm.store import Store, StoreError
+from synthcap_mm.synthesis.synthesis import STAGES, Synthesis, seed_of
+from synthcap_mm.synthesis.text import held_out
+
+
+@pytest.fixture()
+def said(monkeypatch):
+    """Messages of the synthesis."""
+    from synthcap_mm.synthesis import synthesis
+
+    messages = []
+    monkeypatch.setattr(synthesis, "print_log", lambda message, **kwargs: messages.append(message))
+    return messages
+
+
+# ---- the whole store
+def test_a_store_comes_out(tiny_synthesis, tiny):
+    counts = make(tiny_synthesis)
+    expected = {"captions": 40, "images": 40, "flagged": 0, "truncated": 0, "shards_made": 14, "shards_reused": 0}
+    assert counts == expected
+    store, captions, encoder = Store.open(tiny_synthesis["store"]), tiny.sentences(40), tiny.TinyEncoder()
+    texts = [c.text for c in captions]
+    assert store.captions.strings("text") == texts
+    assert store.captions.strings("group") == [c.group for c in captions]
+    np.testing.assert_array_equal(store.captions.features(), encoder.encode_text(texts).numpy().astype(np.float16))
+    assert store.images.strings("key") == [f"{c.id}/0" for c in captions]
+    assert store.encoder == encoder.fingerprint() and store.kind == "pairs" and store.embed_dim == 32
+    for row in (0, 17, 39):
+        seed = seed_of(0, captions[row].id, 0)
+        assert store.pairs().value("seed", row) == seed
+        image = tiny.TinyPainter().generate([captions[row].text], [seed])
+        np.testing.assert_allclose(store.images.feature(row), encoder.encode_pil(image)[0].numpy(), atol=1e-3)
+        assert [t.name for t in store.tags(row)] == [t.name for t in tiny.TinyTagger().detect(image)[0]]
+    np.testing.assert_array_equal(store.pairs().numbers("caption"), np.arange(40))
+    np.testing.assert_array_equal(store.pairs().numbers("image"), np.arange(40))
+    cosines = (store.captions.features().astype(float) * store.images.features().astype(float)).sum(1)
+    np.testing.assert_allclose(store.pairs().numbers("score"), cosines, atol=2e-3)
+    after = (store.captions.features().astype(float) * store.refined().features().astype(float)).sum(1)
+    assert after.mean() > cosines.mean() + 0.01  # refine moves toward the captions
+
+
+def test_a_second_run_makes_nothing_and_touches_no_file(tiny_synthesis, tiny, tmp_path):
+    make(tiny_synthesis)
+    stats = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.is_file()}
+    drawn = tiny.TinyPainter.drawn
+    counts = make(tiny_synthesis)
+    assert (counts["shards_made"], counts["shards_reused"]) == (0, 14) and tiny.TinyPainter.drawn == drawn
+    assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.is_file()} == stats
+
+
+def test_several_images_a_caption(tiny_synthesis):
+    make(tiny_synthesis, images_per_caption=3)
+    store = Store.open(tiny_synthesis["store"])
+    assert len(store.images) == len(store.pairs()) == len(store.refined()) == 120
+    assert store.images.strings("key")[:4] == ["c0/0", "c0/1", "c0/2", "c1/0"]
+    np.testing.assert_array_equal(store.pairs().numbers("caption"), np.repeat(np.arange(40), 3))
+    assert len(set(store.pairs().numbers("seed"))) == 120
+    first = store.images.features(np.arange(3))
+    assert not np.array_equal(first[0], first[1]) and not np.array_equal(first[1], first[2])
+
+
+def test_captions_only(tiny_synthesis):
+    assert make(tiny_synthesis, generator=None)["images"] == 0
+    store = Store.open(tiny_synthesis["store"])
+    assert set(store.tables) == {"texts", "text_features", "heldout", "tokenizer"}
+    assert store.tokenizer_path.is_file()
+    make(tiny_synthesis, generator=None, tokenizer=None)
+    with pytest.raises(StoreError, match="tokenizer"):
+        Store.open(tiny_synthesis["store"]).tokenizer_path  # noqa: B018
+
+
+def test_a_batch_never_crosses_a_shard(tiny_synthesis, tiny, monkeypatch):
+    batches, generate = [], tiny.TinyPainter.generate
+    monkeypatch.setattr(
+        tiny.TinyPainter, "generate", lambda self, c, s: (batches.append(len(c)), generate(self, c, s))[1]
+    )
+    make(tiny_synthesis)
+    assert batches == [5, 5, 5, 1, 5, 5, 5, 1, 5, 3]  # 40 in shards of 16, drawn by 5
+
+
+def test_seeds_come_from_the_captions_id(tiny_synthesis, tiny):
+    """The same caption, elsewhere in the file and in another shard, gets the same image."""
+    captions, order = [list(c) for c in tiny.sentences(12)], [7, 3, 11, 0, 1, 10, 2, 9, 4, 8, 5, 6]
+    make(tiny_synthesis, captions={"type": "ListedCaptions", "captions": captions})
+    other = {**tiny_synthesis, "store": tiny_synthesis["store"] + "2", "shard_size": 5, "image_batch": 2}
+    make(other, captions={"type": "ListedCaptions", "captions": [captions[i] for i in order]})
+    a, b = Store.open(tiny_synthesis["store"]), Store.open(other["store"])
+    for row, was in enumerate(order):
+        assert b.images.value("key", row) == a.images.value("key", was)
+        assert b.pairs().value("seed", row) == a.pairs().value("seed", was)
+        # the tiny encoder works image by image, so that batches make no difference
+        np.testing.assert_array_equal(b.images.feature(row), a.images.feature(was))
+        assert (row in b.caption_rows("heldout")) == (was in a.caption_rows("heldout"))
+
+
+def test_seed_of_is_fixed_for_good():
+    seeds = {seed_of(s, c, j) for s in (0, 1) for c in ("c0", "c1", "c00") for j in range(3)}
+    assert len(seeds) == 18 and all(0 <= s < 2**31 for s in seeds)
+    digest = hashlib.blake2b(b"0/c0/0", digest_size=4).digest()
+    assert seed_of(0, "c0", 0) == int.from_bytes(digest, "little") // 2
+
+
+# ---- held out
+@pytest.mark.parametrize(
+    "groups, share, count",
+    [
+        (["a", "b", "c"], 0.0, 0),
+        (["a", "b", "c"], 0.01, 1),
+        (["a", "b", "c"], 0.99, 2),
+        (["a"], 0.6, 0),
+        (["a", "a"], 0.9, 0),
+        ([str(i) for i in range(1000)], 0.02, 20),
+    ],
+)
+def test_held_out_shares(groups, share, count):
+    chosen = held_out(groups, share, 0)
+    assert chosen.dtype == bool and chosen.shape == (len(groups),) and chosen.sum() == count
+
+
+def test_held_out_groups_are_whole_and_depend_on_names_and_seed_only(tiny_stores):
+    store = Store.open(tiny_stores[0])
+    groups, rows = np.array(store.captions.strings("group")), store.caption_rows("heldout")
+    assert len(set(groups[rows])) == 2  # 10 % of 20 groups
+    assert set(np.flatnonzero(np.isin(groups, groups[rows]))) == set(rows)
+    names = [str(i) for i in range(100)]
+    chosen = {g for g, out in zip(names, held_out(names, 0.1, 0)) if out}
+    assert chosen == {g for g, out in zip(names[::-1], held_out(names[::-1], 0.1, 0)) if out}
+    assert chosen != {g for g, out in zip(names, held_out(names, 0.1, 1)) if out}
+
+
+def test_the_tokenizer_has_not_seen_the_held_out(tiny_synthesis, monkeypatch):
+    from synthcap_mm.synthesis import synthesis
+
+    seen, original = [], synthesis.make_tokenizer
+    monkeypatch.setattr(
+        synthesis, "make_tokenizer", lambda captions, **k: (seen.extend(captions), original(captions=captions, **k))[1]
+    )
+    make(tiny_synthesis)
+    store = Store.open(tiny_synthesis["store"])
+    assert seen == [store.captions.value("text", r) for r in store.caption_rows("train")]
+
+
+# ---- what is odd in the data
+def test_flags_and_captions_beyond_the_context_are_counted_and_said_at_every_run(tiny_synthesis, tiny, said):
+    captions = [list(c) for c in tiny.sentences(10)]
+    captions[3][1] = captions[7][1] = "a blank picture of a dog"
+    captions[8][1] = "a red dog " + "and a green cat " * 4
+    settings = {**tiny_synthesis, "captions": {"type": "ListedCaptions", "captions": captions}, "shard_size": 4}
+    for _ in range(2):
+        counts = make(settings)
+        assert counts["flagged"] == 2 and counts["truncated"] == 1
+        assert any("1 of 10 captions" in m for m in said) and any("2 of 10 images are flagged" in m for m in said)
+        said.clear()
+    store = Store.open(settings["store"])
+    assert store.flagged() == {"c3/0": ["black"], "c7/0": ["black"]}
+    assert np.isfinite(store.refined().features()).all()
+
+
+def test_a_caption_feature_that_is_not_finite_names_the_caption(tiny_synthesis, tiny, monkeypatch):
+    encode = tiny.TinyEncoder.encode_text
+
+    def broken(self, texts):
+        feats = encode(self, texts)
+        feats[2:3] *= float("nan")
+        return feats
+
+    monkeypatch.setattr(tiny.TinyEncoder, "encode_text", broken)
+    with pytest.raises(UserError, match="'c2'"):
+        make(tiny_synthesis)
+    assert not [name for name in files(tiny_synthesis["store"]) if name.startswith("text_features") and "arrow" in name]
+
+
+def test_another_encoder_of_the_same_settings_is_refused(tiny_synthesis, tiny, monkeypatch):
+    """Other weights behind the same name: shards of two encoders never lie in one table."""
+    make(tiny_synthesis)
+    build = tiny.TinyEncoder.__init__
+    monkeypatch.setattr(tiny.TinyEncoder, "__init__", lambda self: build(self, seed=1, name="other"))
+    captions = {"type": "TinyCaptions", "num": 50}
+    with pytest.raises(StoreError, match=r"'tiny'.*'other'"):
+        make(tiny_synthesis, captions=captions)
+
+
+# ---- settings
+@pytest.mark.parametrize(
+    "changes, option",
+    [
+        ({"holdout": 1.0}, "synthesis.holdout"),
+        ({"shard_size": 0}, "synthesis.shard_size"),
+        ({"image_batch": 0}, "synthesis.image_batch"),
+        ({"limit": 0}, "synthesis.limit"),
+        ({"keep_images": "gif"}, "synthesis.keep_images"),
+        ({"refine": {"step": 3}}, "synthesis.refine.*'steps'"),
+        ({"refine": {"steps": 2.5}}, "synthesis.refine.*steps"),
+        ({"refine": {"target_cosine": 2}}, "synthesis.refine.*target_cosine"),
+        ({"refine": {"bank_size": 0}}, "synthesis.refine.bank_size"),
+        ({"generator": {"type": "RetrievalGenerator", "pool": {}}, "keep_images": True}, "synthesis.keep_images"),
+        ({"generator": {"type": "RetrievalGenerator", "pool": {}, "k": 3}}, "synthesis.images_per_caption"),
+    ],
+)
+def test_impossible_settings_are_refused_by_name(tiny_synthesis, changes, option):
+    with pytest.raises(UserError, match=option):
+        Synthesis(**{**tiny_synthesis, **changes})
+
+
+def test_no_captions_is_an_error(tiny_synthesis):
+    with pytest.raises(UserError, match="no captions"):
+        make(tiny_synthesis, captions={"type": "TinyCaptions", "num": 0})
+
+
+@pytest.mark.parametrize(
+    "stage, changes, option",
+    [
+        ("images", {"generator": None}, "synthesis.generator"),
+        ("tags", {"tag_provider": None}, "synthesis.tag_provider"),
+        ("refine", {"refine": None}, "synthesis.refine"),
+        ("refine", {"generator": None}, "synthesis.generator"),
+        ("paint", {}, "--only"),
+    ],
+)
+def test_stages_that_the_settings_do_not_ask_for(tiny_synthesis, tmp_path, stage, changes, option):
+    with pytest.raises(UserError, match=option):
+        make(tiny_synthesis, only=stage, **changes)
+    assert not list(tmp_path.iterdir())
+
+
+# ---- one stage at a time
+@pytest.mark.parametrize("keep", [False, True])
+def test_one_stage_after_another_gives_the_store_of_one_run(tiny_synthesis, tiny, keep):
+    settings = {**tiny_synthesis, "keep_images": keep}
+    drawn = tiny.TinyPainter.drawn
+    for stage in STAGES:
+        with pytest.raises(StoreError):
+            Store.open(settings["store"])
+        make(settings, only=stage)
+    assert tiny.TinyPainter.drawn - drawn == 40
+    make(settings, store=settings["store"] + "2")
+    assert files(settings["store"]) == files(settings["store"] + "2")
+    Store.open(settings["store"])
+
+
+# ---- retrieval
+@pytest.fixture()
+def retrieving(tiny_synthesis):
+    pool = {"type": "TinyPhotos", "num": 15}
+    return {**tiny_synthesis, "generator": {"type": "RetrievalGenerator", "pool": pool}, "images_per_caption": 2}
+
+
+@pytest.mark.parametrize("broken", [(), (2, 9)])
+def test_retrieved_pairs_point_at_the_pools_most_similar_usable_photos(retrieving, tiny, broken):
+    retrieving["generator"]["pool"]["broken"] = broken
+    drawn = tiny.TinyPainter.drawn
+    counts = make(retrieving)
+    assert counts["images"] == 15 and counts["flagged"] == len(broken)
+    assert tiny.TinyPainter.drawn - drawn == 15 - len(broken)  # each photo is opened once
+    store = Store.open(retrieving["store"])
+    assert store.images.strings("key") == [f"photo {i}.jpg" for i in range(15)]
+    similar = store.captions.features().astype(float) @ store.images.features().astype(float).T
+    similar[:, broken] = -9
+    found = store.pairs().numbers("image").reshape(40, 2)
+    best = np.sort(similar, axis=1)[:, ::-1][:, :2]
+    np.testing.assert_allclose(np.take_along_axis(similar, found, 1), best, atol=2e-3)
+    np.testing.assert_allclose(store.pairs().numbers("score").reshape(40, 2), best, atol=2e-3)
+    assert make(retrieving)["shards_made"] == 0
+
+
+def test_a_pool_with_too_few_usable_photos_is_refused(retrieving):
+    retrieving["generator"]["pool"] = {"type": "TinyPhotos", "num": 3, "broken": (0, 1)}
+    with pytest.raises(UserError, match="synthesis.images_per_caption"):
+        make(retrieving)
