@@ -99,7 +99,7 @@ def requirements(wheel) -> dict[str, list[Requirement]]:
 
 
 def test_bounds(requirements):
-    assert set(requirements) == {"", "t2i", "mmdet", "tensorboard", "faiss", "plots", "demo", "test"}
+    assert set(requirements) == {"", "t2i", "mmdet", "tensorboard", "faiss", "demo", "test"}
     for requirement in chain.from_iterable(requirements.values()):
         operators = {specifier.operator for specifier in requirement.specifier}
         assert {">=", "<"} <= operators, f"{requirement} lacks a bound"
@@ -152,9 +152,7 @@ def test_imports_are_required_and_requirements_imported(requirements):
         "diffusers": ["diffusers"],
         "faiss": ["faiss-cpu"],
     }
-    runtime = {
-        canonicalize_name(r.name) for extra in ("", "t2i", "mmdet", "faiss", "plots") for r in requirements[extra]
-    }
+    runtime = {canonicalize_name(r.name) for extra in ("", "t2i", "mmdet", "faiss") for r in requirements[extra]}
     modules = imported("synthcap_mm") | imported("tools")
     used = set()
     for module, file in modules.items():

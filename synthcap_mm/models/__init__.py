@@ -1,6 +1,6 @@
 """Everything that is built from ``MODELS``."""
 
-from synthcap_mm.miniscenes import detector, encoder, painting, paired_photos
+from synthcap_mm.miniscenes import detector, encoder, painting
 from synthcap_mm.models import backbones, generators, heads, necks, tag_providers
 from synthcap_mm.models.captioner import SynthCaptioner
 from synthcap_mm.models.preprocessor import CaptionPreprocessor
@@ -15,6 +15,5 @@ __all__ = [
     "heads",
     "necks",
     "painting",
-    "paired_photos",
     "tag_providers",
 ]

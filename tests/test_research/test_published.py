@@ -1,0 +1,52 @@
+"""Figures outside of research are those of its logs."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from research.ledger import Ledger
+from research.run import PUBLISHED
+from research.tables import read_table
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_the_metafiles_figures_are_the_tables():
+    table = read_table("mini")
+    rows = Ledger(PUBLISHED / "results" / "mini.csv").rows
+    configs = {name: Path(run.config).relative_to(ROOT) for name, run in table.runs.items() if not run.options}
+    runs = {str(config): name for name, config in configs.items() if config.parts[0] == "configs"}
+    told = {}
+    for file in sorted((ROOT / "configs").glob("*/metafile.yml")):
+        for model in yaml.safe_load(file.read_text(encoding="utf-8"))["Models"]:
+            for result in model.get("Results", []):
+                assert (result["Task"], result["Dataset"]) == ("Image Captioning", "mini-world")
+                told[model["Config"]] = result["Metrics"]
+    assert set(told) == set(runs)  # every config that a row is of, and no other
+    for config, metrics in told.items():
+        for metric, value in metrics.items():
+            own = [float(row[metric]) for row in rows if row["run"] == runs[config]]
+            assert value == pytest.approx(sum(own) / len(own), abs=0.0501), (config, metric)
+
+
+def test_published_scores_are_those_of_the_results_page():
+    results = (PUBLISHED / "results.md").read_text()
+    page = (ROOT / "docs" / "reproduce.md").read_text()
+    rows = {
+        r[0]: r[2:]
+        for r in ([c.strip() for c in line.split("|")[1:-1]] for line in results.splitlines())
+        if len(r) == 7
+    }
+    of = {"capdec": "CapDec", "decap": "DeCap", "viecap": "ViECap", "ifcap": "IFCap", "pcmnet_loss": "PCM-Net",
+          "sync": "PCM-Net + SynC"}  # fmt: skip
+    for config, method in of.items():
+        (line,) = re.findall(rf"^\| `{config}_coco.py` .*$", page, re.M)
+        assert " / ".join(rows[method]) in line, method
+    ours = rows["SynTIC"]
+    for metric, value in zip(("BLEU-4", "METEOR", "ROUGE-L", "CIDEr", "SPICE"), ours):
+        assert f"{metric} {value}" in page
+    for value in re.findall(r"Published CIDEr: COCO(.*)\n", page)[0].split(" Of ")[0].split("; "):
+        for number in re.findall(r"\d+\.\d", value):
+            assert number in results
