@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from synthcap_mm.datasets.sources import Caption
 from synthcap_mm.miniscenes.language import describe_distinct
 from synthcap_mm.miniscenes.painting import photograph
 from synthcap_mm.miniscenes.scenes import Scene, scene_of, scene_rng
@@ -14,8 +15,6 @@ from synthcap_mm.registry import DATASETS
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-    from synthcap_mm.datasets.sources import Caption
 
 #: Captions of one training scene (assumed; COCO has five): as many scenes as captions teach most.
 CAPTIONS_PER_SCENE = 1
@@ -81,8 +80,6 @@ class MiniScenesCaptions(_Scenes):
 
     def read(self) -> list[Caption]:
         """The captions; ``group`` is the scene's key, ``id`` the same with ``-0``."""
-        from synthcap_mm.datasets.sources import Caption
-
         found = []
         for index in range(-(-self.num // CAPTIONS_PER_SCENE)):
             key = self._key("train", index)
