@@ -127,8 +127,8 @@ class Experiments:
         return folder / json.loads((folder / "trained.json").read_text(encoding="utf-8"))["checkpoint"]
 
     # ---- one step, in a process of its own
-    def _environment(self) -> dict[str, str]:
-        path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    def _environment(self, *folders: str) -> dict[str, str]:
+        path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")]), *folders])
         threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
         return {**os.environ, "PYTHONPATH": path, **threads}
 
@@ -146,14 +146,16 @@ class Experiments:
         file.parent.mkdir(parents=True, exist_ok=True)
         cfg.dump(str(file))
         tool = ROOT / "tools" / f"{name}.py"
-        self._call([sys.executable, tool, file, *arguments], file.parent / log, self._environment())
+        # A module that the config imports may lie beside it, and the tool reads a copy of the config.
+        environment = self._environment(str(Path(cfg.filename).resolve().parent))
+        self._call([sys.executable, tool, file, *arguments], file.parent / log, environment)
 
     # ---- stores
     def prepare(self, names: Sequence[str]) -> None:
-        """Make the stores that runs read, one after another; what is there is only looked at.
+        """Make the stores that runs read, one after another; those that are whole are only checked.
 
         Args:
-            names: of the runs; those whose checkpoints or stores they read are taken along.
+            names: of the runs; the runs whose checkpoints or stores they read are included.
         """
         folder = self.work / self.table.name / "stores"
         if self.table.prepare:
@@ -178,7 +180,7 @@ class Experiments:
 
     # ---- one run
     def _train(self, name: str, seed: int) -> dict[str, Any]:
-        """Train, unless that is done; what is known of it."""
+        """Train, unless that is done; returns what `trained.json` holds."""
         run = self.runs[name]
         key = self._trainings[name], seed
         with exclusive(self.work / "trained"):
@@ -192,7 +194,7 @@ class Experiments:
             if note.is_file():
                 return json.loads(note.read_text(encoding="utf-8"))
             cfg = config_of(run, seed)
-            cfg.auto_synthesize = False  # prepare() did it: runs side by side would meet at the stores' locks
+            cfg.auto_synthesize = False  # prepare() made the stores: runs side by side would wait for each other there
             self._failed.add(key)
             commit = _commit()  # the checkout may have moved on when the row is written
             self._tool("train", cfg, folder / f"{name}.py", "train.log", "--work-dir", str(folder), "--resume")
@@ -220,7 +222,7 @@ class Experiments:
         return json.loads((own / "test_metrics.json").read_text(encoding="utf-8"))["metrics"]
 
     def _validate(self, name: str, seed: int) -> dict[str, Any]:
-        """What :meth:`_train` tells, of a run that uses another's checkpoint."""
+        """As :meth:`_train`, for a run that uses another's checkpoint."""
         cfg = config_of(self.runs[name], seed)
         cfg.test_dataloader, cfg.test_evaluator = cfg.val_dataloader, cfg.val_evaluator
         started = time.time()
@@ -309,15 +311,15 @@ class Experiments:
         left = list(todo)
 
         def one(job: tuple[str, int]) -> None:
-            started, told = time.time(), "done"
+            started, outcome = time.time(), "done"
             try:
                 self._do(*job, tested)
             except UserError as error:
                 failures.append(f"{job[0]}, seed {job[1]}: {error}")
-                told = "failed"
+                outcome = "failed"
             left.remove(job)
             minutes = (time.time() - started) / 60
-            print_log(f"{job[0]}, seed {job[1]} {told} in {minutes:.1f} min; {self.remaining(left)}", logger="current")
+            print_log(f"{job[0]}, seed {job[1]} {outcome} in {minutes:.1f} min; {self.remaining(left)}", logger="current")
 
         if not todo:
             return
@@ -343,9 +345,9 @@ class Experiments:
         return f"{len(jobs)} runs left, about {sum(expected) / self.jobs / 3600:.1f} h"
 
     def run(self) -> None:
-        """Everything that is not finished.
+        """Run everything that is not finished.
 
-        Where only the best run is tested, that waits for all runs of the table.
+        Where only the best run is tested, the test waits until all runs of the table are trained.
 
         Raises:
             UserError: if runs failed, after the others were done; they are named.

@@ -54,6 +54,7 @@ def test_wheel_is_complete(wheel):
         script = archive.getinfo("synthcap_mm/.mim/tools/dist_train.sh")
     wanted = sources("synthcap_mm") | {f"synthcap_mm/.mim/{name}" for name in sources("configs") | sources("tools")}
     assert names == wanted
+    assert not any("research" in name or "benchmarks" in name for name in names)
     assert {"synthcap_mm/.mim/configs/synthcap_mini.py", "synthcap_mm/.mim/tools/train.py"} <= names
     assert any(name.startswith("synthcap_mm/miniscenes/miniclip/") for name in names)
     assert "licenses/LICENSE" in info

@@ -17,7 +17,7 @@ from synthcap_mm.miniscenes.sources import MiniScenesPhotos, scene_named
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def run(folder, script, *options):
+def call(folder, script, *options):
     command = [sys.executable, "-m", f"research.miniscenes.{script}", *map(str, options)]
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "-1"}
     return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
@@ -25,7 +25,7 @@ def run(folder, script, *options):
 
 @pytest.mark.slow
 def test_diagnosis_of_refinement(tmp_path):
-    done = run(tmp_path, "diagnose_refine", "--captions", 300, "--scenes", 100)
+    done = call(tmp_path, "diagnose_refine", "--captions", 300, "--scenes", 100)
     assert done.returncode == 0, done.stdout + done.stderr
     lines = [line for line in done.stdout.splitlines() if line.startswith("| ")]
     rows = {
@@ -50,9 +50,9 @@ def test_diagnosis_of_features(tmp_path):
         file.parent.mkdir(parents=True)
         file.write_text(json.dumps({"images": images}))
     command = ["diagnose_features", "--captions", 300, "--scenes", 100, "--runs"]
-    done = run(tmp_path, *command, "elsewhere")
+    done = call(tmp_path, *command, "elsewhere")
     assert done.returncode == 2 and "elsewhere has no NAME-HASH/seedN/test/images.json" in done.stderr
-    done = run(tmp_path, *command, "runs")
+    done = call(tmp_path, *command, "runs")
     assert done.returncode == 0, done.stdout + done.stderr
     tables = {}
     for part in done.stdout.split("\n\n"):
@@ -106,7 +106,7 @@ def test_places_named(tmp_path):
         folder = experiments.folder(name, 0) / "test"
         folder.mkdir(parents=True)
         (folder / "images.json").write_text(json.dumps({"images": told}))
-    said = run(tmp_path, "places_named", tmp_path / "t.json", "--seeds", 1, "--work-dir", tmp_path).stdout
+    said = call(tmp_path, "places_named", tmp_path / "t.json", "--seeds", 1, "--work-dir", tmp_path).stdout
     right = 100 * own[:30].count("beach") / 40
     assert right > 0 and said.splitlines()[2:5] == [
         "| a | 0.0 | 0.0 |",
