@@ -319,7 +319,9 @@ class Experiments:
                 outcome = "failed"
             left.remove(job)
             minutes = (time.time() - started) / 60
-            print_log(f"{job[0]}, seed {job[1]} {outcome} in {minutes:.1f} min; {self.remaining(left)}", logger="current")
+            print_log(
+                f"{job[0]}, seed {job[1]} {outcome} in {minutes:.1f} min; {self.remaining(left)}", logger="current"
+            )
 
         if not todo:
             return
