@@ -1,14 +1,16 @@
-"""Figures outside of research are those of its logs."""
+"""Figures outside of research are those of its logs; configs of its studies name components that are there."""
 
 import re
 from pathlib import Path
 
 import pytest
 import yaml
+from mmengine.config import Config
 
 from research.ledger import Ledger
 from research.run import PUBLISHED
 from research.tables import read_table
+from synthcap_mm.registry import DATASETS, MODELS
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -50,3 +52,21 @@ def test_published_scores_are_those_of_the_results_page():
     for value in re.findall(r"Published CIDEr: COCO(.*)\n", page)[0].split(" Of ")[0].split("; "):
         for number in re.findall(r"\d+\.\d", value):
             assert number in results
+
+
+CONFIGS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "research").glob("*/configs/*.py"))
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_configs_of_studies_name_components_that_are_there(name, monkeypatch):
+    for variable in ("SYNTHCAP_REAL_DATA", "SYNTHCAP_REAL_WORK"):
+        monkeypatch.setenv(variable, f"/{variable}")
+    cfg = Config.fromfile(ROOT / name)  # with its custom_imports
+    for neck in cfg.get("model", {}).get("necks", []):
+        MODELS.build(neck)
+    found = [MODELS.get(cfg.synthesis[part].type) for part in ("encoder", "generator", "tag_provider")]
+    found += [
+        DATASETS.get(source.type)
+        for source in (cfg.synthesis.captions, *(e.photos for e in cfg.get("photo_stores", [])))
+    ]
+    assert None not in found
