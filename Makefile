@@ -65,7 +65,7 @@ python:
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .coverage
-	find synthcap_mm tools configs tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
+	find synthcap_mm tools configs tests benchmarks research -name __pycache__ -prune -exec rm -rf {} +
 
 distclean: clean
 	rm -rf .venv

@@ -70,12 +70,6 @@ TENSORBOARD = [
     "tensorboard>=2.18,<3",
 ]
 
-# Plots of tools/experiments.py.
-PLOTS = [
-    # 3.9 is built for numpy 2; a 4 may change figures. mmengine brings it anyway, without a bound.
-    "matplotlib>=3.9,<4",
-]
-
 # Approximate search for curation, where an exact one takes too long; exact is the default.
 FAISS = [
     # 1.8 is built for numpy 1.
@@ -105,8 +99,6 @@ TEST = [
     *T2I,
     # The switch tensorboard=True is tried.
     *TENSORBOARD,
-    # Plots are drawn.
-    *PLOTS,
     # The approximate search of curation is compared with the exact one.
     *FAISS,
     # The page is tried in headless Chromium, where there is one.
@@ -164,7 +156,6 @@ setup(
         "mmdet": MMDET,
         "tensorboard": TENSORBOARD,
         "faiss": FAISS,
-        "plots": PLOTS,
         "demo": DEMO,
         "test": TEST,
     },

@@ -111,7 +111,7 @@ def test_print_config(tmp_path):
 
 @pytest.mark.parametrize(
     "command",
-    ["train", "test", "test-many", "repeat", "synthesize", "encode-images", "curate", "inspect-pairs", "print-config"],
+    ["train", "test", "test-many", "synthesize", "encode-images", "curate", "inspect-pairs", "print-config"],
 )
 def test_every_tool_finds_shipped_configs(command, tmp_path):
     done = run(command, "synthcap_minni.py", *(["none.pth"] if command.startswith("test") else []), cwd=tmp_path)

@@ -54,6 +54,7 @@ def test_wheel_is_complete(wheel):
         script = archive.getinfo("synthcap_mm/.mim/tools/dist_train.sh")
     wanted = sources("synthcap_mm") | {f"synthcap_mm/.mim/{name}" for name in sources("configs") | sources("tools")}
     assert names == wanted
+    assert not any("research" in name or "benchmarks" in name for name in names)
     assert {"synthcap_mm/.mim/configs/synthcap_mini.py", "synthcap_mm/.mim/tools/train.py"} <= names
     assert any(name.startswith("synthcap_mm/miniscenes/miniclip/") for name in names)
     assert "licenses/LICENSE" in info
@@ -99,7 +100,7 @@ def requirements(wheel) -> dict[str, list[Requirement]]:
 
 
 def test_bounds(requirements):
-    assert set(requirements) == {"", "t2i", "mmdet", "tensorboard", "faiss", "plots", "demo", "test"}
+    assert set(requirements) == {"", "t2i", "mmdet", "tensorboard", "faiss", "demo", "test"}
     for requirement in chain.from_iterable(requirements.values()):
         operators = {specifier.operator for specifier in requirement.specifier}
         assert {">=", "<"} <= operators, f"{requirement} lacks a bound"
@@ -152,9 +153,7 @@ def test_imports_are_required_and_requirements_imported(requirements):
         "diffusers": ["diffusers"],
         "faiss": ["faiss-cpu"],
     }
-    runtime = {
-        canonicalize_name(r.name) for extra in ("", "t2i", "mmdet", "faiss", "plots") for r in requirements[extra]
-    }
+    runtime = {canonicalize_name(r.name) for extra in ("", "t2i", "mmdet", "faiss") for r in requirements[extra]}
     modules = imported("synthcap_mm") | imported("tools")
     used = set()
     for module, file in modules.items():

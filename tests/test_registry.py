@@ -1,8 +1,10 @@
 """Every component is found by name, with nothing imported but the registry."""
 
+import ast
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -160,3 +162,18 @@ def test_a_name_like_nothing_lists_what_there_is():
 def test_an_error_while_a_component_is_made_is_not_an_unknown_name():
     with pytest.raises(ValueError, match="float16"):
         registry.OPTIM_WRAPPERS.build({"type": "AutocastOptimWrapper", "dtype": "float16", "optimizer": None})
+
+
+def test_the_package_does_not_import_the_mini_world():
+    """It is built on the package, and found by the registries' locations."""
+    package = Path(registry.__file__).parent
+    for file in package.rglob("*.py"):
+        names = [n for node in ast.walk(ast.parse(file.read_text())) for n in imported_by(node)]
+        inside = file.is_relative_to(package / "miniscenes")
+        assert inside or not [n for n in names if n.startswith("synthcap_mm.miniscenes")], file
+
+
+def imported_by(node):
+    if isinstance(node, ast.ImportFrom):
+        return [f"{node.module}.{alias.name}" for alias in node.names]
+    return [alias.name for alias in node.names] if isinstance(node, ast.Import) else []

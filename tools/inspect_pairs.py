@@ -38,8 +38,8 @@ def main() -> None:
     args = parse_args()
     cfg = load_config(args)
 
-    from synthcap_mm.synthesis.page import inspect_pairs
     from synthcap_mm.store import StoreError
+    from synthcap_mm.synthesis.page import inspect_pairs
 
     try:
         inspect_pairs(cfg, args.pairs, args.real_photos, args.sample, args.out, args.redraw, args.seed)

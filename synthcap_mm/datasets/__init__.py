@@ -3,6 +3,5 @@
 from synthcap_mm.datasets import photo_sources, sources
 from synthcap_mm.datasets.caption_eval_dataset import CaptionEvalDataset
 from synthcap_mm.datasets.synth_pair_dataset import SynthPairDataset
-from synthcap_mm.miniscenes import sources as miniscenes_sources
 
-__all__ = ["CaptionEvalDataset", "SynthPairDataset", "miniscenes_sources", "photo_sources", "sources"]
+__all__ = ["CaptionEvalDataset", "SynthPairDataset", "photo_sources", "sources"]

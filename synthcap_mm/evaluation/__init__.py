@@ -8,7 +8,6 @@ from synthcap_mm.evaluation.gallery import save_gallery
 from synthcap_mm.evaluation.java_scorers import Meteor, Spice
 from synthcap_mm.evaluation.nearest_caption import nearest_captions
 from synthcap_mm.evaluation.ngram_scorers import Bleu, Cider, RougeL
-from synthcap_mm.evaluation.object_errors import ObjectErrors
 from synthcap_mm.evaluation.object_scorers import CHAIR, ObjectHallucination
 from synthcap_mm.evaluation.scorer import (
     DEFAULT_METRICS,
@@ -34,7 +33,6 @@ __all__ = [
     "Distinct",
     "Length",
     "Meteor",
-    "ObjectErrors",
     "ObjectHallucination",
     "RefCLIPScore",
     "RougeL",

@@ -8,7 +8,7 @@ differ in their words, in how much they tell, and in what they tell first.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -132,12 +132,14 @@ class Tellers(NamedTuple):
         where: chance that the place is told beside two groups.
         chatty: chance that one group is named, and what else is said cannot be seen ("an old photo of two dogs from
             our last trip").
+        weigh: how often they use each of several words or turns, given how often people do; ``list``: as people do.
     """
 
     details: tuple[tuple[float, float], ...]
     alone: float
     where: float
     chatty: float
+    weigh: Callable[[Sequence[float]], list[float]] = list
 
 
 #: Who writes the captions of the mini-world: people who were asked to describe what is there.
@@ -187,16 +189,8 @@ def coloured_name(kind: str, colour: str) -> str:
     return f"{name} in {colour}" if kind in _CLOTHES else f"{colour} {name}"
 
 
-def _say(rng: np.random.Generator, table: Sequence[tuple], rare: bool = False):
-    return pick(rng, [w for w, _ in table], _weights([p for _, p in table], rare))
-
-
-def _weights(weights: Sequence[float], rare: bool) -> list[float]:
-    """The weights; or, with ``rare``, the greatest for what had the least, and so on."""
-    if not rare:
-        return list(weights)
-    order = sorted(range(len(weights)), key=lambda i: weights[i])
-    return [weights[order[len(order) - 1 - order.index(i)]] for i in range(len(weights))]
+def _say(rng: np.random.Generator, table: Sequence[tuple], weigh: Callable = list):
+    return pick(rng, [w for w, _ in table], weigh([p for _, p in table]))
 
 
 def _article(rng: np.random.Generator, phrase: str) -> str:
@@ -205,10 +199,10 @@ def _article(rng: np.random.Generator, phrase: str) -> str:
     return f"an {phrase}" if phrase[0] in "aeiou" else f"a {phrase}"
 
 
-def _noun_phrase(rng: np.random.Generator, group: Group, detail: float, rare: bool = False) -> str:
+def _noun_phrase(rng: np.random.Generator, group: Group, detail: float, weigh: Callable = list) -> str:
     """The group in words; ``detail`` is how likely each attribute is told."""
     nouns = NOUNS[group.kind]
-    singular, plural, _ = pick(rng, nouns, _weights([n[2] for n in nouns], rare))
+    singular, plural, _ = pick(rng, nouns, weigh([n[2] for n in nouns]))
     many = group.count > 1
     words = [plural if many else singular]
     after = ""
@@ -222,38 +216,38 @@ def _noun_phrase(rng: np.random.Generator, group: Group, detail: float, rare: bo
                 f"wearing {group.colour}",
                 f"dressed in {group.colour}",
             )
-            after = " " + pick(rng, forms, _weights((6, 2, 2, 1), rare))
+            after = " " + pick(rng, forms, weigh((6, 2, 2, 1)))
         else:
             words.insert(0, group.colour)
     if group.size != "normal" and rng.random() < 0.75 * detail:
-        words.insert(0, _say(rng, _SIZE_WORDS[group.size], rare))
+        words.insert(0, _say(rng, _SIZE_WORDS[group.size], weigh))
     phrase = " ".join(words)
     if many:
-        return f"{_say(rng, _COUNT_WORDS[group.count], rare)} {phrase}{after}"
+        return f"{_say(rng, _COUNT_WORDS[group.count], weigh)} {phrase}{after}"
     return _article(rng, phrase) + after
 
 
-def describe(scene: Scene, rng: np.random.Generator, tellers: Tellers = PLAIN, rare: bool = False) -> str:
+def describe(scene: Scene, rng: np.random.Generator, tellers: Tellers = PLAIN) -> str:
     """Write a caption.
 
     Args:
         scene: a complete scene.
         rng: one person's wording, and how much this person tells.
         tellers: how much people tell. Defaults to :data:`PLAIN` (assumed).
-        rare: prefer the words and turns that are rare otherwise. Defaults to False.
 
     Returns:
         A lower-case sentence without a full stop. It may leave out colours,
         sizes, the place, the light or the second group; it says nothing false.
     """
+    weigh = tellers.weigh
     detail = _say(rng, tellers.details)
-    a = _noun_phrase(rng, scene.main, detail, rare)
-    verb = _say(rng, _VERBS.get(scene.main.kind, _THING_VERBS), rare)
+    a = _noun_phrase(rng, scene.main, detail, weigh)
+    verb = _say(rng, _VERBS.get(scene.main.kind, _THING_VERBS), weigh)
     be = "are" if scene.main.count > 1 else "is"
-    place = _say(rng, _PLACE_PHRASES[scene.place], rare)
+    place = _say(rng, _PLACE_PHRASES[scene.place], weigh)
     light = ""
     if scene.place not in INDOOR and rng.random() < _LIGHT_TOLD[scene.light]:
-        light = " " + _say(rng, _LIGHT_PHRASES[scene.light], rare)
+        light = " " + _say(rng, _LIGHT_PHRASES[scene.light], weigh)
     if rng.random() < tellers.chatty:
         group = scene.other if scene.other is not None and rng.random() < 0.5 else scene.main
         words = f"{pick(rng, _CHAT_OPENERS)} {_noun_phrase(rng, group, 0.0)}"
@@ -263,14 +257,14 @@ def describe(scene: Scene, rng: np.random.Generator, tellers: Tellers = PLAIN, r
             (f"{a} {verb} {place}{light}", 6),
             (f"{a} {be} {verb} {place}{light}", 3),
             (f"there {be} {a} {place}{light}", 2),
-            (f"{_say(rng, _OPENERS, rare)} {a} {place}{light}", 2),
+            (f"{_say(rng, _OPENERS, weigh)} {a} {place}{light}", 2),
             (f"{place} {a} {be} {verb}{light}", 1),
             (f"{a} {place}{light}", 2),
         )
-        return _say(rng, forms, rare)
-    b = _noun_phrase(rng, scene.other, detail, rare)
-    rel = _say(rng, _RELATION_PHRASES[scene.relation], rare)
-    inverse = _say(rng, _RELATION_PHRASES[INVERSE[scene.relation]], rare)
+        return _say(rng, forms, weigh)
+    b = _noun_phrase(rng, scene.other, detail, weigh)
+    rel = _say(rng, _RELATION_PHRASES[scene.relation], weigh)
+    inverse = _say(rng, _RELATION_PHRASES[INVERSE[scene.relation]], weigh)
     be_b = "are" if scene.other.count > 1 else "is"
     where = f" {place}" if rng.random() < tellers.where else ""
     forms = (
@@ -283,16 +277,16 @@ def describe(scene: Scene, rng: np.random.Generator, tellers: Tellers = PLAIN, r
         (f"{place} there {be} {a} {rel} {b}{light}", 0.5),
         (f"there {be} {a} {rel} {b}{where}{light}", 1),
         (f"{a} {verb} {place} {rel} {b}{light}", 0.5),
-        (f"{_say(rng, _OPENERS, rare)} {a} {rel} {b}{where}{light}", 1),
+        (f"{_say(rng, _OPENERS, weigh)} {a} {rel} {b}{where}{light}", 1),
     )
-    return _say(rng, forms, rare)
+    return _say(rng, forms, weigh)
 
 
-def describe_distinct(scene: Scene, rng: np.random.Generator, count: int, rare: bool = False) -> list[str]:
-    """``count`` captions of one scene, no two the same; ``rare`` as in :func:`describe`."""
+def describe_distinct(scene: Scene, rng: np.random.Generator, count: int, tellers: Tellers = PLAIN) -> list[str]:
+    """``count`` captions of one scene, no two the same; ``tellers`` as in :func:`describe`."""
     found: list[str] = []
     while len(found) < count:
-        caption = describe(scene, rng, rare=rare)
+        caption = describe(scene, rng, tellers)
         if caption not in found:
             found.append(caption)
     return found

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
@@ -91,31 +90,6 @@ _KIND_INDEX = {name: i for i, name in enumerate(KINDS)}
 
 #: First word of the seed of every scene; the ranges never meet. ``clip`` is what the mini-CLIP was trained on.
 SPLIT_CODES = {"train": 101, "val": 102, "test": 103, "clip": 104, "clip_val": 105}
-
-
-class Dialect(NamedTuple):
-    """Who writes, and of what.
-
-    Attributes:
-        places: where the scenes are.
-        rare: whether people prefer the words and turns that are rare in the first dialect.
-        code: more words of a scene's seed, so that dialects share no scene.
-    """
-
-    places: tuple[str, ...]
-    rare: bool = False
-    code: tuple[int, ...] = ()
-
-
-_SECOND = ("snow", "desert", "lake", "bathroom")
-#: The mini-world, and others of the same kinds, for going from one domain to another. The second is at four of the
-#: places, told in the words that few use in the first; "elsewhere" is told as the first, at the places where the second
-#: is not. The mini-CLIP knows all of them, as CLIP knows COCO and Flickr30k.
-DIALECTS = {
-    "first": Dialect(PLACES),
-    "second": Dialect(_SECOND, True, (2,)),
-    "elsewhere": Dialect(tuple(place for place in PLACES if place not in _SECOND), False, (3,)),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,7 +229,7 @@ def sample_scene(rng: np.random.Generator, split: str = "train", places: Sequenc
             return scene
 
 
-def scene_rng(split: str, seed: int, index: int, use: int = 0, dialect: str = "first") -> np.random.Generator:
+def scene_rng(split: str, seed: int, index: int, use: int = 0) -> np.random.Generator:
     """The generator of one scene (``use=0``) or of what is written about it (``use=1``).
 
     Raises:
@@ -263,9 +237,9 @@ def scene_rng(split: str, seed: int, index: int, use: int = 0, dialect: str = "f
     """
     if split not in SPLIT_CODES:
         raise ValueError(f"unknown split {split!r}; there are {', '.join(SPLIT_CODES)}")
-    return np.random.default_rng([SPLIT_CODES[split], int(seed), int(index), use, *DIALECTS[dialect].code])
+    return np.random.default_rng([SPLIT_CODES[split], int(seed), int(index), use])
 
 
-def scene_of(split: str, seed: int, index: int, dialect: str = "first") -> Scene:
+def scene_of(split: str, seed: int, index: int) -> Scene:
     """Scene ``index`` of a split; any scene can be had without those before it."""
-    return sample_scene(scene_rng(split, seed, index, dialect=dialect), split, DIALECTS[dialect].places)
+    return sample_scene(scene_rng(split, seed, index), split)

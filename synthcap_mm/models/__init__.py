@@ -1,6 +1,5 @@
 """Everything that is built from ``MODELS``."""
 
-from synthcap_mm.miniscenes import detector, encoder, painting, paired_photos
 from synthcap_mm.models import backbones, generators, heads, necks, tag_providers
 from synthcap_mm.models.captioner import SynthCaptioner
 from synthcap_mm.models.preprocessor import CaptionPreprocessor
@@ -9,12 +8,8 @@ __all__ = [
     "CaptionPreprocessor",
     "SynthCaptioner",
     "backbones",
-    "detector",
-    "encoder",
     "generators",
     "heads",
     "necks",
-    "painting",
-    "paired_photos",
     "tag_providers",
 ]

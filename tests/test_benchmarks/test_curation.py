@@ -29,16 +29,3 @@ def test_random_features(tmp_path):
     assert done.returncode == 0, done.stderr
     assert re.search(r"1,000 +exact +[\d.]+ +[\d.]+ +[\d.]+ +0\.900", done.stdout)
     assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.slow
-@pytest.mark.real
-def test_real_drawings(real_data):
-    command = [sys.executable, "benchmarks/real/curation.py", str(real_data)]
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    # the filter leaves wrong pairs out more often than right ones
-    spoilt = done.stdout.split("a quarter of the prompts")[1]
-    before, after = re.findall(r"\(([\d.]+) %\)", spoilt)[:2]
-    assert float(after) > float(before)

@@ -12,8 +12,6 @@ import yaml
 from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner
 
-from synthcap_mm.apis.experiments import Ledger, read_table
-
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = sorted(
     p.relative_to(ROOT / "configs").as_posix() for p in (ROOT / "configs").rglob("*.py") if "_base_" not in p.parts
@@ -26,7 +24,7 @@ def stores(tmp_path_factory, tiny):
     """Width → paths of a store of pairs and one of photos."""
     from mmengine.registry import init_default_scope
 
-    from synthcap_mm.pairs import PairFactory, encode_photos
+    from synthcap_mm.synthesis.synthesis import Synthesis, encode_photos
 
     made = {}
 
@@ -35,7 +33,7 @@ def stores(tmp_path_factory, tiny):
             init_default_scope("synthcap_mm")
             root = tmp_path_factory.mktemp(f"width{width}")
             encoder, tagger = {"type": "TinyEncoder", "dim": width}, {"type": "TinyTagger"}
-            PairFactory(
+            Synthesis(
                 store=str(root / "pairs"), captions={"type": "TinyCaptions", "num": 60}, encoder=encoder,
                 generator={"type": "TinyPainter"}, tag_provider=tagger, refine={"steps": 2, "lr": 0.01, "bank_size": 16},
                 tokenizer={"kind": "train", "vocab_size": 300}, holdout=0.2, image_batch=32,
@@ -60,7 +58,7 @@ def replaced(value, names, encoder):
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_it_builds_learns_and_captions(name, stores):
-    from synthcap_mm.pairs import Curation
+    from synthcap_mm.synthesis.curation import Curation
     from synthcap_mm.registry import DATASETS, MODELS
 
     cfg = Config.fromfile(ROOT / "configs" / name)
@@ -143,23 +141,6 @@ def test_a_methods_folder_tells_of_each_of_its_configs(folder):
     assert "## What differs" in text and "```bibtex" in text and collection["Paper"]["URL"] in text
     assert collection["Code"] and all((ROOT / file).is_file() for file in collection["Code"])
     assert {"CLIP", "GPT-2"} <= set(collection["Metadata"]["Architecture"])
-
-
-def test_the_metafiles_figures_are_the_tables():
-    table = read_table("mini")
-    rows = Ledger(ROOT / "docs" / "results" / "mini.csv").rows
-    runs = {f"configs/{run.config}": name for name, run in table.runs.items() if not run.options}
-    told = {}
-    for folder in METHODS:
-        for model in yaml.safe_load((folder / "metafile.yml").read_text(encoding="utf-8"))["Models"]:
-            for result in model.get("Results", []):
-                assert (result["Task"], result["Dataset"]) == ("Image Captioning", "mini-world")
-                told[model["Config"]] = result["Metrics"]
-    assert set(told) == set(runs)  # every config that a row is of, and no other
-    for config, metrics in told.items():
-        for metric, value in metrics.items():
-            own = [float(row[metric]) for row in rows if row["run"] == runs[config]]
-            assert value == pytest.approx(sum(own) / len(own), abs=0.0501), (config, metric)
 
 
 def test_the_index_of_models_names_every_method():

@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from synthcap_mm.datasets import SynthPairDataset
-from synthcap_mm.pairs import PairFactory
+from synthcap_mm.synthesis.synthesis import Synthesis
 from synthcap_mm.store import Store, StoreError
 from synthcap_mm.structures import group_id
 
@@ -25,14 +25,14 @@ def many(tmp_path_factory, tiny):
         """Caption 4 fails always; caption 5's first image too."""
 
         def generate(self, captions, seeds):
-            from synthcap_mm.pairs.factory import seed_of
+            from synthcap_mm.synthesis.synthesis import seed_of
 
             blank = {seed_of(0, "c4", j) for j in range(3)} | {seed_of(0, "c5", 0)}
             images = super().generate(["blank" if s in blank else c for c, s in zip(captions, seeds)], seeds)
             return images
 
     path = tmp_path_factory.mktemp("many") / "store"
-    PairFactory(
+    Synthesis(
         store=str(path),
         captions={"type": "TinyCaptions", "num": 12},
         encoder={"type": "TinyEncoder"},
@@ -124,7 +124,7 @@ def test_held_out_captions_are_absent_from_the_memory(tiny_stores):
 
 
 def test_a_store_of_captions_only_serves_text(tiny_synthesis):
-    PairFactory(**{**tiny_synthesis, "generator": None}).run()
+    Synthesis(**{**tiny_synthesis, "generator": None}).run()
     dataset = SynthPairDataset(tiny_synthesis["store"], pairs=None)
     sample = dataset[3]
     assert sample.source == "text" and sample.tags == []
@@ -148,7 +148,7 @@ def test_a_caption_without_a_group_is_its_own(tmp_path, tiny):
         def read(self):
             return [c._replace(group=None) for c in super().read()]
 
-    PairFactory(
+    Synthesis(
         store=str(tmp_path / "s"),
         captions={"type": "Groupless", "num": 12},
         encoder={"type": "TinyEncoder"},
@@ -169,7 +169,7 @@ def test_few_held_out_groups_are_warned_of(tiny_stores, tiny_synthesis, monkeypa
     assert dataset.metainfo["keys"] == [dataset[i].key for i in range(len(dataset))]
     SynthPairDataset(tiny_stores[0])
     tiny_synthesis.update(captions={"type": "TinyCaptions", "num": 80}, holdout=0.5, refine=None)
-    PairFactory(**tiny_synthesis).run()
+    Synthesis(**tiny_synthesis).run()
     SynthPairDataset(tiny_synthesis["store"], split="heldout")
     assert len(said) == 1
 

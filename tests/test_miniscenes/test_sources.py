@@ -1,3 +1,5 @@
+import hashlib
+
 import numpy as np
 import pytest
 
@@ -59,3 +61,23 @@ def test_bad_arguments_are_named(bad):
 def test_a_photo_that_is_not_there():
     with pytest.raises(IndexError, match=r"3 photos.*number 3"):
         MiniScenesPhotos("val", 3).load(3)
+
+
+def sha(text):
+    return hashlib.sha256(text if isinstance(text, bytes) else text.encode()).hexdigest()
+
+
+def test_the_world_is_what_it_was_to_the_bit():
+    captions = MiniScenesCaptions(4000).read()
+    told = "\n".join(f"{c.id} {c.text} {c.group}" for c in captions)
+    assert sha(told) == "329b20fab8db8ca00437a7f80360f39036af44218bde1096dad7655380579e01"
+    for split, references, photos in [
+        ("val", "1c05df9948edb79d1fb608e7246db72dba0b480895ead20ac552cbdf339eaa43",
+         "00d6885d739067877ae05927b3ad97ed58a42c2143b70f74c0255b3ff646ef91"),
+        ("test", "a03972a1ac1b5b6457d557eb38a25b68d2a47368fae4a27d4cadf213ecdb955d",
+         "d14408afdd40adb769a9a3c92ab537f51aa72b471b6a98e1477af4a8a2655c17"),
+    ]:  # fmt: skip
+        source = MiniScenesPhotos(split, num=300)
+        assert sha("\n".join(t for i in range(300) for t in source.references(i))) == references
+        assert sha(b"".join(source.load(i).tobytes() for i in range(20))) == photos
+    assert MiniScenesPhotos("test").sha256() == "a9ac4bdc47bde555567330a4b989f0947800141b50d00badb95b71edd0ff55b5"

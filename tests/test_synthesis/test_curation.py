@@ -12,7 +12,7 @@ import torch
 from random_store import make_store, unit
 
 from synthcap_mm.datasets import SynthPairDataset
-from synthcap_mm.pairs import Curation, PairFactory
+from synthcap_mm.synthesis.curation import Curation, Synthesis
 from synthcap_mm.synthesis.curation import report_table
 from synthcap_mm.synthesis.curation_steps import best, make_steps
 from synthcap_mm.synthesis.inspection import inspect_store
@@ -331,12 +331,12 @@ def test_the_dataset_serves_it(store):
 def test_a_table_is_out_of_date_when_what_it_was_made_of_was_made_anew(tiny_synthesis):
     settings = {**tiny_synthesis, "keep_images": True}
     path = settings["store"]
-    PairFactory(**settings).run()
+    Synthesis(**settings).run()
     Curation(path, [{"type": "reassign"}], device="cpu").run()
     Curation(path, [{"type": "clip_score"}], name="again", source="curated", device="cpu").run()
     for pairs in ("default", "curated", "again"):
         SynthPairDataset(path, pairs=pairs)
-    PairFactory(**{**settings, "tag_provider": {"type": "TinyTagger", "score": 0.5}}).run(only="tags")
+    Synthesis(**{**settings, "tag_provider": {"type": "TinyTagger", "score": 0.5}}).run(only="tags")
     SynthPairDataset(path)
     told = r"pairs/curated of the store .* is out of date: images changed since it was curated.*tools/curate.py CONFIG --replace"
     with pytest.raises(StoreError, match=told):
@@ -370,7 +370,7 @@ def test_refined_features_of_the_table(tmp_path):
 
 def test_refined_features_are_those_of_the_factory(tiny_synthesis):
     # nothing held out or left out: the same pairs, and so the same negatives
-    PairFactory(**{**tiny_synthesis, "holdout": 0}).run()
+    Synthesis(**{**tiny_synthesis, "holdout": 0}).run()
     Curation(
         tiny_synthesis["store"], [{"type": "clip_score", "keep": 1.0}], refine=True, recall=False, device="cpu"
     ).run()
@@ -385,13 +385,13 @@ def test_refine_true_needs_settings(store):
 
 
 def test_synthesize_leaves_it_alone(tiny_synthesis):
-    PairFactory(**tiny_synthesis).run()
+    Synthesis(**tiny_synthesis).run()
     path = tiny_synthesis["store"]
     report = Curation(path, [{"type": "reassign"}], refine=True, device="cpu").run()
     before = everything(path)
     # damage elsewhere is mended by synthesize, and the curated table stays
     (Path(path) / "images" / "00000.arrow").write_bytes(b"gone")
-    PairFactory(**tiny_synthesis).run()
+    Synthesis(**tiny_synthesis).run()
     assert everything(path) == before
     assert Curation(path, [{"type": "reassign"}], refine=True, device="cpu").run() == report
 
@@ -497,7 +497,7 @@ import sys
 sys.path[:0] = [{tests!r}]
 from mmengine.config import Config
 from synthcap_mm.apis.launching import process_group
-from synthcap_mm.pairs import Curation
+from synthcap_mm.synthesis.curation import Curation
 steps = [dict(type="merge_duplicates"), dict(type="clip_score", keep=0.95),
          dict(type="reassign", agreement=dict(entities=dict(type="CaptionEntities", vocabulary=["number", "dog"])))]
 with process_group(Config({{"launcher": "pytorch"}})):
@@ -585,7 +585,7 @@ def test_stores_that_cannot_be_curated(tmp_path, tiny_stores, store):
 
 
 def test_captions_only(tiny_synthesis):
-    PairFactory(**{**tiny_synthesis, "generator": None, "refine": None}).run()
+    Synthesis(**{**tiny_synthesis, "generator": None, "refine": None}).run()
     with pytest.raises(StoreError, match="holds captions only"):
         Curation(tiny_synthesis["store"], [{"type": "reassign"}]).run()
 

@@ -1,0 +1,27 @@
+# The mini-world's upper bound: the same decoder, taught on the real photos of the very scenes that the captions tell of.
+_base_ = ["../../../configs/synthcap_mini.py"]
+custom_imports = dict(imports=["research.miniscenes.paired_photos"])
+store = "data/miniscenes/real_pairs"
+synthesis = dict(
+    store=store,
+    generator=dict(_delete_=True, type="PairedPhotos", pool=dict(type="MiniScenesPhotos", split="train", num=4000)),
+    refine=None,
+)
+model = dict(store=store, necks=[_base_.projector])
+train_dataloader = dict(dataset=dict(store=store, refined=False))
+val_dataloader = dict(dataset=dict(store=store))
+# As long as it helps: what bounds others is not to be bounded by time.
+epochs = 30
+train_cfg = dict(max_epochs=epochs, val_interval=3)
+param_scheduler = [
+    dict(type="LinearLR", start_factor=1e-2, by_epoch=False, begin=0, end=50),
+    dict(
+        type="LinearLR",
+        start_factor=1.0,
+        end_factor=0.0,
+        by_epoch=True,
+        convert_to_iter_based=True,
+        begin=0,
+        end=epochs,
+    ),
+]
