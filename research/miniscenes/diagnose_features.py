@@ -17,7 +17,6 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -38,7 +37,7 @@ from synthcap_mm.registry import MODELS
 from synthcap_mm.store import Store
 from synthcap_mm.structures import PrefixBatch, Tag
 from synthcap_mm.synthesis.curation import Curation
-from synthcap_mm.synthesis.refine import refined
+from synthcap_mm.models.necks.pseudo_feature_optimizer import refine
 
 #: Steps of optimisation that reach any of the levels asked for here.
 STEPS = 60
@@ -114,13 +113,16 @@ def probe_rows(scenes: Scenes, config: Config, photos: Tensor, shown: Tensor) ->
     store = Store.open(scenes.store)
     said = torch.stack([labels(parse(store.captions.value("text", int(row)))) for row in scenes.rows])
     unseen, learn = scenes.here, slice(scenes.count, None)
-    bank = SimpleNamespace(
-        text=scenes.text[scenes.bank], image=scenes.drawing[scenes.bank], groups=scenes.groups[scenes.bank]
-    )
+    bank = {
+        "negative_text": scenes.text[scenes.bank],
+        "negative_image": scenes.drawing[scenes.bank],
+        "negative_groups": scenes.groups[scenes.bank],
+    }
 
     def to(level: float) -> Tensor:
         settings = {**config.synthesis.refine, "steps": STEPS, "target_cosine": level}
-        return torch.from_numpy(refined(scenes.drawing, scenes.text, scenes.groups, bank, settings))
+        settings.pop("bank_size", None)
+        return refine(scenes.drawing, scenes.text, scenes.groups, **bank, **settings)
 
     def projection(temperature: float) -> Callable[[Tensor], Tensor]:
         neck = TextMemoryProjection(scenes.store, temperature=temperature)

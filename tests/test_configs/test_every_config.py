@@ -24,7 +24,8 @@ def stores(tmp_path_factory, tiny):
     """Width → paths of a store of pairs and one of photos."""
     from mmengine.registry import init_default_scope
 
-    from synthcap_mm.synthesis.synthesis import Synthesis, encode_photos
+    from synthcap_mm.synthesis.photos import PhotoStore
+    from synthcap_mm.synthesis.synthesis import Synthesis
 
     made = {}
 
@@ -38,7 +39,7 @@ def stores(tmp_path_factory, tiny):
                 generator={"type": "TinyPainter"}, tag_provider=tagger, refine={"steps": 2, "lr": 0.01, "bank_size": 16},
                 tokenizer={"kind": "train", "vocab_size": 300}, holdout=0.2, image_batch=32,
             ).run()  # fmt: skip
-            encode_photos(str(root / "photos"), {"type": "TinyPhotos"}, encoder, tagger)
+            PhotoStore(str(root / "photos"), {"type": "TinyPhotos"}, encoder, tagger).run()
             made[width] = (str(root / "pairs"), str(root / "photos"))
         return made[width]
 
@@ -72,7 +73,7 @@ def test_it_builds_learns_and_captions(name, stores):
     cfg.model.head.update(width=32, layers=1, heads=2, generation={"num_beams": 2})
     cfg.model.necks[-1].width = 32
     if cfg.train_dataloader.dataset.get("pairs", "default") not in ("default", None):
-        report = Curation(store=pairs, **cfg.curation).run(replace=True)
+        report = Curation(store=pairs, **cfg.curation).run()
         assert report["kept"] > 0
     torch.manual_seed(0)
     model = MODELS.build(cfg.model)
