@@ -5,24 +5,28 @@ from __future__ import annotations
 from mmengine.config import Config
 from mmengine.runner import FlexibleRunner, Runner
 
+from synthcap_mm.engine.identity_hook import CaptionerIdentityHook
 from synthcap_mm.registry import RUNNERS
 
 
-def build_runner(cfg: Config) -> Runner | FlexibleRunner:
-    """MMEngine's ``Runner``, or the one that ``cfg.runner_type`` names.
+def build_runner(cfg: Config, to_test: bool = False) -> Runner | FlexibleRunner:
+    """MMEngine's ``Runner``, or the one that ``cfg.runner_type`` names, with a :class:`CaptionerIdentityHook`.
 
     ``FlexibleRunner`` trains with a ``strategy``; see docs/large_decoders.md.
 
     Args:
         cfg: the config.
+        to_test: only to test, which needs no strategy: always ``Runner``. Default ``False``.
 
     Raises:
         ValueError: if the config has a strategy and no runner that takes one.
     """
     name = cfg.get("runner_type", "Runner")
-    if name == "Runner" and cfg.get("strategy") is not None:
+    if not to_test and name == "Runner" and cfg.get("strategy") is not None:
         raise ValueError(
             f"the config has strategy={cfg.strategy.get('type')}, which MMEngine's Runner does not take; set "
             "runner_type='FlexibleRunner'"
         )
-    return RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
+    runner = Runner.from_cfg(cfg) if to_test or "runner_type" not in cfg else RUNNERS.build(cfg)
+    runner.register_hook(CaptionerIdentityHook())
+    return runner

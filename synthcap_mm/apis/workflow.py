@@ -441,7 +441,7 @@ def train(cfg: Config, dry_run: bool = False) -> dict[str, float]:
         # Any runner loads the checkpoint; one that needs no strategy tests, as tools/test.py does.
         cfg = copy.deepcopy(cfg)
         cfg.experiment_name = f"{runner.experiment_name}_test"
-        runner = Runner.from_cfg(cfg)
+        runner = build_runner(cfg, to_test=True)
     return run_test(runner, cfg, best)
 
 
@@ -455,7 +455,7 @@ def test(cfg: Config, checkpoint: str) -> dict[str, float]:
         raise MissingInputsError(f"no checkpoint at {checkpoint}; train one: python tools/train.py {cfg.config_name}")
     require_inputs(cfg, "test")
     prepare_evaluators(cfg)
-    return run_test(Runner.from_cfg(cfg), cfg, checkpoint)
+    return run_test(build_runner(cfg, to_test=True), cfg, checkpoint)
 
 
 def latest_checkpoint(work_dir: str) -> str | None:

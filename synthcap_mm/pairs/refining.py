@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from synthcap_mm.errors import UserError
 from synthcap_mm.models.necks import pseudo_feature_optimizer as optimizer
 
 #: Negatives of each pair (assumed).
@@ -44,7 +45,7 @@ def check_refine(settings: Mapping[str, Any] | None, name: str = "synthesis.refi
         raise ValueError(f"{name}.bank_size must be a whole number, 1 or more, got {size!r}")
     try:
         optimizer.check_settings(**refine_options(settings))
-    except ValueError as error:
+    except UserError as error:
         raise ValueError(f"{name}: {error}") from error
 
 

@@ -52,7 +52,7 @@ def cfg(tiny_model, tiny_stores, tmp_path):
             },
             "test_cfg": {"type": "TestLoop"},
             "test_evaluator": {"type": "CaptionMetric", "metrics": ["CIDEr", "length", "CLIPScore"]},
-            "custom_hooks": [{"type": "EncoderCheckHook"}],
+            "custom_hooks": [{"type": "CaptionerIdentityHook"}],
             "test_sets": [{"name": "own", "store": photos}],
             "log_level": "ERROR",
         }

@@ -9,20 +9,20 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from mmengine.logging import print_log
 
 from synthcap_mm.files import folder_sha256
 from synthcap_mm.models.generators.base import BaseGenerator, check_seeds
+from synthcap_mm.options import Count, NotNegative
 from synthcap_mm.registry import MODELS
 from synthcap_mm.requirements import require
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-ATTENTION = ("sdpa", "slicing", "xformers")
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 
 
@@ -82,31 +82,34 @@ class DiffusersGenerator(BaseGenerator):
     Raises:
         ImportError: if diffusers or transformers is missing, or, when the pipeline is
             first needed, a package that the model wants (a T5 tokenizer's sentencepiece).
-        ValueError: for an unknown dtype, attention or scheduler (with near names), or a
-            number that must be positive; when the pipeline is first needed, for
-            settings that it cannot take.
+        ValueError: for an unknown scheduler (with near names); when the pipeline is first needed, for settings that it
+            cannot take.
         FileNotFoundError: when the pipeline is first needed and the model is
             neither a folder nor can be got from the hub.
     """
+
+    not_in_recipe = (
+        "device", "batch_size", "compile", "attention", "vae_slicing", "vae_tiling", "local_files_only",
+    )  # fmt: skip
 
     def __init__(
         self,
         model: str = "stable-diffusion-v1-5/stable-diffusion-v1-5",
         revision: str | None = None,
         variant: str | None = None,
-        dtype: str = "float16",
+        dtype: Literal["float16", "bfloat16", "float32"] = "float16",
         device: str | torch.device | None = None,
         scheduler: str | None = None,
         scheduler_options: dict[str, Any] | None = None,
-        steps: int = 20,
-        guidance_scale: float = 7.5,
+        steps: Count = 20,
+        guidance_scale: NotNegative = 7.5,
         negative_prompt: str | None = None,
         call_options: dict[str, Any] | None = None,
-        height: int | None = None,
-        width: int | None = None,
-        batch_size: int = 8,
+        height: Count | None = None,
+        width: Count | None = None,
+        batch_size: Count = 8,
         compile: bool = False,
-        attention: str | None = None,
+        attention: Literal["sdpa", "slicing", "xformers"] | None = None,
         vae_slicing: bool = False,
         vae_tiling: bool = False,
         safety_checker: bool = False,
@@ -114,19 +117,10 @@ class DiffusersGenerator(BaseGenerator):
     ) -> None:
         for package in ("diffusers", "transformers"):
             require(package, extra="t2i", purpose="DiffusersGenerator")
-        if dtype not in DTYPES:
-            raise ValueError(f"dtype={dtype!r}; it must be one of {', '.join(DTYPES)}")
-        if attention not in (None, *ATTENTION):
-            raise ValueError(f"attention={attention!r}; it must be one of {', '.join(ATTENTION)}, or None")
         if attention == "xformers" and find_spec("xformers") is None:
             raise ImportError("attention='xformers' needs a package of its own: pip install xformers")
         if scheduler_options and scheduler is None:
             raise ValueError("scheduler_options are for a scheduler that is named; give scheduler= too")
-        if guidance_scale < 0:
-            raise ValueError(f"guidance_scale={guidance_scale}; it must be 0 or more")
-        for name, value in (("steps", steps), ("batch_size", batch_size), ("height", height), ("width", width)):
-            if value is not None and value < 1:
-                raise ValueError(f"{name}={value}; it must be 1 or more")
         self.model = model
         self.revision = revision
         self.variant = variant

@@ -17,6 +17,7 @@ import torch
 from synthcap_mm.checkpoint_files import read_checkpoint
 from synthcap_mm.files import file_sha256
 from synthcap_mm.models.tag_providers.base import BaseTagProvider
+from synthcap_mm.options import Count, Part
 from synthcap_mm.registry import MODELS
 from synthcap_mm.requirements import require
 from synthcap_mm.stores.additions import fingerprint_of
@@ -59,19 +60,19 @@ class MMDetTagProvider(BaseTagProvider):
             than tensors and plain values, or no class names can be found.
     """
 
+    not_in_recipe = ("device", "batch_size")
+
     def __init__(
         self,
         config: str,
         checkpoint: str,
         device: str | torch.device = "cpu",
-        batch_size: int = 8,
-        max_tags: int = 20,
-        min_score: float = 0.05,
+        batch_size: Count = 8,
+        max_tags: Count = 20,
+        min_score: Part = 0.05,
         classes: Sequence[str] | None = None,
     ) -> None:
         super().__init__(max_tags, min_score)
-        if batch_size < 1:
-            raise ValueError(f"batch_size={batch_size}; it must be 1 or more")
         mmdet = _require_mmdet()
         self.batch_size = batch_size
         path, self._config_name = find_config(config)
