@@ -35,6 +35,7 @@ from synthcap_mm.datasets.tagging import tags_by_features  # noqa: E402
 from synthcap_mm.miniscenes.language import coloured_name, kinds_named, parse  # noqa: E402
 from synthcap_mm.miniscenes.scenes import COLOURS, KINDS, PLACES, Scene  # noqa: E402
 from synthcap_mm.miniscenes.sources import scene_named  # noqa: E402
+from synthcap_mm.models.memory import CaptionMemory  # noqa: E402
 from synthcap_mm.models.necks import NoiseInjection, RetrievalFusion, TextMemoryProjection  # noqa: E402
 from synthcap_mm.models.tag_prompt import TagPrompt  # noqa: E402
 from synthcap_mm.models.tag_providers import CaptionEntities  # noqa: E402
@@ -127,8 +128,8 @@ def probe_rows(scenes: Scenes, config: Config, photos: Tensor, shown: Tensor) ->
         return torch.from_numpy(refined(scenes.drawing, scenes.text, scenes.groups, bank, settings))
 
     def projection(temperature: float) -> Callable[[Tensor], Tensor]:
-        neck = TextMemoryProjection(scenes.store, temperature=temperature)
-        neck.load_memory()
+        neck = TextMemoryProjection(temperature=temperature)
+        neck.bind(CaptionMemory.from_store(Store.open(scenes.store)))
         return neck.project
 
     def raw(feats: Tensor) -> Tensor:
@@ -373,8 +374,8 @@ def retrieved_rows(scenes: Scenes, ifcap: Config, photos: Store) -> Iterable[tup
     texts = [store.captions.value("text", int(row)) for row in store.caption_rows("train")]
     kinds = [kinds_named(text) for text in texts]
     settings = {k: v for k, v in ifcap.model.necks[2].items() if k != "type"}
-    neck = RetrievalFusion(**settings, memory=scenes.store)
-    neck.load_memory()
+    neck = RetrievalFusion(**settings)
+    neck.bind(CaptionMemory.from_store(store))
     own = torch.from_numpy(np.searchsorted(store.caption_rows("train"), scenes.rows[scenes.here].numpy()))
     text, groups = scenes.text[scenes.here], scenes.groups[scenes.here]
     said = [kinds[row] for row in own]
