@@ -23,8 +23,7 @@ class DecoderFSDPStrategy(FSDPStrategy):
     What it does on top:
 
     - each block of the decoder is a unit of its own; embeddings, which the output shares, and
-      necks are the root's. The memory is a buffer, and buffers are whole on every rank; the encoder is no part of
-      the module tree.
+      necks are the root's. Memory and encoder are no part of the module tree, and whole on every rank.
     - ranks write captions in step. A block's weights are gathered from all ranks, so that a rank that
       has finished its captions must go on as long as the others do.
     - a checkpoint is one file of whole tensors, with the names of a captioner that was not sharded: any
