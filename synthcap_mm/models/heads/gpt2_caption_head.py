@@ -196,7 +196,7 @@ class GPT2CaptionHead(BaseModule):
             ranked by: of beams length-normalised, else the same as ``logprobs``.
 
         Raises:
-            ValueError: if captions are to be drawn without ``seeds``, or by beams.
+            UserError: if captions are to be drawn without ``seeds``, or by beams.
         """
         batch = prefix.shape[0]
         options = {**self.generation, **options}
