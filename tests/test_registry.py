@@ -157,5 +157,5 @@ def test_a_name_like_nothing_lists_what_there_is():
 
 
 def test_an_error_while_a_component_is_made_is_not_an_unknown_name():
-    with pytest.raises(ValueError, match="float16"):
+    with pytest.raises(UserError, match="float16"):
         registry.OPTIM_WRAPPERS.build({"type": "AutocastOptimWrapper", "dtype": "float16", "optimizer": None})

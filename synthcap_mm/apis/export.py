@@ -33,6 +33,7 @@ from synthcap_mm.apis.model_card import model_card
 from synthcap_mm.checkpoint_files import read_checkpoint
 from synthcap_mm.files import file_sha256, write_json
 from synthcap_mm.models.backbones.open_clip_backbone import OpenCLIPBackbone
+from synthcap_mm.models.necks import TextMemoryProjection
 from synthcap_mm.registry import MODELS
 from synthcap_mm.stores import Store
 from synthcap_mm.structures import CaptionSample
@@ -322,7 +323,8 @@ class _Writer:
         own, back = ([p["caption"] for p in c.stream(held_out)] for c in (self.captioner, again))
         result: dict[str, Any] = {"pictures": len(own), "same_captions": sum(a == b for a, b in zip(own, back))}
         told = f"{result['same_captions']} of {len(own)} held-out pictures have the same caption as before"
-        projections = [n for c in (self.model, again.model) for n in c.memory_necks[:1] if hasattr(n, "project")]
+        necks = [captioner.memory_necks[:1] for captioner in (self.model, again.model)]
+        projections = [neck for (neck,) in necks if isinstance(neck, TextMemoryProjection)] if all(necks) else []
         if projections:
             feats = torch.stack([s.feat for s in held_out]).to(device)
             cosines = torch.nn.functional.cosine_similarity(*(neck.project(feats) for neck in projections))
