@@ -15,7 +15,7 @@ import functools
 import inspect
 import os
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -72,7 +72,7 @@ def _holds(hint: Any, value: Any) -> bool:
         return True
     if issubclass(kind, Mapping):
         return isinstance(value, Mapping)
-    if kind in (list, tuple) and isinstance(value, (str, bytes, Mapping)):
+    if kind in (list, tuple, Sequence) and isinstance(value, Mapping if kind is Sequence else (str, bytes, Mapping)):
         return False
     if issubclass(kind, Iterable):
         each = args[:1] if kind is not tuple or args[1:] == (...,) else ()

@@ -75,7 +75,7 @@ def test_what_may_be_right_passes(registered, options):
     ({"size": True}, "size"), ({"size": "3"}, "size"), ({"size": None}, "size"), ({"rate": 0}, "rate"),
     ({"rate": float("nan")}, "rate is a number .* or None, got nan"), ({"share": 1.0}, r"share is a number in \[0, 1\)"),
     ({"kind": "c"}, "kind is 'a' or 'b', got 'c'"), ({"level": -1}, "level"), ({"names": [1]}, "names"),
-    ({"names": 3}, "names"), ({"sizes": "12"}, "sizes"), ({"sizes": [1, "2"]}, "sizes"), ({"path": 3}, "path"),
+    ({"names": 3}, "names"), ({"names": {"a": 1}}, "names"), ({"sizes": "12"}, "sizes"), ({"sizes": [1, "2"]}, "sizes"), ({"path": 3}, "path"),
     ({"flag": "yes"}, "flag is True or False"), ({"options": [1]}, "options"),
 ])  # fmt: skip
 def test_what_is_wrong_is_refused_by_component_and_option(registered, options, said):

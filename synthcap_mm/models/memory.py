@@ -86,7 +86,7 @@ class CaptionMemory:
         with torch.inference_mode(False):
             features = torch.empty((len(rows), store.embed_dim), device=device)
             for start in range(0, len(rows), _READ_ROWS):
-                block = torch.from_numpy(store.caption_features(rows[start : start + _READ_ROWS]))
+                block = torch.tensor(store.caption_features(rows[start : start + _READ_ROWS]))
                 features[start : start + len(block)] = block.to(device)
         return cls(
             features,
