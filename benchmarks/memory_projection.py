@@ -22,6 +22,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 
+from synthcap_mm.models.memory import CaptionMemory
 from synthcap_mm.models.necks import TextMemoryProjection
 from synthcap_mm.structures import PrefixBatch
 
@@ -74,12 +75,12 @@ def compare_speed(rows: int, dim: int, batch: int, rounds: int) -> bool:
     query = features(batch, dim, 1)
     query[::2] = F.normalize(memory[:batch:2] + 0.7 * query[::2], dim=1)
     neck = TextMemoryProjection(temperature=TEMPERATURE)
-    neck.set_memory(memory)
+    neck.bind(CaptionMemory(memory))
     del memory
     queries = PrefixBatch(query, "real")
 
     def plain() -> torch.Tensor:
-        return torch.softmax(query @ neck.memory.T / TEMPERATURE, dim=-1) @ neck.memory
+        return torch.softmax(query @ neck.memory.features.T / TEMPERATURE, dim=-1) @ neck.memory.features
 
     def fused() -> torch.Tensor:
         return neck(queries, "predict")[0].feats
@@ -105,7 +106,7 @@ def measure_memory(what: str, rows: int, dim: int, batch: int) -> None:
     """Print by how many MiB resident memory grew, and the seconds; run in a process of its own."""
     neck = TextMemoryProjection(temperature=TEMPERATURE, exclude_self="excluding" in what)
     memory = features(rows, dim, 0)
-    neck.set_memory(memory, torch.arange(rows))
+    neck.bind(CaptionMemory(memory, rows=torch.arange(rows)))
     del memory
     query = features(batch, dim, 1).requires_grad_("backward" in what)
     small = PrefixBatch(query[:2], "pseudo", memory_rows=torch.arange(2))
@@ -117,7 +118,9 @@ def measure_memory(what: str, rows: int, dim: int, batch: int) -> None:
 
     if what == "plain":
         neck.forward = lambda queries, phase: (
-            queries.replace(feats=torch.softmax(queries.feats @ neck.memory.T / TEMPERATURE, -1) @ neck.memory),
+            queries.replace(
+                feats=torch.softmax(queries.feats @ neck.memory.features.T / TEMPERATURE, -1) @ neck.memory.features
+            ),
             {},
         )
     # Two rows first: thread pools and library buffers are none of the batch's business.

@@ -27,6 +27,7 @@ from training_data import DIM, SHARD, make_store
 from synthcap_mm.apis.dry_run import finished, peak_bytes
 from synthcap_mm.datasets import SynthPairDataset
 from synthcap_mm.files import write_json
+from synthcap_mm.models.memory import CaptionMemory
 from synthcap_mm.registry import MODELS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -39,7 +40,7 @@ def build(cfg: Config, store: str, rows: int, device: str, compiled: bool) -> tu
     torch.manual_seed(0)
     model = MODELS.build({**copy.deepcopy(cfg.model), "store": store}).to(device)
     memory = torch.nn.functional.normalize(torch.randn(rows, DIM, device=device), dim=1)
-    model.necks[0].set_memory(memory)
+    model.bind_memory(CaptionMemory(memory))
     if compiled:
         model.head.decoder.transformer.compile(dynamic=True)  # batches are padded to different lengths
     shell = type("Shell", (), {"model": model})()

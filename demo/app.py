@@ -13,13 +13,13 @@ from synthcap_mm.installation import check_installation
 
 check_installation()  # before MMEngine is imported: a broken one would hide why
 
-import torch
 from PIL import Image
 
 from synthcap_mm.apis.inferencer import CaptionInferencer
 from synthcap_mm.apis.photo_inputs import PhotoInput
 from synthcap_mm.datasets.photo_files import decode_photo, find_photos
 from synthcap_mm.evaluation.caption_visualizer import draw_tags
+from synthcap_mm.models.memory import CaptionMemory
 from synthcap_mm.structures import Tag
 
 #: What one photo may have, and a pasted memory.
@@ -62,7 +62,7 @@ class Page:
     def __init__(self, captioner: CaptionInferencer) -> None:
         self.captioner = captioner
         self._turn = threading.Lock()  # the memory is swapped for one answer at a time
-        self._memories: OrderedDict[str, torch.Tensor] = OrderedDict()  # features of the last pasted ones
+        self._memories: OrderedDict[str, CaptionMemory] = OrderedDict()  # of the last pasted ones
 
     def read(self, path: str) -> Image.Image:
         """The photo in a file.
@@ -118,13 +118,13 @@ class Page:
         with self._turn:
             item = PhotoInput(Path(path).name, photo)
             if sentences:
-                with self.captioner.use_memory(sentences, self._features(sentences)):
+                with self.captioner.use_memory(sentences, self._memory(sentences)):
                     (found,) = self.captioner.stream([item], **options)
             else:
                 (found,) = self.captioner.stream([item], **options)
         return draw_tags(photo, [Tag(**tag) for tag in found["tags"] if tag["name"] in found["prompt_tags"]]), found
 
-    def _features(self, sentences: list[str]) -> torch.Tensor:
+    def _memory(self, sentences: list[str]) -> CaptionMemory:
         key = "\n".join(sentences)
         if key not in self._memories:
             self._memories[key] = self.captioner.encode_memory(sentences)
@@ -158,7 +158,7 @@ def build(page: Page, picked: list[str], title: str) -> Any:
 
     longest = page.captioner.model.data_preprocessor.max_length
     beams_at_first = page.captioner.model.head.generation.get("num_beams", 5)
-    has_memory = page.captioner.memory_neck is not None
+    has_memory = bool(page.captioner.model.memory_necks)
 
     def show(path: str | None, beams: int, length: int, penalty: float, memory: str) -> tuple:
         nothing = ("", None, [], [], [])

@@ -179,7 +179,7 @@ def train(cfg: Config, dry_run: bool = False) -> dict[str, float]:
         # Any runner loads the checkpoint; one that needs no strategy tests, as the command `test` does.
         cfg = copy.deepcopy(cfg)
         cfg.experiment_name = f"{runner.experiment_name}_test"
-        runner = Runner.from_cfg(cfg)
+        runner = build_runner(cfg, to_test=True)
     return run_test(runner, cfg, best)
 
 
@@ -196,7 +196,7 @@ def test(cfg: Config, checkpoint: str) -> dict[str, float]:
         raise UserError(f"there is no checkpoint at {checkpoint}")
     require_inputs(cfg, "test")
     prepare_evaluators(cfg)
-    return run_test(Runner.from_cfg(cfg), cfg, checkpoint)
+    return run_test(build_runner(cfg, to_test=True), cfg, checkpoint)
 
 
 def run_test(runner: Runner, cfg: Config, checkpoint: str) -> dict[str, float]:

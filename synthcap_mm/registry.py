@@ -7,43 +7,64 @@ a component is found by name without anybody importing it first.
 from __future__ import annotations
 
 import difflib
+import inspect
+from typing import Any
 
 import mmengine.registry as mmengine_registry
 from mmengine.registry import Registry
+
+from synthcap_mm.errors import UserError
+from synthcap_mm.options import check_when_built
 
 SCOPE = "synthcap_mm"
 
 
 class SuggestingRegistry(Registry):
-    """A registry whose error for an unknown name lists the near matches."""
+    """A registry whose components check their options, and whose error for an unknown name lists the near ones."""
 
-    def get(self, key: str) -> type:
-        """Return the class registered as ``key``.
+    def _register_module(self, module: type, *args: Any, **kwargs: Any) -> None:
+        super()._register_module(module, *args, **kwargs)
+        if inspect.isclass(module):
+            check_when_built(module)
+
+    def build(self, cfg: dict, *args: Any, **kwargs: Any) -> Any:
+        """Build a component.
 
         Raises:
-            KeyError: if nothing is registered under ``key``, here or in a
-                parent; the message lists similar names.
+            UserError: if nothing is registered under its ``type``, here or in a parent, with similar names; or for an
+                option that it does not take, see :mod:`synthcap_mm.options`.
         """
+        name = cfg.get("type") if isinstance(cfg, dict) else None
+        if isinstance(name, str) and "_scope_" not in cfg and self.get(name) is None:
+            raise UserError(self.unknown(name))
+        return super().build(cfg, *args, **kwargs)
+
+    def get(self, key: str) -> type | None:
+        """The class registered as ``key``, here or in a parent; ``None`` if there is none."""
         try:
-            found = super().get(key)
-        except RuntimeError as error:
+            return super().get(key)
+        except RuntimeError as error:  # MMEngine's, where a dotted name is no module
             if "Failed to get" not in str(error):
                 raise
-            found = None
-        if found is not None:
-            return found
+            return None
+
+    def unknown(self, name: str) -> str:
+        """What to say of a name that is not registered."""
         known: set[str] = set()
         registry: Registry | None = self
         while registry is not None:
             registry.import_from_location()
             known.update(registry.module_dict)
             registry = registry.parent
-        name = key.rsplit(".", 1)[-1]
         by_fold = {k.lower(): k for k in known}
-        near = [by_fold[m] for m in difflib.get_close_matches(name.lower(), by_fold, n=4, cutoff=0.5)]
-        hint = f"did you mean {' or '.join(near)}?" if near else f"known here: {', '.join(sorted(self.module_dict))}."
-        raise KeyError(
-            f"{key!r} is not registered in {self.scope}'s '{self.name}' registry; {hint} "
+        near = difflib.get_close_matches(name.rsplit(".", 1)[-1].lower(), by_fold, n=4, cutoff=0.5)
+        hint = (
+            f"did you mean {' or '.join(by_fold[match] for match in near)}?"
+            if near
+            else f"known here: {', '.join(sorted(self.module_dict))}."
+        )
+        return (
+            f"{name!r} is not registered in {self.scope}'s '{self.name}' registry; {hint} "
             "A component of your own needs its module named in the config's custom_imports."
         )
 

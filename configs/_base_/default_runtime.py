@@ -16,7 +16,6 @@ default_hooks = dict(
 )
 custom_hooks = [
     dict(type="IterationSeedHook"),
-    dict(type="EncoderCheckHook"),
     dict(type="SampleCaptionsHook", num=4),
     dict(type="ResumeValidationHook"),
 ]

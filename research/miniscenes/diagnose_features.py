@@ -30,14 +30,15 @@ from synthcap_mm.datasets.tagging import tags_by_features
 from synthcap_mm.miniscenes.language import coloured_name, kinds_named, parse
 from synthcap_mm.miniscenes.scenes import COLOURS, KINDS, PLACES, Scene
 from synthcap_mm.miniscenes.sources import scene_named
+from synthcap_mm.models.memory import CaptionMemory
 from synthcap_mm.models.necks import NoiseInjection, RetrievalFusion, TextMemoryProjection
+from synthcap_mm.models.necks.pseudo_feature_optimizer import refine
 from synthcap_mm.models.tag_prompt import TagPrompt
 from synthcap_mm.models.tag_providers import CaptionEntities
 from synthcap_mm.registry import MODELS
 from synthcap_mm.store import Store
 from synthcap_mm.structures import PrefixBatch, Tag
 from synthcap_mm.synthesis.curation import Curation
-from synthcap_mm.models.necks.pseudo_feature_optimizer import refine
 
 #: Steps of optimisation that reach any of the levels asked for here.
 STEPS = 60
@@ -125,8 +126,8 @@ def probe_rows(scenes: Scenes, config: Config, photos: Tensor, shown: Tensor) ->
         return refine(scenes.drawing, scenes.text, scenes.groups, **bank, **settings)
 
     def projection(temperature: float) -> Callable[[Tensor], Tensor]:
-        neck = TextMemoryProjection(scenes.store, temperature=temperature)
-        neck.load_memory()
+        neck = TextMemoryProjection(temperature=temperature)
+        neck.bind(CaptionMemory.from_store(Store.open(scenes.store)))
         return neck.project
 
     def raw(feats: Tensor) -> Tensor:
@@ -371,8 +372,8 @@ def retrieved_rows(scenes: Scenes, ifcap: Config, photos: Store) -> Iterable[tup
     texts = [store.captions.value("text", int(row)) for row in store.caption_rows("train")]
     kinds = [kinds_named(text) for text in texts]
     settings = {k: v for k, v in ifcap.model.necks[2].items() if k != "type"}
-    neck = RetrievalFusion(**settings, memory=scenes.store)
-    neck.load_memory()
+    neck = RetrievalFusion(**settings)
+    neck.bind(CaptionMemory.from_store(store))
     own = torch.from_numpy(np.searchsorted(store.caption_rows("train"), scenes.rows[scenes.here].numpy()))
     text, groups = scenes.text[scenes.here], scenes.groups[scenes.here]
     said = [kinds[row] for row in own]

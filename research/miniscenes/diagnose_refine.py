@@ -23,7 +23,9 @@ from torch import Tensor
 
 from research.miniscenes.same_scenes import Scenes, make_stores
 from synthcap_mm.miniscenes.measures import recall_at_1
+from synthcap_mm.models.memory import CaptionMemory
 from synthcap_mm.models.necks import MomentMatching, PseudoFeatureOptimizer, TextMemoryProjection
+from synthcap_mm.store import Store
 from synthcap_mm.structures import PrefixBatch
 
 #: Recall is among so many.
@@ -124,8 +126,8 @@ def main() -> None:
     args = parser.parse_args()
     mini, upper = make_stores(args.captions)
     scenes = Scenes(mini.store, upper.store, args.scenes)
-    projection = TextMemoryProjection(mini.store, temperature=mini.model.necks[0].temperature)
-    projection.load_memory()
+    projection = TextMemoryProjection(temperature=mini.model.necks[0].temperature)
+    projection.bind(CaptionMemory.from_store(Store.open(mini.store)))
     print(
         "| pseudo features | cosine with the caption | with the same scene's photo | distance of the means from photos' | "
         "recall@1 of the caption, % | of the photo, % | training prefix and caption | inference prefix and caption | "

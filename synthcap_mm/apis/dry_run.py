@@ -21,6 +21,7 @@ from mmengine.runner import BaseLoop, EpochBasedTrainLoop
 from torch.distributed.fsdp import FullyShardedDataParallel
 
 from synthcap_mm.apis.runners import build_runner
+from synthcap_mm.models.necks.memory_neck import MemoryNeck
 from synthcap_mm.models.preprocessor import IGNORE
 from synthcap_mm.progress import megabytes
 from synthcap_mm.registry import PARAM_SCHEDULERS
@@ -285,9 +286,9 @@ def dry_run(cfg: Config) -> TrainingCost:
         highest = max(range(len(rates)), key=rates.__getitem__)
         memories = []
         for neck in model.necks:
-            memory = getattr(neck, "memory", None)
-            if memory is not None:
-                memories.append((type(neck).__name__, *memory.shape, memory.numel() * memory.element_size()))
+            if isinstance(neck, MemoryNeck) and neck.memory is not None:
+                feats = neck.memory.features
+                memories.append((type(neck).__name__, *feats.shape, feats.numel() * feats.element_size()))
         trained, frozen = _parameters(runner.model)
         on_gpu = torch.cuda.is_available()
         validates = runner.val_loop is not None

@@ -33,6 +33,7 @@ from synthcap_mm.apis.model_card import model_card
 from synthcap_mm.checkpoint_files import read_checkpoint
 from synthcap_mm.files import file_sha256, write_json
 from synthcap_mm.models.backbones.open_clip_backbone import OpenCLIPBackbone
+from synthcap_mm.models.necks import TextMemoryProjection
 from synthcap_mm.registry import MODELS
 from synthcap_mm.store import Store
 from synthcap_mm.structures import CaptionSample
@@ -127,10 +128,6 @@ class _Writer:
         queries, held_out = self._pictures(samples)
         kept = self._memory(memory, rows, queries)
         state = _without_ties(self.model.state_dict())
-        if kept is not None:
-            for name in state:
-                if name.endswith("memory_sha256"):
-                    state[name] = torch.tensor(list(bytes.fromhex(kept["sha256"])), dtype=torch.uint8)
         save_file(state, self.folder / WEIGHTS)
         write_json(self.folder / CONFIG, config)
         manifest: dict[str, Any] = {
@@ -288,23 +285,22 @@ class _Writer:
     def _memory(self, precision: str, rows: int | None, queries: np.ndarray | None) -> dict[str, Any] | None:
         from safetensors.torch import save_file
 
-        neck = self.captioner.memory_neck
-        if neck is None:
+        memory = self.model.memory
+        if memory is None:
             return None
-        neck.load_memory()
-        feats = neck.memory.cpu()
+        feats = memory.features.cpu()
         total = len(feats)
-        texts = [self.captioner.memory_text(row) for row in range(total)]
+        texts = [memory.text(place) for place in range(total)]
         if rows is not None and rows < total:
             if queries is None:
                 raise ExportError(
                     "memory_rows chooses by the pictures of the store that was trained on, and it has none: export "
                     "the whole memory"
                 )
-            weights = sum_of_weights(torch.from_numpy(queries), feats, neck.temperature)
+            weights = sum_of_weights(torch.from_numpy(queries), feats, self.model.memory_necks[0].temperature)
             chosen = weights.topk(rows).indices.sort().values
             feats, texts = feats[chosen], [texts[i] for i in chosen.tolist()]
-        digest = bytes(neck.memory_sha256.tolist()).hex()
+        digest = memory.digest
         tensors = {"features": feats.half()}
         if precision == "int8":
             scales = feats.abs().amax(dim=1).clamp_min(1e-12) / 127
@@ -327,11 +323,11 @@ class _Writer:
         own, back = ([p["caption"] for p in c.stream(held_out)] for c in (self.captioner, again))
         result: dict[str, Any] = {"pictures": len(own), "same_captions": sum(a == b for a, b in zip(own, back))}
         told = f"{result['same_captions']} of {len(own)} held-out pictures have the same caption as before"
-        one, other = self.captioner.memory_neck, again.memory_neck
-        if one is not None:
-            feats = torch.stack([s.feat for s in held_out])
-            feats = feats.to(one.memory.device)
-            cosines = torch.nn.functional.cosine_similarity(one.project(feats), other.project(feats))
+        necks = [captioner.memory_necks[:1] for captioner in (self.model, again.model)]
+        projections = [neck for (neck,) in necks if isinstance(neck, TextMemoryProjection)] if all(necks) else []
+        if projections:
+            feats = torch.stack([s.feat for s in held_out]).to(device)
+            cosines = torch.nn.functional.cosine_similarity(*(neck.project(feats) for neck in projections))
             result |= {"mean_cosine": float(cosines.mean()), "least_cosine": float(cosines.min())}
             told += f"; cosine of their projections {result['mean_cosine']:.6f} (least {result['least_cosine']:.6f})"
         if "encoder" not in self.left_out:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from synthcap_mm.files import file_sha256
+from synthcap_mm.models.memory import CaptionMemory
 from synthcap_mm.registry import MODELS, SCOPE
 
 #: Version of the folder's format. A newer one is refused.
@@ -125,6 +126,7 @@ class Export:
 
         state = load_file(self.folder / WEIGHTS)
         found = model.load_state_dict(state, strict=False)
+        model.encoder = self.encoder
         # Tied weights are in the file once.
         loaded = {tensor.data_ptr() for name, tensor in model.state_dict().items() if name in state}
         own = model.state_dict()
@@ -141,9 +143,8 @@ class Export:
         if "scales" in tensors:
             feats = feats * tensors["scales"].float()[:, None]
         feats = torch.nn.functional.normalize(feats, dim=-1) if "scales" in tensors else feats
-        for neck in model.necks:
-            if hasattr(neck, "set_memory"):
-                neck.set_memory(feats, sha256=self.manifest["memory"]["sha256"], encoder=self.encoder)
+        digest = self.manifest["memory"]["sha256"]
+        model.bind_memory(CaptionMemory(feats, self.memory_text, self.encoder, digest))
 
     @cached_property
     def _texts(self) -> list[str]:

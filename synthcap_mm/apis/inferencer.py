@@ -25,14 +25,15 @@ from synthcap_mm.apis.photo_inputs import PhotoInput, iter_inputs, load_input
 from synthcap_mm.background import map_ahead
 from synthcap_mm.checkpoint_files import read_checkpoint
 from synthcap_mm.datasets.photo_files import MAX_PIXELS
+from synthcap_mm.engine.identity_hook import META
+from synthcap_mm.errors import UserError
+from synthcap_mm.models.memory import CaptionMemory
 from synthcap_mm.registry import INFERENCERS, MODELS, SCOPE, VISUALIZERS
-from synthcap_mm.store import Store
 from synthcap_mm.structures import CaptionSample, Tag, group_id
 from synthcap_mm.synthesis.encoding import build, default_device
 from synthcap_mm.synthesis.image_reader import ImageReader
 
 DTYPES = ("float32", "bfloat16", "float16")
-_TEXT_BATCH = 256  # sentences of a new memory encoded at once
 
 
 @dataclass(slots=True)
@@ -153,7 +154,6 @@ class CaptionInferencer(BaseInferencer):
         self._encoder_cfg, self._tag_provider_cfg = encoder, tag_provider
         self._reader: ImageReader | None = None
         self._building = threading.Lock()
-        self._memory_texts: Callable[[int], str] | None = None
         self._export = None
         cfg = self._find(model, weights)
         super().__init__(cfg, None if weights is None else str(weights), str(self.device), scope, show_progress)
@@ -210,13 +210,13 @@ class CaptionInferencer(BaseInferencer):
             model.cfg = cfg
             if self._export is not None:
                 self._export.load_into(model)
-                self._memory_texts = self._export.memory_text
             else:
                 checkpoint = read_checkpoint(weights)
                 self._load_weights_to_model(model, checkpoint, cfg)
         return model.to(self.device).eval()
 
     def _load_weights_to_model(self, model: torch.nn.Module, checkpoint: dict | None, cfg: Any) -> None:
+        model.check_identity(checkpoint.get("meta", {}).get(META))
         state = checkpoint.get("state_dict", checkpoint)
         found = model.load_state_dict(dict(state), strict=False)
         missing = [name for name in found.missing_keys if not name.startswith("data_preprocessor")]
@@ -240,11 +240,6 @@ class CaptionInferencer(BaseInferencer):
     def uses_tags(self) -> bool:
         """Whether the captioner's prompt is made of tags."""
         return self.model.data_preprocessor.prompt is not None
-
-    @property
-    def memory_neck(self) -> Any | None:
-        """The first neck with a memory, or ``None``."""
-        return next((neck for neck in self.model.necks if hasattr(neck, "attend")), None)
 
     @property
     def reader(self) -> ImageReader:
@@ -475,7 +470,7 @@ class CaptionInferencer(BaseInferencer):
         weighed = self.model.memory_weights(prefix, k)
         if weighed is not None:
             for result, weights, rows in zip(results, *(part.tolist() for part in weighed)):
-                result.memory = [(self.memory_text(row), weight) for row, weight in zip(rows, weights)]
+                result.memory = [(self.model.memory.text(row), weight) for row, weight in zip(rows, weights)]
         if self._encoder_cfg is not None:
             scores = self.model.clip_scores(prefix.feats, [result.sample.pred_caption for result in results])
             for result, score in zip(results, scores):
@@ -583,60 +578,29 @@ class CaptionInferencer(BaseInferencer):
                 yield from map(self._plain, self.forward(batch, **options))
 
     # ---- the memory
-    def memory_text(self, row: int) -> str:
-        """The caption at a row of the memory in use."""
-        if self._memory_texts is None:
-            neck = self.memory_neck
-            store = Store.open(neck.memory_path)
-            rows = neck.memory_rows.tolist()
-            self._memory_texts = lambda row: store.captions.value("text", rows[row])
-        return self._memory_texts(row)
-
-    @torch.no_grad()
-    def encode_memory(self, sentences: Sequence[str]) -> torch.Tensor:
-        """Features of sentences, for :meth:`use_memory`.
+    def encode_memory(self, sentences: Sequence[str]) -> CaptionMemory:
+        """Sentences as a memory, for :meth:`use_memory`.
 
         Args:
             sentences: the captions of another domain ("TT", target text); at least one.
 
-        Returns:
-            ``(M, D)`` float32.
-
         Raises:
-            ValueError: if there is no sentence, one is empty, or the captioner has no memory.
+            UserError: if there is no sentence, one is empty, or the captioner has no memory.
         """
-        if self.memory_neck is None:
-            raise ValueError("this captioner has no memory (no TextMemoryProjection among its necks)")
-        if isinstance(sentences, str):
-            raise ValueError("sentences is one string; give a list of sentences")
-        if not sentences:
-            raise ValueError("a memory needs at least one sentence")
-        for number, sentence in enumerate(sentences, 1):
-            if not isinstance(sentence, str) or not sentence.strip():
-                raise ValueError(f"sentence {number} of the memory is empty or no text: {sentence!r}")
-        encoder = self.reader.encoder
-        parts = [sentences[i : i + _TEXT_BATCH] for i in range(0, len(sentences), _TEXT_BATCH)]
-        return torch.cat([encoder.encode_text([" ".join(s.split()) for s in part]).float() for part in parts])
+        if not self.model.memory_necks:
+            raise UserError("this captioner has no memory (no TextMemoryProjection or the like among its necks)")
+        return CaptionMemory.from_sentences(sentences, self.reader.encoder)
 
     @contextlib.contextmanager
-    def use_memory(self, sentences: Sequence[str], feats: torch.Tensor | None = None) -> Iterator[None]:
+    def use_memory(self, sentences: Sequence[str], memory: CaptionMemory | None = None) -> Iterator[None]:
         """While in the context, the memory is these sentences; afterwards it is what it was.
 
         Args:
             sentences: the captions.
-            feats: their features, of :meth:`encode_memory`. Default: made here.
+            memory: of :meth:`encode_memory`. Default ``None``: made here.
 
         Raises:
-            ValueError: see :meth:`encode_memory`.
+            UserError: see :meth:`encode_memory`.
         """
-        feats = self.encode_memory(sentences) if feats is None else feats
-        texts, kept = [" ".join(s.split()) for s in sentences], self._memory_texts
-        with contextlib.ExitStack() as stack:
-            for neck in self.model.necks:
-                if hasattr(neck, "other_memory"):
-                    stack.enter_context(neck.other_memory(feats))
-            self._memory_texts = texts.__getitem__
-            try:
-                yield
-            finally:
-                self._memory_texts = kept
+        with self.model.swapped_memory(memory or self.encode_memory(sentences)):
+            yield

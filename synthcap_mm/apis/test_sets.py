@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import csv
 import io
@@ -14,10 +15,11 @@ from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
-from mmengine.runner import Runner
 
+from synthcap_mm.apis.runners import build_runner
 from synthcap_mm.errors import UserError
 from synthcap_mm.files import write_atomically, write_json
+from synthcap_mm.models.memory import CaptionMemory
 from synthcap_mm.pipeline import prepare_evaluators, require_inputs, run_test
 from synthcap_mm.store import Store, StoreError
 from synthcap_mm.store.store import view_file
@@ -91,15 +93,6 @@ def memory_store(memory: str | Mapping[str, Any], encoder: Mapping[str, Any] | N
     return str(folder)
 
 
-def _swap_memory(runner: Runner, store: str, name: str) -> None:
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-    necks = [neck for neck in model.necks if hasattr(neck, "memory_path")]
-    if not necks:
-        raise ValueError(f"test_sets: {name!r} has a memory, but no neck of the captioner uses one")
-    for neck in necks:
-        neck.memory_path = store
-
-
 def test_many(cfg: Config, checkpoint: str, names: Sequence[str] | None = None) -> dict[str, dict[str, float]]:
     """Test a checkpoint on each of ``cfg.test_sets``, and write one table.
 
@@ -115,9 +108,10 @@ def test_many(cfg: Config, checkpoint: str, names: Sequence[str] | None = None) 
         Metrics by line of the table.
 
     Raises:
-        ValueError: see :func:`check_test_sets`; also if a set has a memory and the captioner uses none.
-        UserError: if the checkpoint or a store is missing, all at once.
-        StoreError: if a set or a memory was made with another encoder than the captioner's.
+        ValueError: see :func:`check_test_sets`.
+        UserError: if a set has a memory and the captioner uses none, or a memory of another encoder.
+        MissingInputsError: if the checkpoint or a store is missing, all at once.
+        UserError: if a set was made with another encoder than the captioner's.
     """
     entries = check_test_sets(cfg, names)
     if not Path(checkpoint).is_file():
@@ -141,13 +135,13 @@ def test_many(cfg: Config, checkpoint: str, names: Sequence[str] | None = None) 
         for part in ("train", "val"):
             own[f"{part}_dataloader"] = own[f"{part}_cfg"] = None
         own.val_evaluator = own.optim_wrapper = own.param_scheduler = None
-        runner = Runner.from_cfg(own)
-        if name in memories:
-            _swap_memory(runner, memories[name], name)
-        captions = len(Store.open(memories[name]).caption_rows()) if name in memories else None
-        said = "" if captions is None else f", with the {captions} captions of {memories[name]} as memory"
+        runner = build_runner(own, to_test=True)
+        captioner = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        memory = CaptionMemory.from_store(Store.open(memories[name])) if name in memories else None
+        said = "" if memory is None else f", with the {len(memory)} captions of {memories[name]} as memory"
         print_log(f"test set {name!r}: {entry['store']}{said}", logger="current")
-        table |= _lines(name, run_test(runner, own, checkpoint))
+        with contextlib.nullcontext() if memory is None else captioner.swapped_memory(memory):
+            table |= _lines(name, run_test(runner, own, checkpoint))
     if is_main_process():
         _write(table, folder, checkpoint, entries)
     return table

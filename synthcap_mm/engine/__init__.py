@@ -3,16 +3,16 @@
 from synthcap_mm.engine.atomic_backend import AtomicLocalBackend
 from synthcap_mm.engine.autocast_optim_wrapper import AutocastOptimWrapper
 from synthcap_mm.engine.decoder_fsdp_strategy import DecoderFSDPStrategy
-from synthcap_mm.engine.encoder_check_hook import EncoderCheckHook
 from synthcap_mm.engine.exact_flexible_runner import ExactFlexibleRunner
+from synthcap_mm.engine.identity_hook import CaptionerIdentityHook
 from synthcap_mm.engine.reproducibility import IterationSeedHook, ResumeValidationHook
 from synthcap_mm.engine.sample_captions_hook import SampleCaptionsHook
 
 __all__ = [
     "AtomicLocalBackend",
     "AutocastOptimWrapper",
+    "CaptionerIdentityHook",
     "DecoderFSDPStrategy",
-    "EncoderCheckHook",
     "ExactFlexibleRunner",
     "IterationSeedHook",
     "ResumeValidationHook",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from mmengine.optim import OptimWrapper
@@ -22,18 +22,12 @@ class AutocastOptimWrapper(OptimWrapper):
     scaler that bfloat16 does not need.
 
     Args:
-        dtype: ``'bfloat16'``, or ``'float32'`` for none. Default ``'bfloat16'``.
+        dtype: ``'bfloat16'``, or ``'float32'`` for none; float16 needs MMEngine's ``AmpOptimWrapper``, which scales the
+            loss. Default ``'bfloat16'``.
         **kwargs: of MMEngine's ``OptimWrapper``.
-
-    Raises:
-        ValueError: for another dtype (float16 needs a scaler: ``AmpOptimWrapper``).
     """
 
-    def __init__(self, dtype: str = "bfloat16", **kwargs: Any) -> None:
-        if dtype not in ("bfloat16", "float32"):
-            raise ValueError(
-                f"dtype is 'bfloat16' or 'float32', not {dtype!r}; float16 needs MMEngine's AmpOptimWrapper"
-            )
+    def __init__(self, dtype: Literal["bfloat16", "float32"] = "bfloat16", **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.dtype = dtype
         self._sharded: FullyShardedDataParallel | None = None

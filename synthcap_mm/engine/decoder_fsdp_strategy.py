@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from mmengine._strategy import FSDPStrategy
@@ -23,8 +23,7 @@ class DecoderFSDPStrategy(FSDPStrategy):
     What it does on top:
 
     - each block of the decoder is a unit of its own; embeddings, which the output shares, and
-      necks are the root's. The memory is a buffer, and buffers are whole on every rank; the encoder is no part of
-      the module tree.
+      necks are the root's. Memory and encoder are no part of the module tree, and whole on every rank.
     - ranks write captions in step. A block's weights are gathered from all ranks, so that a rank that
       has finished its captions must go on as long as the others do.
     - a checkpoint is one file of whole tensors, with the names of a captioner that was not sharded: any
@@ -33,20 +32,17 @@ class DecoderFSDPStrategy(FSDPStrategy):
 
     Args:
         model_wrapper: of ``MMFullyShardedDataParallel``. Default ``None``: its defaults.
-        state_dict_cfg: only ``'full'``, the default; MMEngine's ``'local'`` leaves files that need the same ranks.
+        state_dict_cfg: only ``'full'``, the default; MMEngine's ``'local'`` leaves files that need the same ranks, and
+            cannot be tested.
         **kwargs: of MMEngine's ``FSDPStrategy``.
 
     Raises:
-        ValueError: for another ``state_dict_cfg``.
         RuntimeError: in use, without a process group; if the captioner's decoder has no blocks.
     """
 
-    def __init__(self, *, model_wrapper: dict | None = None, state_dict_cfg: str = "full", **kwargs: Any) -> None:
-        if state_dict_cfg != "full":
-            raise ValueError(
-                f"DecoderFSDPStrategy: state_dict_cfg is 'full', not {state_dict_cfg!r}: only then can the checkpoint "
-                "be tested, and resumed on another number of GPUs"
-            )
+    def __init__(
+        self, *, model_wrapper: dict | None = None, state_dict_cfg: Literal["full"] = "full", **kwargs: Any
+    ) -> None:
         super().__init__(model_wrapper=model_wrapper, state_dict_cfg=state_dict_cfg, **kwargs)
         if not torch.cuda.is_available():
             # Whole weights are on the CPU already: "offloading" them again, torch 2.11 reads memory that it has freed.

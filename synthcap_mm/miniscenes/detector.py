@@ -20,6 +20,7 @@ from synthcap_mm.miniscenes import MINIDETECTOR_WEIGHTS
 from synthcap_mm.miniscenes.language import coloured_name
 from synthcap_mm.miniscenes.scenes import COLOURS, KINDS
 from synthcap_mm.models.tag_providers.base import BaseTagProvider
+from synthcap_mm.options import Count, Part
 from synthcap_mm.registry import MODELS
 from synthcap_mm.structures import Tag
 
@@ -103,7 +104,7 @@ class MiniScenesTagger(BaseTagProvider):
         FileNotFoundError: if the weights are missing.
     """
 
-    def __init__(self, weights: str = MINIDETECTOR_WEIGHTS, max_tags: int = 20, min_score: float = 0.05) -> None:
+    def __init__(self, weights: str = MINIDETECTOR_WEIGHTS, max_tags: Count = 20, min_score: Part = 0.05) -> None:
         super().__init__(max_tags, min_score)
         from safetensors.torch import load_file
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 
 from synthcap_mm.miniscenes.language import complete, parse
 from synthcap_mm.miniscenes.scenes import INDOOR, KINDS, Group, Scene, pick
 from synthcap_mm.miniscenes.shapes import RGB, SHAPES, Placed, layout
+from synthcap_mm.options import Chance, Range
 from synthcap_mm.registry import MODELS
 
 if TYPE_CHECKING:
@@ -346,17 +347,18 @@ class MiniScenesPainter:
         miscount: chance, for each group, that one object is missing or too
             many. Defaults to 0.1 (assumed).
         size: side of the picture in pixels. Defaults to 64 (assumed).
-
-    Raises:
-        ValueError: if a rate is not in [0, 1] or the size is below 16.
     """
 
-    def __init__(self, drop: float = 0.1, recolour: float = 0.1, miscount: float = 0.1, size: int = 64) -> None:
-        for name, rate in (("drop", drop), ("recolour", recolour), ("miscount", miscount)):
-            if not 0 <= rate <= 1:
-                raise ValueError(f"MiniScenesPainter: {name} must be in [0, 1], not {rate}")
-        if size < 16:
-            raise ValueError(f"MiniScenesPainter: size must be at least 16 pixels, not {size}")
+    not_in_recipe: tuple[str, ...] = ()
+    recipe_version: int = 1
+
+    def __init__(
+        self,
+        drop: Chance = 0.1,
+        recolour: Chance = 0.1,
+        miscount: Chance = 0.1,
+        size: Annotated[int, Range("[16, inf)")] = 64,
+    ) -> None:
         self.drop, self.recolour, self.miscount, self.size = drop, recolour, miscount, size
 
     def _spoil(self, group: Group, rng: np.random.Generator) -> Group:

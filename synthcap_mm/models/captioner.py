@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,7 +12,12 @@ from mmengine.model import BaseModel
 from PIL.Image import Image
 from torch import Tensor, nn
 
+from synthcap_mm.errors import UserError
+from synthcap_mm.models.memory import CaptionMemory
+from synthcap_mm.models.necks.base import StoreNeck
+from synthcap_mm.models.necks.memory_neck import MemoryNeck
 from synthcap_mm.registry import MODELS
+from synthcap_mm.store import Store
 from synthcap_mm.store.fingerprint import describe_mismatch, same_encoder
 from synthcap_mm.structures import CaptionSample, PrefixBatch
 
@@ -31,7 +37,7 @@ class SynthCaptioner(BaseModel):
         data_preprocessor: config of :class:`CaptionPreprocessor`; its ``tokenizer``
             is the store's unless it names one.
         store: path of the store that the captioner is trained on. It gives the
-            tokenizer and the memory of ``TextMemoryProjection`` where those name none,
+            tokenizer, and the memory of necks that want one and name no other store,
             and tells which encoder made the features, so that others are refused.
             Default ``None``.
         backbone: the encoder's config; built only when images arrive without
@@ -40,10 +46,14 @@ class SynthCaptioner(BaseModel):
             ``backbone``, instead of by their likelihood. Default ``False``: docs/inference.md has what it changes.
         init_cfg: passed on to MMEngine. Default ``None``.
 
+    Attributes:
+        encoder: fingerprint of the encoder whose features the captioner takes: the store's, or the checkpoint's;
+            ``None`` while it is not known.
+
     Raises:
-        StoreError: if there is no store at ``store``.
-        ValueError: if prefix, prompt and caption may be longer than the head's ``positions``.
-        StoreError: if a neck's memory was made with another encoder than ``store``.
+        StoreError: if there is no store at ``store``, or where a neck's memory should be.
+        UserError: if prefix, prompt and caption may be longer than the head's ``positions``, or a neck's memory was
+            made with another encoder than ``store``.
     """
 
     def __init__(
@@ -56,13 +66,9 @@ class SynthCaptioner(BaseModel):
         rerank: bool = False,
         init_cfg: dict | None = None,
     ) -> None:
-        pair_store = None
-        if store is not None:
-            from synthcap_mm.store import Store
-
-            pair_store = Store.open(store)
-            if isinstance(data_preprocessor, dict) and "tokenizer" not in data_preprocessor:
-                data_preprocessor = {**data_preprocessor, "tokenizer": str(pair_store.tokenizer_path)}
+        own = None if store is None else Store.open(store)
+        if own is not None and isinstance(data_preprocessor, dict) and "tokenizer" not in data_preprocessor:
+            data_preprocessor = {**data_preprocessor, "tokenizer": str(own.tokenizer_path)}
         super().__init__(data_preprocessor, init_cfg)
         tokenizer = self.data_preprocessor.tokenizer
         special = {
@@ -77,20 +83,15 @@ class SynthCaptioner(BaseModel):
         self._backbone_cfg = backbone
         self.rerank = rerank
         self._backbone: list[nn.Module] = []  # in a list: frozen, and no part of the state_dict
-        self.encoder: dict[str, Any] | None = None
-        if pair_store is not None:
-            self.encoder = pair_store.encoder
-            for neck in self.necks:
-                if getattr(neck, "memory_path", "") is None:
-                    neck.memory_path = str(store)
-                if getattr(neck, "store_path", "") is None:
-                    neck.store_path = str(store)
-                if hasattr(neck, "expect_rows_of"):
-                    # Compared at the first training batch: a captioner that only predicts may have another memory.
-                    neck.expect_rows_of(pair_store, check=False)
-            self.check_memories(self.encoder)
-        # A hook, since MMEngine walks the modules by itself when it saves, and honours these only.
-        self.register_state_dict_post_hook(self._add_identities)
+        self.encoder: dict[str, Any] | None = None if own is None else own.encoder
+        self._store = own
+        self._memories: dict[tuple[str, str | None], CaptionMemory] = {}
+        others = {neck.memory_store for neck in self.memory_necks} - {None}
+        self._stores = {path: Store.open(path) for path in sorted(others)}
+        self._check_memories()
+        for neck in self.necks:
+            if isinstance(neck, StoreNeck) and own is not None:
+                neck.bind_store(own)
 
     def _check_positions(self) -> None:
         positions = getattr(self.head, "positions", None)
@@ -101,71 +102,155 @@ class SynthCaptioner(BaseModel):
         prompt = 0 if data.prompt is None else data.max_prompt_length
         longest = prefix + prompt + 1 + data.max_length
         if longest > positions:
-            raise ValueError(
+            raise UserError(
                 f"head.positions is {positions}, but a sequence may have {longest}: necks[-1].prefix_length {prefix} + "
                 f"data_preprocessor.max_prompt_length {prompt} + 1 (begin token) + data_preprocessor.max_length "
                 f"{data.max_length}. Raise head.positions (fixed in a pretrained decoder) or lower one of the others."
             )
 
-    def check_memories(self, encoder: dict[str, Any], what: str = "the captioner") -> None:
-        """Refuse necks whose memory was made with another encoder.
+    # ---- who the features, words and memories are of
+    def check_encoder(self, encoder: Mapping[str, Any] | None, what: str) -> None:
+        """Refuse features of another encoder than the captioner's; the one place where that is done.
 
         Args:
-            encoder: fingerprint of the encoder whose features come in.
-            what: whose it is, for the message. Default ``'the captioner'``.
+            encoder: fingerprint; ``None`` is not known, and passes.
+            what: whose it is, for the message.
 
         Raises:
-            StoreError: naming the memory, and both encoders.
+            UserError: naming both encoders.
         """
-        for neck in self.necks:
-            if hasattr(neck, "expect_encoder"):
-                neck.expect_encoder(encoder, what)
-
-    # ---- what a checkpoint says of the parts that are not in it
-    @staticmethod
-    def _add_identities(model: SynthCaptioner, state_dict: dict[str, Tensor], prefix: str, metadata: Any) -> None:
-        digest = bytearray.fromhex(model.data_preprocessor.tokenizer.sha256)
-        state_dict[prefix + "tokenizer_sha256"] = torch.frombuffer(digest, dtype=torch.uint8).clone()
-        if model.encoder is not None:
-            name = bytearray(model.encoder["name"].encode())
-            state_dict[prefix + "encoder_name"] = torch.frombuffer(name, dtype=torch.uint8).clone()
-            state_dict[prefix + "encoder_fingerprint"] = torch.tensor([model.encoder["image"], model.encoder["text"]])
-
-    def _load_from_state_dict(
-        self,
-        state_dict: dict[str, Tensor],
-        prefix: str,
-        local_metadata: dict,
-        strict: bool,
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
-    ) -> None:
-        digest = state_dict.pop(prefix + "tokenizer_sha256", None)
-        if digest is not None and bytes(digest.tolist()).hex() != self.data_preprocessor.tokenizer.sha256:
-            raise RuntimeError(
-                "the checkpoint was trained with another tokenizer than "
-                f"{self.data_preprocessor.tokenizer.path}: its words would come out as others. Use the tokenizer.json "
-                "of the store it was trained on."
+        if encoder is not None and self.encoder is not None and not same_encoder(encoder, self.encoder):
+            raise UserError(
+                f"{what} is of another encoder than the captioner: {describe_mismatch(encoder, self.encoder)}. Use one "
+                "encoder for all, or make the store anew."
             )
-        name = state_dict.pop(prefix + "encoder_name", None)
-        vectors = state_dict.pop(prefix + "encoder_fingerprint", None)
-        if name is not None and vectors is not None:
-            encoder = {
-                "name": bytes(name.tolist()).decode(),
-                "image": vectors[0].tolist(),
-                "text": vectors[1].tolist(),
-            }
-            if self.encoder is not None and not same_encoder(encoder, self.encoder):
-                raise RuntimeError(
-                    "the checkpoint was trained on the features of another encoder than this config's store: "
-                    + describe_mismatch(encoder, self.encoder)
+
+    def _check_memories(self) -> None:
+        for path, store in self._stores.items():
+            self.check_encoder(store.encoder, f"the memory {path}")
+        for neck in self.memory_necks:
+            if neck.memory is not None:
+                self.check_encoder(neck.memory.encoder, "the memory in use")
+
+    def check_rows(self, store: Store) -> None:
+        """Refuse to train where ``exclude_self`` would hide another caption than a sample's own.
+
+        Args:
+            store: the store that is trained on, whose rows the samples bring.
+
+        Raises:
+            UserError: if a neck's memory is of another store's captions.
+        """
+        for neck in self.memory_necks:
+            if not neck.exclude_self:
+                continue
+            digest = self._store_of(neck).captions_sha256(None) if neck.memory is None else neck.memory.store_digest
+            if digest not in (None, store.captions_sha256(None)):
+                raise UserError(
+                    f"{type(neck).__name__} hides a caption (exclude_self) by its row in the store trained on, "
+                    f"{store.path}, but its memory is of another store, {neck.memory_store or self._store.path}, where "
+                    "that row is another caption: use one store for both, or turn exclude_self off."
                 )
-            self.encoder = encoder
-            self.check_memories(encoder, "the checkpoint")
-        super()._load_from_state_dict(
-            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
-        )
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What a checkpoint's ``meta`` says of the parts that are not in it: encoder, tokenizer, memory (by hash)."""
+        neck = next(iter(self.memory_necks), None)
+        if neck is not None and neck.memory is not None:
+            digest = neck.memory.digest
+        else:
+            store = None if neck is None else self._store_of(neck, required=False)
+            digest = None if store is None else store.captions_sha256(neck.split)
+        return {
+            "encoder": self.encoder,
+            "tokenizer_sha256": self.data_preprocessor.tokenizer.sha256,
+            "memory_sha256": digest,
+        }
+
+    def check_identity(self, identity: Mapping[str, Any] | None) -> None:
+        """Refuse a checkpoint of another tokenizer or encoder; one that knows no encoder yet takes the checkpoint's.
+
+        Args:
+            identity: :attr:`identity` of the captioner that was saved; ``None``: it is not known, and passes.
+
+        Raises:
+            UserError: naming what differs.
+        """
+        if identity is None:
+            return
+        tokenizer = self.data_preprocessor.tokenizer
+        if identity["tokenizer_sha256"] != tokenizer.sha256:
+            raise UserError(
+                f"the checkpoint was trained with another tokenizer than {tokenizer.path}: its words would come out as "
+                "others. Use the tokenizer.json of the store it was trained on."
+            )
+        self.check_encoder(identity["encoder"], "the checkpoint")
+        self.encoder = identity["encoder"] or self.encoder
+        self._check_memories()
+
+    # ---- the memory
+    @property
+    def memory_necks(self) -> list[MemoryNeck]:
+        """The necks that remember captions."""
+        return [neck for neck in self.necks if isinstance(neck, MemoryNeck)]
+
+    def _store_of(self, neck: MemoryNeck, required: bool = True) -> Store | None:
+        store = self._store if neck.memory_store is None else self._stores[neck.memory_store]
+        if store is None and required:
+            neck.bound(torch.device("cpu"))  # says that there is no memory
+        return store
+
+    def _bind(self, neck: MemoryNeck) -> None:
+        """Give a neck its memory, read once for all necks that want the same."""
+        if neck.memory is not None:
+            return
+        store = self._store_of(neck)
+        key = str(store.path), neck.split
+        if key not in self._memories:
+            device = next(self.parameters()).device
+            self._memories[key] = CaptionMemory.from_store(store, neck.split, device)
+        neck.bind(self._memories[key])
+
+    @property
+    def memory(self) -> CaptionMemory | None:
+        """What the first neck with a memory remembers, read at first use; ``None`` if no neck has one."""
+        for neck in self.memory_necks:
+            self._bind(neck)
+            return neck.memory
+        return None
+
+    def bind_memory(self, memory: CaptionMemory) -> None:
+        """Let all necks with a memory use this one from now on.
+
+        Raises:
+            UserError: if no neck has a memory, or it was made with another encoder.
+        """
+        if not self.memory_necks:
+            raise UserError("this captioner has no memory (no TextMemoryProjection or the like among its necks)")
+        self.check_encoder(memory.encoder, "the memory")
+        width = None if self.encoder is None else len(self.encoder["text"])
+        if width not in (None, memory.features.shape[1]):
+            raise UserError(f"a memory of {memory.features.shape[1]} numbers a caption; the captioner's has {width}")
+        for neck in self.memory_necks:
+            neck.bind(memory)
+
+    @contextlib.contextmanager
+    def swapped_memory(self, memory: CaptionMemory) -> Iterator[None]:
+        """While in the context, remember other captions ("TT", target text); afterwards what was remembered before.
+
+        Args:
+            memory: of the same encoder.
+
+        Raises:
+            UserError: see :meth:`bind_memory`.
+        """
+        before = [(neck, neck.memory) for neck in self.memory_necks]
+        self.bind_memory(memory)
+        try:
+            yield
+        finally:
+            for neck, own in before:
+                neck.bind(own)
 
     # ---- images
     @property
@@ -173,24 +258,21 @@ class SynthCaptioner(BaseModel):
         """The encoder, built at first use.
 
         Raises:
-            RuntimeError: if the config names none, or its features are not those
+            UserError: if the config names none, or its features are not those
                 that the captioner was trained on.
         """
         if not self._backbone:
             if self._backbone_cfg is None:
-                raise RuntimeError(
+                raise UserError(
                     "there are images without features, or captions to encode, and the captioner's config has no "
                     "backbone for it: encode images beforehand (python tools/encode_images.py CONFIG), or give "
                     "model.backbone (needed for model.rerank, whose captions cannot be encoded beforehand)"
                 )
             backbone = MODELS.build(self._backbone_cfg).to(next(self.parameters()).device)
-            if self.encoder is not None and not same_encoder(backbone.fingerprint(), self.encoder):
-                raise RuntimeError(
-                    "model.backbone is not the encoder that the captioner was trained with: "
-                    + describe_mismatch(self.encoder, backbone.fingerprint())
-                )
+            self.check_encoder(backbone.fingerprint(), "model.backbone")
             if self.encoder is None:
-                self.check_memories(backbone.fingerprint(), "model.backbone")
+                self.encoder = backbone.fingerprint()
+                self._check_memories()
             self._backbone.append(backbone)
         return self._backbone[0]
 
@@ -204,6 +286,8 @@ class SynthCaptioner(BaseModel):
         """All necks in order; what they made, and the losses of those that learn by one of their own."""
         losses: dict[str, Tensor] = {}
         for neck in self.necks:
+            if isinstance(neck, MemoryNeck) and neck.acts(phase, prefix.source):
+                self._bind(neck)
             prefix, own = neck(prefix, phase)
             losses.update(own)
         return prefix, losses
@@ -297,7 +381,7 @@ class SynthCaptioner(BaseModel):
             as the metric has it.
 
         Raises:
-            RuntimeError: if the captioner has no ``backbone``.
+            UserError: if the captioner has no ``backbone``.
         """
         from synthcap_mm.evaluation.clip_score import clip_score
 
@@ -318,12 +402,12 @@ class SynthCaptioner(BaseModel):
             k: how many, at most as many as the memory has.
 
         Returns:
-            Weights and rows of the memory, ``(B, k)`` each, of the first neck with a memory that
-            acts in prediction (see :meth:`TextMemoryProjection.attend`); ``None`` if there is none.
+            Weights and places in the memory, ``(B, k)`` each, of the first neck with a memory that
+            acts in prediction (see :meth:`MemoryNeck.attend`); ``None`` if there is none.
         """
         for neck in self.necks:
-            if hasattr(neck, "attend") and neck.acts("predict", prefix.source):
-                neck.load_memory()
+            if isinstance(neck, MemoryNeck) and neck.acts("predict", prefix.source):
+                self._bind(neck)
                 return neck.attend(prefix.feats, min(k, len(neck.memory)))
             prefix, _ = neck(prefix, "predict")
         return None

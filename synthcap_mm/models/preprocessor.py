@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 from mmengine.model import BaseDataPreprocessor
 
 from synthcap_mm.models.tag_prompt import TagPrompt
+from synthcap_mm.options import Count, Range
 from synthcap_mm.registry import MODELS
 from synthcap_mm.structures import CaptionSample, PrefixBatch
 from synthcap_mm.tokenization import CaptionTokenizer
@@ -40,13 +42,11 @@ class CaptionPreprocessor(BaseDataPreprocessor):
         self,
         tokenizer: str,
         prompt: dict | None = None,
-        max_length: int = 40,
-        max_prompt_length: int = 32,
+        max_length: Annotated[int, Range("[2, inf)")] = 40,
+        max_prompt_length: Count = 32,
         non_blocking: bool = True,
     ) -> None:
         super().__init__(non_blocking=non_blocking)
-        if max_length < 2:
-            raise ValueError(f"max_length must leave room for a word and the end token, got {max_length}")
         self.tokenizer = CaptionTokenizer(tokenizer)
         self.prompt = None if prompt is None else TagPrompt(**prompt)
         self.max_length = max_length

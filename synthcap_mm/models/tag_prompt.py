@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
+from synthcap_mm.errors import UserError
+from synthcap_mm.options import Chance, Count, check_when_built
 from synthcap_mm.structures import Tag
 
 
+@check_when_built
 class TagPrompt:
     """Chooses tags and words them.
 
@@ -23,8 +27,7 @@ class TagPrompt:
             decoder survives a detector that finds nothing. Default 0.1.
 
     Raises:
-        ValueError: for a template without ``{tags}``, an unknown order, or a
-            chance outside [0, 1].
+        UserError: for a template without ``{tags}``, or an option out of range.
     """
 
     _ORDERS = {
@@ -36,19 +39,14 @@ class TagPrompt:
     def __init__(
         self,
         template: str = "There are {tags} in the image.",
-        max_tags: int = 4,
+        max_tags: Count = 4,
         min_score: float = 0.3,
-        order: str = "score_area",
-        drop: float = 0.2,
-        drop_all: float = 0.1,
+        order: Literal["score_area", "score", "area"] = "score_area",
+        drop: Chance = 0.2,
+        drop_all: Chance = 0.1,
     ) -> None:
         if "{tags}" not in template:
-            raise ValueError(f"the prompt's template must contain '{{tags}}', got {template!r}")
-        if order not in self._ORDERS:
-            raise ValueError(f"order is one of {', '.join(self._ORDERS)}, not {order!r}")
-        for name, chance in (("drop", drop), ("drop_all", drop_all)):
-            if not 0 <= chance <= 1:
-                raise ValueError(f"{name} is a chance in [0, 1], got {chance}")
+            raise UserError(f"the prompt's template must contain '{{tags}}', got {template!r}")
         self.template = template
         self.max_tags = max_tags
         self.min_score = min_score

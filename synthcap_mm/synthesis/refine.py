@@ -49,7 +49,7 @@ def check_refine(settings: Mapping[str, Any] | None, name: str = "synthesis.refi
         raise UserError(f"{name}.bank_size must be a whole number, 1 or more, got {size!r}")
     try:
         optimizer.check_settings(**_options(settings))
-    except ValueError as error:
+    except UserError as error:
         raise UserError(f"{name}: {error}") from error
 
 

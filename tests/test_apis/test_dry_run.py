@@ -57,7 +57,7 @@ def cfg(tiny_model, tiny_stores, tmp_path, monkeypatch):
                 {"type": "MultiStepLR", "by_epoch": True, "milestones": [5], "gamma": 0.5},
             ],
             "default_hooks": {"checkpoint": {"type": "CheckpointHook", "by_epoch": False, "interval": 1}},
-            "custom_hooks": [{"type": "IterationSeedHook"}, {"type": "EncoderCheckHook"}],
+            "custom_hooks": [{"type": "IterationSeedHook"}, {"type": "CaptionerIdentityHook"}],
             "randomness": {"seed": 0},
         }
     )

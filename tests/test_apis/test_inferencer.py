@@ -11,10 +11,11 @@ from PIL import Image
 
 from synthcap_mm.apis.inferencer import CaptionInferencer, CaptionResult
 from synthcap_mm.datasets import CaptionEvalDataset
-from synthcap_mm.synthesis.image_reader import ImageReader
+from synthcap_mm.errors import UserError
 from synthcap_mm.registry import INFERENCERS, MODELS
 from synthcap_mm.store import Store
 from synthcap_mm.structures import CaptionSample, Tag
+from synthcap_mm.synthesis.image_reader import ImageReader
 
 #: What two ways of computing the same log-probability may differ by (float32, some ten tokens).
 TOLERANCE = 1e-4
@@ -164,7 +165,7 @@ def test_options_do_what_they_say(captioner):
 )
 def test_wrong_options_are_refused(captioner, options, words):
     inferencer, photos = captioner
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises((ValueError, UserError), match=words):
         inferencer(photos, **options)
 
 
@@ -249,7 +250,7 @@ def test_what_is_missing_is_said(tiny_captioner, captioner, tiny_stores):
     without["synthesis"]["tag_provider"] = None
     with pytest.raises(ValueError, match=r"trained with a prompt of tags, .*give tag_provider="):
         CaptionInferencer(without, checkpoint, device="cpu")(photos)
-    with pytest.raises(RuntimeError, match=r"not the encoder that the captioner was trained with.*'tiny'.*'wrong'"):
+    with pytest.raises(UserError, match=r"'wrong'.*'tiny'"):
         wrong = {"type": "TinyEncoder", "seed": 1, "name": "wrong"}
         CaptionInferencer(copy.deepcopy(config), checkpoint, device="cpu", encoder=wrong)(photos)
     with pytest.raises(ValueError, match="weights are missing"):
@@ -286,7 +287,7 @@ def test_explain(captioner, tiny_stores):
     # the weights are those of a softmax over the whole memory, row by row
     feats, _ = inferencer.read([Image.open(p) for p in sorted(photos.iterdir())])
     memory = inferencer.model.necks[0].memory
-    by_hand = (feats @ memory.T / 0.02).softmax(1)
+    by_hand = (feats @ memory.features.T / 0.02).softmax(1)
     for p, row in zip(found, by_hand):
         assert p["memory"][0]["weight"] == pytest.approx(float(row.max()), abs=1e-5)
         assert p["memory"][0]["caption"] in [texts[i] for i in (row >= row.max() - 1e-6).nonzero().flatten()]
@@ -302,8 +303,8 @@ def test_another_memory_and_back(captioner, tiny_stores):
     assert all(p["memory"] == [{"caption": "a blue boat on the field", "weight": 1.0}] for p in one)
     assert [p["caption"] for p in one] != [p["caption"] for p in before]
     assert inferencer(photos, explain=True)["predictions"] == before
-    for wrong, words in (([], "at least one"), (["a dog", " "], "sentence 2 .*empty"), ("a dog", "give a list")):
-        with pytest.raises(ValueError, match=words), inferencer.use_memory(wrong):
+    for wrong in ([], ["a dog", " "], "a dog"):
+        with pytest.raises(UserError), inferencer.use_memory(wrong):
             pass
     assert inferencer(photos, explain=True)["predictions"] == before
 
@@ -327,7 +328,7 @@ def test_a_captioner_without_tags_or_memory(tiny_captioner, tiny_stores, tmp_pat
     inferencer = CaptionInferencer(config, tmp_path / "c.pth", device="cpu")
     (found, *_) = inferencer(tiny_captioner[2], explain=True)["predictions"]
     assert found["memory"] is None and found["tags"] == [] and found["clip_score"] is not None
-    with pytest.raises(ValueError, match="this captioner has no memory"), inferencer.use_memory(["a dog"]):
+    with pytest.raises(UserError, match="no memory"), inferencer.use_memory(["a dog"]):
         pass
 
 

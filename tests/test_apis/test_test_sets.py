@@ -8,10 +8,11 @@ import pytest
 import torch
 from caption_samples import write
 from mmengine.config import Config
+from synthcap_mm.pairs import encode_photos
 
 import synthcap_mm.apis.test_sets as module  # not its test_many, which pytest would take for a test
+from synthcap_mm.errors import UserError
 from synthcap_mm.pipeline import MissingInputsError
-from synthcap_mm.pairs import encode_photos
 from synthcap_mm.registry import DATASETS, MODELS
 from synthcap_mm.store import Store, StoreError
 
@@ -52,7 +53,7 @@ def cfg(tiny_model, tiny_stores, tmp_path):
             },
             "test_cfg": {"type": "TestLoop"},
             "test_evaluator": {"type": "CaptionMetric", "metrics": ["CIDEr", "length", "CLIPScore"]},
-            "custom_hooks": [{"type": "EncoderCheckHook"}],
+            "custom_hooks": [{"type": "CaptionerIdentityHook"}],
             "test_sets": [{"name": "own", "store": photos}],
             "log_level": "ERROR",
         }
@@ -126,7 +127,7 @@ def test_a_memory_of_another_encoder_is_refused(cfg, checkpoint, tiny_stores, tm
     target = write(tmp_path / "target.txt", "a white boat on the street\n")
     cfg.synthesis.encoder = {"type": "TinyEncoder", "seed": 5, "name": "other"}
     cfg.test_sets = [{"name": "TT", "store": tiny_stores[1], "memory": str(target)}]
-    with pytest.raises(StoreError, match=r"memory .* was made with another encoder .*'other'"):
+    with pytest.raises(UserError, match=r"memory .*'other'"):
         module.test_many(cfg, checkpoint)
 
 
@@ -160,5 +161,5 @@ def test_what_is_missing_is_named(cfg, checkpoint, tiny_stores, tmp_path):
 def test_a_captioner_without_a_memory_has_none_to_replace(cfg, checkpoint, tiny_stores):
     cfg.model.necks = cfg.model.necks[1:]
     cfg.test_sets = [{"name": "TT", "store": tiny_stores[1], "memory": tiny_stores[0]}]
-    with pytest.raises(ValueError, match="'TT' has a memory, but no neck of the captioner uses one"):
+    with pytest.raises(UserError, match="no memory"):
         module.test_many(cfg, checkpoint)

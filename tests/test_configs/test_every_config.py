@@ -59,8 +59,8 @@ def replaced(value, names, encoder):
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_it_builds_learns_and_captions(name, stores):
-    from synthcap_mm.synthesis.curation import Curation
     from synthcap_mm.registry import DATASETS, MODELS
+    from synthcap_mm.synthesis.curation import Curation
 
     cfg = Config.fromfile(ROOT / "configs" / name)
     width = cfg.model.necks[-1].in_dim

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from synthcap_mm.pairs import encode_photos
 
 from synthcap_mm.datasets import CaptionEvalDataset, caption_eval_dataset
-from synthcap_mm.pairs import encode_photos
 from synthcap_mm.registry import DATASETS
 from synthcap_mm.store import Store, StoreError
 

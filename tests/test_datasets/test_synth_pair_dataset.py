@@ -10,9 +10,9 @@ import torch
 from torch.utils.data import DataLoader
 
 from synthcap_mm.datasets import SynthPairDataset
-from synthcap_mm.synthesis.synthesis import Synthesis
 from synthcap_mm.store import Store, StoreError
 from synthcap_mm.structures import group_id
+from synthcap_mm.synthesis.synthesis import Synthesis
 
 
 @pytest.fixture(scope="module")

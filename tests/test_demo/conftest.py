@@ -12,8 +12,8 @@ def page_export(tmp_path_factory):
 
     from synthcap_mm.apis.export import export_captioner
     from synthcap_mm.datasets import SynthPairDataset
-    from synthcap_mm.synthesis.synthesis import Synthesis
     from synthcap_mm.registry import MODELS
+    from synthcap_mm.synthesis.synthesis import Synthesis
 
     init_default_scope("synthcap_mm")
     root = tmp_path_factory.mktemp("page")

@@ -127,7 +127,7 @@ def make_runner(model, stores, work_dir, stop=None, resume=False, workers=0, epo
         },
         custom_hooks=[
             {"type": "IterationSeedHook"},
-            {"type": "EncoderCheckHook"},
+            {"type": "CaptionerIdentityHook"},
             {"type": "SampleCaptionsHook", "num": 3},
             {"type": "ResumeValidationHook"},
             {"type": "Diary", "stop": stop},

@@ -4,7 +4,6 @@ import json
 
 import pytest
 from small_runner import make_runner
-
 from synthcap_mm.pairs import encode_photos
 
 

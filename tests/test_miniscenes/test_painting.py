@@ -4,6 +4,7 @@ import sys
 import numpy as np
 import pytest
 
+from synthcap_mm.errors import UserError
 from synthcap_mm.miniscenes.language import complete, describe, parse
 from synthcap_mm.miniscenes.painting import MiniScenesPainter, annotated_photograph, draw, photograph
 from synthcap_mm.miniscenes.scenes import Group, Scene, scene_of, scene_rng
@@ -151,7 +152,7 @@ def test_registered_and_described():
     ("settings", "field"), [({"drop": 1.5}, "drop"), ({"recolour": -1}, "recolour"), ({"size": 4}, "size")]
 )
 def test_bad_settings_are_named(settings, field):
-    with pytest.raises(ValueError, match=field):
+    with pytest.raises(UserError, match=field):
         MiniScenesPainter(**settings)
 
 

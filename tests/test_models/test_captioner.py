@@ -4,6 +4,7 @@ from mmengine.runner.checkpoint import get_state_dict, load_state_dict
 from small_training import train_a_little
 
 from synthcap_mm.datasets import CaptionEvalDataset, SynthPairDataset
+from synthcap_mm.errors import UserError
 from synthcap_mm.registry import MODELS
 from synthcap_mm.store import Store, StoreError
 
@@ -50,14 +51,13 @@ def test_batched_equals_single(tiny_model, tiny_stores):
         assert alone.pred_scores == pytest.approx(sample.pred_scores, abs=1e-4)
 
 
-def test_checkpoint_holds_identities_and_neither_memory_nor_encoder(tiny_model, tiny_stores):
+def test_a_state_dict_holds_neither_memory_nor_encoder_nor_identities(tiny_model, tiny_stores):
     tiny_model["backbone"] = {"type": "TinyEncoder"}
     model = MODELS.build(tiny_model)
     model.backbone  # noqa: B018 - builds it
-    model.necks[0].load_memory()
+    assert len(model.memory) == 36  # 40 captions, 2 groups of 2 held out
     for state in (model.state_dict(), get_state_dict(model)):
-        assert {"tokenizer_sha256", "encoder_name", "encoder_fingerprint", "necks.0.memory_sha256"} <= set(state)
-        assert not [k for k in state if "words" in k or "backbone" in k or k.endswith("necks.0.memory")]
+        assert set(state) == {name for name, _ in model.named_parameters()} | {"head.decoder.lm_head.weight"}
         other = MODELS.build(tiny_model)
         load_state_dict(other, dict(state), strict=True)
         for a, b in zip(model.parameters(), other.parameters()):
@@ -67,17 +67,20 @@ def test_checkpoint_holds_identities_and_neither_memory_nor_encoder(tiny_model, 
 def test_another_tokenizer_or_encoder_is_refused(tiny_model, tiny_stores, tmp_path):
     from synthcap_mm.tokenization import make_tokenizer
 
-    state = get_state_dict(MODELS.build(tiny_model))
+    identity = MODELS.build(tiny_model).identity
+    assert identity["memory_sha256"] == Store.open(tiny_stores[0]).captions_sha256("train")
     make_tokenizer("train", ["quite other words"] * 3, vocab_size=300).save(str(tmp_path / "t.json"))
     other = MODELS.build(
         {**tiny_model, "data_preprocessor": {"type": "CaptionPreprocessor", "tokenizer": str(tmp_path / "t.json")}}
     )
-    with pytest.raises(RuntimeError, match="another tokenizer"):
-        other.load_state_dict(dict(state), strict=False)
+    with pytest.raises(UserError, match="another tokenizer"):
+        other.check_identity(identity)
     model = MODELS.build(tiny_model)
-    model.encoder = {**model.encoder, "name": "somebody else's", "image": model.encoder["image"][::-1]}
-    with pytest.raises(RuntimeError, match=r"another encoder.*'tiny'.*somebody else's"):
-        model.load_state_dict(dict(state))
+    model.check_identity(identity)
+    model.check_identity(None)
+    encoder = {**model.encoder, "name": "somebody else's", "image": model.encoder["image"][::-1]}
+    with pytest.raises(UserError, match=r"somebody else's.*'tiny'"):
+        model.check_identity({**identity, "encoder": encoder})
 
 
 def test_images_take_the_same_road_as_features(tiny_model, tiny_stores, tiny):
@@ -91,10 +94,10 @@ def test_images_take_the_same_road_as_features(tiny_model, tiny_stores, tiny):
         s.pred_caption for s in model.val_step([stored[i] for i in range(4)])
     ]
     without = MODELS.build(tiny_model).eval()
-    with pytest.raises(RuntimeError, match=r"encode_images\.py"):
+    with pytest.raises(UserError, match=r"encode_images\.py"):
         without.val_step([CaptionSample(0, "0", "real", image=photos.load(0))])
     wrong = MODELS.build({**tiny_model, "backbone": {"type": "TinyEncoder", "seed": 1, "name": "wrong"}})
-    with pytest.raises(RuntimeError, match=r"'tiny'.*'wrong'"):
+    with pytest.raises(UserError, match=r"'wrong'.*'tiny'"):
         wrong.encode([photos.load(0)])
 
 
@@ -103,87 +106,15 @@ def test_missing_store_says_the_command(tiny_model):
         MODELS.build({**tiny_model, "store": "nowhere"})
 
 
-def test_memory_and_tokenizer_come_from_the_store(tiny_model, tiny_stores):
-    model = MODELS.build(tiny_model)
-    model.necks[0].load_memory()
-    assert len(model.necks[0].memory) == 36  # 40 captions, 2 groups of 2 held out
-    assert str(model.data_preprocessor.tokenizer.path).startswith(tiny_stores[0])
-
-
 def test_too_few_positions_are_refused_when_the_captioner_is_built(tiny_model):
     tiny_model["head"]["positions"] = 2 + 32 + 1 + 16
     MODELS.build(tiny_model)
     tiny_model["head"]["positions"] -= 1
     with pytest.raises(
-        ValueError, match=r"head\.positions is 50.* 51: .*prefix_length 2 .*max_prompt_length 32 .*"
+        UserError, match=r"head\.positions is 50.* 51: .*prefix_length 2 .*max_prompt_length 32 .*"
     ) as e:
         MODELS.build(tiny_model)
     assert "max_length 16" in str(e.value)
-
-
-# ---- the memory's encoder
-@pytest.fixture()
-def other_store(tiny_synthesis):
-    """A store of another encoder with the same width."""
-    from synthcap_mm.synthesis.synthesis import Synthesis
-
-    encoder = {"type": "TinyEncoder", "seed": 1, "name": "other"}
-    Synthesis(**{**tiny_synthesis, "encoder": encoder, "refine": None}).run()
-    return tiny_synthesis["store"]
-
-
-def test_a_memory_of_another_encoder_is_refused_when_the_captioner_is_built(tiny_model, other_store):
-    tiny_model["necks"][0]["memory"] = other_store
-    with pytest.raises(StoreError, match=r"'other'.*'tiny'") as caught:
-        MODELS.build(tiny_model)
-    assert other_store in str(caught.value)
-
-
-def test_a_swapped_memory_of_another_encoder_is_refused(tiny_model, tiny_stores, other_store):
-    neck = MODELS.build(tiny_model).necks[0]
-    neck.load_memory()
-    before = neck.memory
-    store = Store.open(other_store)
-    feats = torch.tensor(store.caption_features(store.caption_rows()))
-    with pytest.raises(StoreError, match=r"'other'.*'tiny'"):
-        neck.set_memory(feats, encoder=store.encoder)
-    with pytest.raises(ValueError, match=r"8 numbers a caption.*'tiny' makes 32"):
-        neck.set_memory(torch.randn(5, 8))
-    assert neck.memory is before
-    neck.memory, neck.memory_path = None, other_store
-    with pytest.raises(StoreError, match=r"'other'.*'tiny'"):
-        neck.load_memory()
-    own = Store.open(tiny_stores[0])
-    neck.set_memory(torch.tensor(own.caption_features(own.caption_rows())), encoder=own.encoder)
-
-
-def test_without_a_store_the_memory_is_compared_with_the_checkpoint_and_the_backbone(
-    tiny_model, tiny_stores, other_store
-):
-    state = get_state_dict(MODELS.build(tiny_model))
-    tiny_model["data_preprocessor"]["tokenizer"] = str(Store.open(tiny_stores[0]).tokenizer_path)
-    tiny_model["necks"][0]["memory"] = other_store
-    tiny_model.update(store=None, backbone={"type": "TinyEncoder"})
-    with pytest.raises(StoreError, match=r"the checkpoint.*'other'.*'tiny'"):
-        MODELS.build(tiny_model).load_state_dict(dict(state))
-    with pytest.raises(StoreError, match=r"model\.backbone.*'other'.*'tiny'"):
-        MODELS.build(tiny_model).backbone  # noqa: B018 - builds it
-
-
-def test_exclude_self_with_another_stores_memory_is_refused_in_training_only(
-    tiny_model, train_batch, tiny_stores, tiny_synthesis
-):
-    from synthcap_mm.synthesis.synthesis import Synthesis
-
-    Synthesis(**{**tiny_synthesis, "captions": {"type": "TinyCaptions", "num": 40, "seed": 9}}).run()
-    tiny_model["necks"][0].update(exclude_self=True, memory=tiny_synthesis["store"])
-    model = MODELS.build(tiny_model)
-    with pytest.raises(ValueError, match=r"exclude_self.*another caption"):
-        model(**model.data_preprocessor(train_batch, True), mode="loss")
-    model.eval().val_step([CaptionEvalDataset(tiny_stores[1])[0]])  # a target domain's memory
-    tiny_model["necks"][0]["memory"] = tiny_stores[0]
-    model = MODELS.build(tiny_model)
-    assert model(**model.data_preprocessor(train_batch, True), mode="loss")["loss_caption"] > 0
 
 
 # ---- how captions are chosen
@@ -223,7 +154,7 @@ def test_rerank_orders_the_beams_by_clip_score(tiny_model, tiny_stores, tiny):
     scores = model.clip_scores(rows[0].feat.expand(3, -1), ["", " ", "a dog"])
     assert scores.tolist()[:2] == [0, 0] and scores[2] > 1
     without = MODELS.build({**tiny_model, "rerank": True}).eval()
-    with pytest.raises(RuntimeError, match=r"give model\.backbone \(needed for model\.rerank"):
+    with pytest.raises(UserError, match=r"give model\.backbone \(needed for model\.rerank"):
         without(**without.data_preprocessor(rows), mode="predict")
 
 
@@ -232,7 +163,7 @@ def test_memory_weights_are_those_of_the_projection(tiny_model, tiny_stores):
     photos = CaptionEvalDataset(tiny_stores[1])
     prefix = model.data_preprocessor([photos[i] for i in range(3)])["prefix"]
     weights, rows = model.memory_weights(prefix, 1000)
-    memory = model.necks[0].memory
+    memory = model.memory.features
     assert weights.shape == (3, len(memory))  # no more than there are
     torch.testing.assert_close(weights.sum(1), torch.ones(3))
     mixed = torch.nn.functional.normalize((weights[..., None] * memory[rows]).sum(1), dim=-1)

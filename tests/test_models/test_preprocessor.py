@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from synthcap_mm.errors import UserError
 from synthcap_mm.models.preprocessor import IGNORE, CaptionPreprocessor
 from synthcap_mm.structures import CaptionSample, Tag
 
@@ -72,5 +73,5 @@ def test_mixed_sources_and_missing_captions_are_refused(preprocessor):
         preprocessor()([sample(source="real"), sample(source="pseudo")])
     with pytest.raises(ValueError, match=r"without a caption: \['k'\]"):
         preprocessor()([sample()], training=True)
-    with pytest.raises(ValueError, match="max_length"):
+    with pytest.raises(UserError, match="max_length"):
         preprocessor(max_length=1)

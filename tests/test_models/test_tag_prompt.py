@@ -1,5 +1,6 @@
 import pytest
 
+from synthcap_mm.errors import UserError
 from synthcap_mm.models.tag_prompt import TagPrompt
 from synthcap_mm.structures import Tag
 
@@ -42,8 +43,8 @@ def test_words():
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"template": "objects:"}, r"\{tags\}"), ({"order": "size"}, "score_area"), ({"drop": 1.5}, "drop is a chance")],
+    [({"template": "objects:"}, r"\{tags\}"), ({"order": "size"}, "score_area"), ({"drop": 1.5}, "drop")],
 )
 def test_bad_settings(options, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         TagPrompt(**options)

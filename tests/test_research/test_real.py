@@ -171,8 +171,8 @@ def test_real_drawn_pairs_in_small(real_data, tmp_path):
     module("ready_made_images")
     lines = (real_data / "sd_drawbench" / "metadata.jsonl").read_text().splitlines()[:4]
     (tmp_path / "some.jsonl").write_text("\n".join(lines) + "\n")
-    from synthcap_mm.synthesis.synthesis import Synthesis
     from synthcap_mm.store import Store
+    from synthcap_mm.synthesis.synthesis import Synthesis
 
     counts = Synthesis(
         store=str(tmp_path / "store"),

@@ -169,8 +169,8 @@ def test_tags_of_an_image(tiny_stores):
 
 
 def test_is_set_tells_rows_whose_list_has_something(tmp_path):
-    from synthcap_mm.store.schema import images_table
     from synthcap_mm.files import write_shard
+    from synthcap_mm.store.schema import images_table
 
     flags = [[], ["black"], [], ["uniform", "non_finite"], []]
     records = [

@@ -10,16 +10,15 @@ import numpy as np
 import pytest
 import torch
 from random_store import make_store, unit
+from synthcap_mm.store.additions import WORK_FOLDER
 
 from synthcap_mm.datasets import SynthPairDataset
-from synthcap_mm.synthesis.curation import Curation, Synthesis
-from synthcap_mm.synthesis.curation import report_table
+from synthcap_mm.registry import MODELS
+from synthcap_mm.store import Store, StoreError, StoreLock
+from synthcap_mm.structures import Tag
+from synthcap_mm.synthesis.curation import Curation, Synthesis, report_table
 from synthcap_mm.synthesis.curation_steps import best, make_steps
 from synthcap_mm.synthesis.inspection import inspect_store
-from synthcap_mm.registry import MODELS
-from synthcap_mm.store import Store, StoreError, StoreLock, StoreError
-from synthcap_mm.store.additions import WORK_FOLDER
-from synthcap_mm.structures import Tag
 
 ROOT = Path(__file__).resolve().parents[2]
 HELDOUT = (3, 40, 41, 90)

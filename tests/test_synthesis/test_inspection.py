@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from PIL import Image
 from random_store import make_store, unit
-
-from synthcap_mm.synthesis.curation import Curation, Synthesis
-from synthcap_mm.synthesis.inspection import inspect_store, modality_gap, principal_plane, real_photo_features
 from synthcap_mm.pairs.pictures import Pictures
+
 from synthcap_mm.store import Store, StoreError
 from synthcap_mm.store.store import ShardedTable
+from synthcap_mm.synthesis.curation import Curation, Synthesis
+from synthcap_mm.synthesis.inspection import inspect_store, modality_gap, principal_plane, real_photo_features
 
 FLAGGED, HELDOUT = (5, 17), (3, 40)
 

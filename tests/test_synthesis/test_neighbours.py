@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from random_store import make_store, unit
 
+from synthcap_mm.store import Store
 from synthcap_mm.synthesis.curation import Curation
 from synthcap_mm.synthesis.neighbours import ExactSearch, FaissSearch, UnitRows, make_search, row_cosines
-from synthcap_mm.store import Store
 
 
 @pytest.fixture()

@@ -57,9 +57,15 @@ clip_how = (
     "OpenAI's CLIP weights; downloaded by themselves where the Hugging Face hub can be reached, else give a local file: "
     "synthesis.encoder.pretrained="
 )
-clip_vit_b32_input = dict(hub="timm/vit_base_patch32_clip_224.openai", needed_by="openai", how=clip_how + "ViT-B-32.pt")
+clip_vit_b32_input = dict(
+    hub="timm/vit_base_patch32_clip_224.openai",
+    needed_by="openai",
+    how=clip_how + "ViT-B-32.pt synthesis.encoder.quick_gelu=True",
+)
 clip_vit_l14_input = dict(
-    hub="timm/vit_large_patch14_clip_224.openai", needed_by="openai", how=clip_how + "ViT-L-14.pt"
+    hub="timm/vit_large_patch14_clip_224.openai",
+    needed_by="openai",
+    how=clip_how + "ViT-L-14.pt synthesis.encoder.quick_gelu=True",
 )
 synthesis_inputs = [
     dict(

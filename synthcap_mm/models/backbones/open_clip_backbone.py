@@ -12,11 +12,11 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from mmengine.logging import print_log
 
+from synthcap_mm.errors import UserError
 from synthcap_mm.models.backbones.base import BaseBackbone
 from synthcap_mm.registry import MODELS
 from synthcap_mm.requirements import require
@@ -24,7 +24,6 @@ from synthcap_mm.requirements import require
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-PRECISIONS = ("fp32", "fp16", "bf16", "pure_fp16", "pure_bf16")
 #: Entries that only OpenAI's own state dicts have, beside the weights.
 OPENAI_KEYS = ("input_resolution", "context_length", "vocab_size")
 _SCHEMAS = ("hf-hub:", "local-dir:")
@@ -42,19 +41,12 @@ class OpenCLIPBackbone(BaseBackbone):
 
     **Activation.** CLIP's first models use QuickGELU; the same weights in a model
     built with GELU load without complaint and give worse features. open_clip only
-    warns for a tag and says nothing for a file. Here a mismatch is an error, as far
-    as it can be known:
-
-    - a tag: open_clip's own table says what the weights were trained with (an
-      entry there that merely lacks the mark for QuickGELU does not overrule a model
-      that exists with QuickGELU only, such as ``roberta-ViT-B-32``);
-    - a local file: a TorchScript archive names its activation modules; OpenAI's
-      state dicts are known by their extra entries; an ``open_clip_config.json``
-      beside the file speaks for it; file and folder names of open_clip's table of
-      weights, or a name with ``openai`` or ``quickgelu`` in it, are believed;
-    - any other local file does not tell. Then the model is built as named, and,
-      where open_clip has both variants of it, a warning says so. ``quick_gelu``
-      states what the weights were trained with, and is checked.
+    warns for a tag and says nothing for a file. Here a mismatch is an error. Of a tag
+    open_clip's own table says what the weights were trained with (an
+    entry there that merely lacks the mark for QuickGELU does not overrule a model
+    that exists with QuickGELU only, such as ``roberta-ViT-B-32``). Of a local file
+    ``quick_gelu`` says it, unless ``model_config`` describes the model or open_clip has it with one activation only.
+    OpenAI's files were trained with QuickGELU, OpenCLIP's with what the name of their model says.
 
     Not run here, since no weights can be downloaded: real OpenAI and LAION weights
     by tag; SigLIP and Hugging Face text towers with their real tokenizers.
@@ -80,7 +72,8 @@ class OpenCLIPBackbone(BaseBackbone):
             local weights file. Defaults to None: what the config names, else what
             all of open_clip's weights of this model share, else CLIP's.
         quick_gelu (bool, optional): whether the weights were trained with
-            QuickGELU, if you know it. Defaults to None.
+            QuickGELU; to be given with a weights file of a model that open_clip has with either activation. Defaults
+            to None.
         cache_dir (str, optional): where downloads are kept. Defaults to None, the
             Hugging Face cache.
 
@@ -89,12 +82,15 @@ class OpenCLIPBackbone(BaseBackbone):
         activation (str): 'quick_gelu' or 'gelu', by the modules that were built.
 
     Raises:
-        ValueError: unknown model name or tag; activation and weights do not match;
-            weights that do not fit the model; a tokenizer that does not fit.
+        UserError: unknown model name or tag; activation and weights do not match, or a file's activation is not said; a
+            tokenizer that does not fit; weights with pickled objects.
+        RuntimeError: weights that do not fit the model.
         FileNotFoundError: a local path is missing, or weights cannot be downloaded;
             the message says what to get and where to put it.
         ImportError: open_clip is missing.
     """
+
+    not_in_recipe = ("cache_dir", "quick_gelu")  # the latter is compared only
 
     def __init__(
         self,
@@ -102,34 +98,39 @@ class OpenCLIPBackbone(BaseBackbone):
         pretrained: str | None = "openai",
         model_config: str | dict | None = None,
         tokenizer: str | None = None,
-        precision: str = "fp32",
+        precision: Literal["fp32", "fp16", "bf16", "pure_fp16", "pure_bf16"] = "fp32",
         preprocess_cfg: dict | None = None,
         quick_gelu: bool | None = None,
         cache_dir: str | None = None,
     ) -> None:
         super().__init__()
         require("open_clip", purpose="OpenCLIPBackbone")
-        if precision not in PRECISIONS:
-            raise ValueError(f"precision={precision!r}; it must be one of {', '.join(PRECISIONS)}")
         self._precision = precision
         is_file = _is_file(model_name, pretrained, model_config)
         if is_file:
             config, preprocessing = _local_config(model_name, pretrained, model_config)
             preprocessing.update(preprocess_cfg or {})
-            _check_activation(
-                model_name, config, quick_gelu, *_file_activation(Path(pretrained)), in_doubt=not model_config
-            )
+            if quick_gelu is None and model_config is None and _other_activation(model_name) is not None:
+                raise UserError(
+                    f"OpenCLIPBackbone.quick_gelu has to say whether the weights {pretrained} were trained with "
+                    "QuickGELU (OpenAI's were: True), since a model of the other activation loads them as well and "
+                    "gives wrong features"
+                )
+            _check_activation(model_name, config, quick_gelu, f"quick_gelu={quick_gelu} says that the weights were")
             self._model, self._transform = _build_from_file(
                 model_name, config, preprocessing, Path(pretrained), precision
             )
         else:
             if preprocess_cfg:
-                raise ValueError(
-                    "preprocess_cfg is for a local weights file; open_clip knows the preprocessing of "
+                raise UserError(
+                    "OpenCLIPBackbone.preprocess_cfg is for a local weights file; open_clip knows the preprocessing of "
                     f"{model_name!r} with pretrained={pretrained!r}"
                 )
             config = _known_config(model_name, cache_dir)
-            _check_activation(model_name, config, quick_gelu, *_tag_activation(model_name, pretrained, config))
+            listed = _tag_activation(model_name, pretrained, config)
+            stated = f"quick_gelu={quick_gelu}" if quick_gelu is not None else "open_clip's table"
+            expected = listed if quick_gelu is None else quick_gelu
+            _check_activation(model_name, config, expected, f"{stated} says that the weights {pretrained!r} were")
             self._model, self._transform = _build_by_name(model_name, pretrained, precision, cache_dir)
         self._config = config
         self.embed_dim = int(config["embed_dim"])
@@ -224,14 +225,12 @@ def _is_file(model_name: str, pretrained: str | None, model_config: str | dict |
     """Whether ``pretrained`` is a weights file, after the combination of arguments has been checked."""
     if model_name.startswith(_SCHEMAS):
         if pretrained is not None or model_config is not None:
-            raise ValueError(
+            raise UserError(
                 f"model_name={model_name!r} brings its config and weights: give pretrained=None, no model_config"
             )
         return False
     if pretrained is None:
-        raise ValueError(
-            f"pretrained=None would leave {model_name!r} with random weights; give a tag or a weights file"
-        )
+        raise UserError(f"pretrained=None would leave {model_name!r} with random weights; give a tag or a weights file")
     path = Path(pretrained)
     if path.is_file():
         return True
@@ -250,12 +249,10 @@ def _without_path(model_name: str) -> str:
 
 
 def _read_json(path: Path, what: str) -> dict:
-    if not path.is_file():
-        raise FileNotFoundError(f"no {what} at {str(path)!r}")
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{what} {str(path)!r} is not valid json: {error}") from error
+        raise UserError(f"{what} {str(path)!r} is not valid json: {error}") from error
 
 
 def _known_config(model_name: str, cache_dir: str | None) -> dict:
@@ -275,7 +272,7 @@ def _known_config(model_name: str, cache_dir: str | None) -> dict:
         ) from error
     if config is None:
         near = difflib.get_close_matches(model_name, open_clip.list_models(), n=4, cutoff=0.4)
-        raise ValueError(
+        raise UserError(
             f"open_clip has no model {model_name!r}; did you mean "
             f"{' or '.join(near) or 'one of open_clip.list_models()'}? "
             "A model of your own needs model_config=<path of its json>"
@@ -285,7 +282,6 @@ def _known_config(model_name: str, cache_dir: str | None) -> dict:
 
 def _local_config(model_name: str, pretrained: str, model_config: str | dict | None) -> tuple[dict, dict]:
     """Config and preprocessing of a model whose weights are a local file."""
-    import open_clip
     from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
 
     beside = _config_beside(Path(pretrained))
@@ -302,13 +298,6 @@ def _local_config(model_name: str, pretrained: str, model_config: str | dict | N
     else:
         read = model_config if isinstance(model_config, dict) else _read_json(Path(model_config), "model_config")
         config, named = dict(read.get("model_cfg", read)), read.get("preprocess_cfg", {})
-        lacking = [field for field in ("embed_dim", "vision_cfg", "text_cfg") if field not in config]
-        if lacking:
-            where = "model_config" if isinstance(model_config, dict) else f"model_config {model_config!r}"
-            raise ValueError(
-                f"{where} lacks {', '.join(lacking)}; it must look like open_clip's own configs "
-                f"(open_clip.get_model_config({open_clip.list_models()[0]!r}) prints one)"
-            )
     # through json: an mmengine ConfigDict becomes plain, and open_clip may change its copy
     return json.loads(json.dumps(config)), json.loads(json.dumps(named))
 
@@ -325,65 +314,32 @@ def _is_torchscript(path: Path) -> bool:
         return any(name.split("/")[1:2] == ["code"] for name in archive.namelist())
 
 
-def _tag_activation(model_name: str, tag: str | None, config: dict) -> tuple[bool | None, str]:
-    """Whether a tag's weights were trained with QuickGELU, and who says so."""
+def _other_activation(model_name: str) -> str | None:
+    """The model of open_clip that differs in the activation only, or ``None``."""
+    import open_clip
+
+    plain = model_name.removesuffix("-quickgelu")
+    other = f"{plain}-quickgelu" if plain == model_name else plain
+    return other if other in open_clip.list_models() else None
+
+
+def _tag_activation(model_name: str, tag: str | None, config: dict) -> bool | None:
+    """Whether a tag's weights were trained with QuickGELU; ``None`` is not known."""
     import open_clip
 
     if tag is None:  # hf-hub: and local-dir: bring the config with the weights
-        return None, ""
+        return None
     cfg = open_clip.get_pretrained_cfg(model_name.replace("/", "-"), tag)
     if not cfg:
         tags = open_clip.list_pretrained_tags_by_model(model_name)
-        raise ValueError(
+        raise UserError(
             f"open_clip has no weights {tag!r} for {model_name!r}, and there is no such file; its tags are: "
             f"{', '.join(tags) or 'none, so give the path of a weights file'}"
         )
     if cfg.get("quick_gelu", False):
-        return True, f"open_clip's table says that the weights {tag!r} were"
+        return True
     # The table's missing mark is no proof against a model that exists with QuickGELU only.
-    plain = model_name.removesuffix("-quickgelu")
-    if config.get("quick_gelu", False) and (plain == model_name or plain not in open_clip.list_models()):
-        return None, ""
-    return False, f"open_clip's table says that the weights {tag!r} were"
-
-
-def _file_activation(path: Path) -> tuple[bool | None, str]:
-    """Whether a file's weights were trained with QuickGELU (``None``: cannot be known), and what tells it."""
-    if _is_torchscript(path):
-        kinds = {module.original_name for module in torch.jit.load(str(path), map_location="cpu").modules()}
-        if kinds & {"QuickGELU", "GELU"}:
-            return "QuickGELU" in kinds, f"the TorchScript archive {path.name!r} says that its weights were"
-    elif any(key in _state_keys(path) for key in OPENAI_KEYS):
-        return True, f"{path.name!r} is a state dict of OpenAI's, which were"
-    beside = _config_beside(path)
-    if beside is not None:
-        return (
-            bool(beside.get("model_cfg", beside).get("quick_gelu", False)),
-            f"the open_clip_config.json beside {path.name!r} says that its weights were",
-        )
-    listed = _listed_activation(path)
-    if listed is not None:
-        return listed, f"by open_clip's table of weights, those of {path.parent.name}/{path.name} were"
-    if any(mark in path.name.lower() for mark in ("openai", "quickgelu", "quick_gelu", "quick-gelu")):
-        return True, f"by its name, the weights of {path.name!r} were"
-    return None, ""
-
-
-def _listed_activation(path: Path) -> bool | None:
-    """What open_clip's table says of a file that kept the name or the repository's folder of its download."""
-    import open_clip
-
-    # a Hugging Face cache has models--org--repo/snapshots/<revision>/<file>
-    folders = {path.parent.name} | {part.split("--")[-1] for part in path.parts if part.startswith("models--")}
-    flags = set()
-    for model, tag in open_clip.list_pretrained():
-        cfg = open_clip.get_pretrained_cfg(model, tag)
-        # OpenAI's own files have plain names (ViT-B-32.pt), which prove nothing; their content does
-        named = tag != "openai" and cfg.get("url", "").rsplit("/", 1)[-1] == path.name
-        repository = cfg.get("hf_hub", "").split("/")[1:2]
-        if named or (repository and repository[0] in folders):
-            flags.add(bool(cfg.get("quick_gelu", False)))
-    return flags.pop() if len(flags) == 1 else None
+    return None if config.get("quick_gelu", False) and _other_activation(model_name) is None else False
 
 
 def _state_keys(path: Path) -> set[str]:
@@ -398,44 +354,24 @@ def _state_keys(path: Path) -> set[str]:
             return set()
         read = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:  # torch's text recommends to execute the file
-        raise ValueError(
+        raise UserError(
             f"the weights file {str(path)!r} holds pickled objects beside tensors; these are not executed. "
             "Save its state dict alone, best as .safetensors"
         ) from error
-    except Exception as error:
-        raise ValueError(f"cannot read the weights file {str(path)!r}: {error}") from error
     return set(read.get("state_dict", read)) if isinstance(read, dict) else set()
 
 
-def _check_activation(
-    model_name: str, config: dict, stated: bool | None, found: bool | None, told_by: str, in_doubt: bool = False
-) -> None:
+def _check_activation(model_name: str, config: dict, expected: bool | None, told_by: str) -> None:
     """Refuses a model whose activation is not the one the weights were trained with."""
-    import open_clip
-
     built = bool(config.get("quick_gelu", False))
-    expected = found if stated is None else stated
+    if expected is None or expected == built:
+        return
     names = {True: "QuickGELU", False: "GELU"}
-    plain = model_name.removesuffix("-quickgelu")
-    other = plain if built else f"{plain}-quickgelu"
-    if expected is None:
-        if in_doubt and other in open_clip.list_models():
-            print_log(
-                f"{model_name} is built with {names[built]}; whether the weights file was trained with it cannot be "
-                f"told from the file. If it was trained with {names[not built]}, use model_name={other!r}. "
-                f"quick_gelu={built} in the config states it, and ends this warning.",
-                logger="current",
-                level=logging.WARNING,
-            )
-        return
-    if expected == built:
-        return
-    told_by = told_by if stated is None else f"quick_gelu={stated} says that the weights were"
-    if other in open_clip.list_models():
-        remedy = f"use model_name={other!r}"
-    else:
-        remedy = f"set 'quick_gelu': {str(expected).lower()} in the model's config"
-    raise ValueError(
+    other = _other_activation(model_name)
+    remedy = (
+        f"use model_name={other!r}" if other else f"set 'quick_gelu': {str(expected).lower()} in the model's config"
+    )
+    raise UserError(
         f"model {model_name!r} is built with {names[built]}, but {told_by} trained with {names[expected]}; "
         f"the features would be wrong: {remedy}"
     )
@@ -488,21 +424,12 @@ def _build_from_file(
         # a folder of its own: no other way gives open_clip a config without adding to its global list of models
         described = {"model_cfg": config, "preprocess_cfg": preprocessing}
         (Path(folder) / "open_clip_config.json").write_text(json.dumps(described), encoding="utf-8")
-        try:
-            with _quiet_root_logger():
-                model, _, transform = open_clip.create_model_and_transforms(
-                    f"local-dir:{folder}", load_weights=False, pretrained_text=False, precision=precision
-                )
-        except OSError as error:
-            raise FileNotFoundError(
-                f"cannot build {model_name!r}: {error}. Its text tower or tokenizer is a Hugging Face model; "
-                "give a local folder as hf_model_name and hf_tokenizer_name in model_config"
-            ) from error
+        with _quiet_root_logger():
+            model, _, transform = open_clip.create_model_and_transforms(
+                f"local-dir:{folder}", load_weights=False, pretrained_text=False, precision=precision
+            )
         source = _plain_state(weights, model, Path(folder))
-        try:
-            open_clip.load_checkpoint(model, str(source), strict=True, weights_only=True)
-        except (RuntimeError, AssertionError) as error:
-            raise ValueError(f"the weights {str(weights)!r} do not fit the model {model_name!r}: {error}") from error
+        open_clip.load_checkpoint(model, str(source), strict=True, weights_only=True)
     return model, transform
 
 
@@ -538,14 +465,7 @@ def _make_tokenizer(
         path = Path(tokenizer)
         if path.is_dir():
             return HFTokenizer(str(path), context_length=context_length)
-        if not path.is_file():
-            raise FileNotFoundError(
-                f"no tokenizer at {tokenizer!r}; give a BPE merges file (.txt.gz) or a tokenizer folder"
-            )
-        try:
-            return SimpleTokenizer(bpe_path=str(path), context_length=context_length)
-        except (OSError, UnicodeDecodeError) as error:
-            raise ValueError(f"tokenizer {tokenizer!r} is not a gzipped BPE merges file: {error}") from error
+        return SimpleTokenizer(bpe_path=str(path), context_length=context_length)
     if own_config is None:
         return open_clip.get_tokenizer(model_name, context_length=context_length, cache_dir=cache_dir)
     text_cfg = own_config["text_cfg"]
@@ -570,7 +490,7 @@ def _check_tokenizer(tokenizer: Callable, text_cfg: dict, name: str) -> None:
     largest = max(tokenizer.encoder.values())
     size = int(text_cfg.get("vocab_size", 49408))
     if largest >= size:
-        raise ValueError(
+        raise UserError(
             f"the tokenizer has {largest + 1} tokens, but the text tower of {name!r} only {size}; "
             "give the tokenizer that the weights were trained with"
         )
@@ -578,7 +498,7 @@ def _check_tokenizer(tokenizer: Callable, text_cfg: dict, name: str) -> None:
     end = tokenizer.eot_token_id
     # 'argmax' pools at the largest id and 'eos' at eos_id: both mean the end token
     if (pooling == "argmax" and end != largest) or (pooling == "eos" and end != int(text_cfg.get("eos_id", 2))):
-        raise ValueError(
+        raise UserError(
             f"the tokenizer's end token is {end}, which the text tower of {name!r} (pool_type {pooling!r}) "
             "does not pool at"
         )

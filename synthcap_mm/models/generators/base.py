@@ -18,9 +18,14 @@ class BaseGenerator(ABC):
     Attributes:
         retrieves (bool): whether the generator, instead of drawing, answers with
             rows of an image pool (:class:`BaseRetriever`). False here.
+        not_in_recipe (tuple[str, ...]): arguments of the constructor that do not decide the pictures, such as batch
+            sizes and devices.
+        recipe_version (int): raised when the class draws other pictures for the same arguments.
     """
 
     retrieves: bool = False
+    not_in_recipe: tuple[str, ...] = ()
+    recipe_version: int = 1
 
     @abstractmethod
     def generate(self, captions: list[str], seeds: list[int]) -> list[Image]:

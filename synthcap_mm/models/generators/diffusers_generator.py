@@ -9,20 +9,23 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from mmengine.logging import print_log
 
+from synthcap_mm.errors import UserError
 from synthcap_mm.files import folder_sha256
 from synthcap_mm.models.generators.base import BaseGenerator, check_seeds
+from synthcap_mm.options import Count, NotNegative
 from synthcap_mm.registry import MODELS
 from synthcap_mm.requirements import require
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-ATTENTION = ("sdpa", "slicing", "xformers")
+#: What the pipeline's call gets from the generator itself.
+_OWN = ("prompt", "generator", "num_inference_steps", "guidance_scale")
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 
 
@@ -80,33 +83,35 @@ class DiffusersGenerator(BaseGenerator):
         local_files_only (bool): never ask the hub. Defaults to False.
 
     Raises:
-        ImportError: if diffusers or transformers is missing, or, when the pipeline is
-            first needed, a package that the model wants (a T5 tokenizer's sentencepiece).
-        ValueError: for an unknown dtype, attention or scheduler (with near names), or a
-            number that must be positive; when the pipeline is first needed, for
-            settings that it cannot take.
+        ImportError: if diffusers or transformers is missing.
+        UserError: for an unknown scheduler (with near names); when the pipeline is first needed, for settings that it
+            would pass over.
         FileNotFoundError: when the pipeline is first needed and the model is
             neither a folder nor can be got from the hub.
     """
+
+    not_in_recipe = (
+        "device", "batch_size", "compile", "attention", "vae_slicing", "vae_tiling", "local_files_only",
+    )  # fmt: skip
 
     def __init__(
         self,
         model: str = "stable-diffusion-v1-5/stable-diffusion-v1-5",
         revision: str | None = None,
         variant: str | None = None,
-        dtype: str = "float16",
+        dtype: Literal["float16", "bfloat16", "float32"] = "float16",
         device: str | torch.device | None = None,
         scheduler: str | None = None,
         scheduler_options: dict[str, Any] | None = None,
-        steps: int = 20,
-        guidance_scale: float = 7.5,
+        steps: Count = 20,
+        guidance_scale: NotNegative = 7.5,
         negative_prompt: str | None = None,
         call_options: dict[str, Any] | None = None,
-        height: int | None = None,
-        width: int | None = None,
-        batch_size: int = 8,
+        height: Count | None = None,
+        width: Count | None = None,
+        batch_size: Count = 8,
         compile: bool = False,
-        attention: str | None = None,
+        attention: Literal["sdpa", "slicing", "xformers"] | None = None,
         vae_slicing: bool = False,
         vae_tiling: bool = False,
         safety_checker: bool = False,
@@ -114,19 +119,10 @@ class DiffusersGenerator(BaseGenerator):
     ) -> None:
         for package in ("diffusers", "transformers"):
             require(package, extra="t2i", purpose="DiffusersGenerator")
-        if dtype not in DTYPES:
-            raise ValueError(f"dtype={dtype!r}; it must be one of {', '.join(DTYPES)}")
-        if attention not in (None, *ATTENTION):
-            raise ValueError(f"attention={attention!r}; it must be one of {', '.join(ATTENTION)}, or None")
         if attention == "xformers" and find_spec("xformers") is None:
             raise ImportError("attention='xformers' needs a package of its own: pip install xformers")
         if scheduler_options and scheduler is None:
-            raise ValueError("scheduler_options are for a scheduler that is named; give scheduler= too")
-        if guidance_scale < 0:
-            raise ValueError(f"guidance_scale={guidance_scale}; it must be 0 or more")
-        for name, value in (("steps", steps), ("batch_size", batch_size), ("height", height), ("width", width)):
-            if value is not None and value < 1:
-                raise ValueError(f"{name}={value}; it must be 1 or more")
+            raise UserError("scheduler_options are for a scheduler that is named; give scheduler= too")
         self.model = model
         self.revision = revision
         self.variant = variant
@@ -302,11 +298,6 @@ class DiffusersGenerator(BaseGenerator):
                     if "AutoPipeline can't find" not in str(error):
                         raise
                     pipe = DiffusionPipeline.from_pretrained(self.model, **options)
-        except ImportError as error:
-            raise ImportError(
-                f"the model {self.model!r} needs a package that is not installed: {error}. Tokenizers of T5 (PixArt, "
-                "Stable Diffusion 3, FLUX) may want: pip install sentencepiece protobuf"
-            ) from error
         except (OSError, ValueError) as error:
             raise self._missing(error) from error
         self._check(pipe)
@@ -323,21 +314,20 @@ class DiffusersGenerator(BaseGenerator):
         given = {"negative_prompt": self.negative_prompt, "height": self.height, "width": self.width}
         unknown = [key for key, value in given.items() if value is not None and key not in accepted]
         if unknown:
-            raise ValueError(f"{name} takes no {', '.join(unknown)}; leave it out of the generator's settings")
-        for key in self.call_options:
-            if key not in accepted or key in (*given, "prompt", "generator", "num_inference_steps", "guidance_scale"):
-                near = difflib.get_close_matches(key, accepted, n=3, cutoff=0.5)
-                hint = f"did you mean {' or '.join(near)}?" if near else f"it takes {', '.join(sorted(accepted))}."
-                own = " (the generator has a setting of its own for it)" if key in accepted else ""
-                raise ValueError(f"call_options names {key!r}, which {name} does not take here{own}; {hint}")
+            raise UserError(f"{name} takes no {', '.join(unknown)}; leave it out of the generator's settings")
+        for key in self.call_options:  # some pipelines swallow what they do not know
+            if key not in accepted or key in (*given, *_OWN):
+                near = difflib.get_close_matches(key, accepted - {*given, *_OWN}, n=3, cutoff=0.5)
+                hint = (
+                    f"did you mean {' or '.join(near)}?" if near else "it is another setting, or the generator's own."
+                )
+                raise UserError(f"call_options names {key!r}, which {name} does not take here; {hint}")
         if self.negative_prompt is not None:
             setting = "true_cfg_scale" if "true_cfg_scale" in accepted else "guidance_scale"
             scale = self.call_options.get(setting, 1.0) if setting == "true_cfg_scale" else self.guidance_scale
             if scale <= 1:
                 place = "call_options=dict(true_cfg_scale=...)" if setting == "true_cfg_scale" else "guidance_scale"
-                raise ValueError(
-                    f"negative_prompt does nothing in {name} unless {place} is above 1; set it, or drop it"
-                )
+                raise UserError(f"negative_prompt does nothing in {name} unless {place} is above 1; set it, or drop it")
         if self.guidance_scale > 1 and "turbo" in Path(self.model).name.lower():
             self._say_once(
                 f"{self.model} is called Turbo, and such models are trained to draw without guidance; "
@@ -347,7 +337,7 @@ class DiffusersGenerator(BaseGenerator):
             wanted, own = self._scheduler_class.__name__, type(pipe.scheduler).__name__
             flow = wanted.startswith("FlowMatch") or bool(self.scheduler_options.get("use_flow_sigmas"))
             if flow != own.startswith("FlowMatch"):
-                raise ValueError(
+                raise UserError(
                     f"the scheduler {wanted} does not go with {name}, whose own is {own}: one is for flow matching "
                     "models, the other for diffusion models"
                 )
@@ -358,24 +348,19 @@ class DiffusersGenerator(BaseGenerator):
         denoiser = None if name is None else getattr(pipe, name)
         if self.attention == "slicing":
             if not hasattr(denoiser, "set_attention_slice"):
-                raise ValueError(f"attention='slicing' is for UNets; {type(pipe).__name__} has none")
+                raise UserError(f"attention='slicing' is for UNets; {type(pipe).__name__} has none")
             pipe.enable_attention_slicing()
         elif self.attention == "xformers":
-            if self.device.type == "cpu":
-                raise ValueError("attention='xformers' needs a GPU; this generator draws on the CPU")
             pipe.enable_xformers_memory_efficient_attention()
         elif self.attention == "sdpa" and name == "unet":  # transformers have no other
             from diffusers.models.attention_processor import AttnProcessor2_0
 
             denoiser.set_attn_processor(AttnProcessor2_0())
-        for asked, method in ((self.vae_slicing, "enable_slicing"), (self.vae_tiling, "enable_tiling")):
-            if asked:
-                if not hasattr(getattr(pipe, "vae", None), method):
-                    raise ValueError(f"{type(pipe).__name__} has no VAE with {method}; leave the option out")
-                getattr(pipe.vae, method)()
+        if self.vae_slicing:
+            pipe.vae.enable_slicing()
+        if self.vae_tiling:
+            pipe.vae.enable_tiling()
         if self.compile:
-            if denoiser is None:
-                raise ValueError(f"compile=True: no denoiser is known in {type(pipe).__name__}; leave it out")
             denoiser.compile()  # in place, so that the pipeline finds the module's own attributes
 
     def _arguments(self, captions: list[str], generators: list[torch.Generator]) -> dict[str, Any]:
@@ -390,13 +375,12 @@ class DiffusersGenerator(BaseGenerator):
             "height": self.height,
             "width": self.width,
             "output_type": "pil",
-            **self.call_options,
         }
         accepted = _parameters(self.pipe.__call__)
         passed = {name: value for name, value in wanted.items() if value is not None}
         for name in sorted(set(passed) - accepted):
             self._say_once(f"{type(self.pipe).__name__} takes no {name}; it is left out")
-        return {name: value for name, value in passed.items() if name in accepted}
+        return {**{name: value for name, value in passed.items() if name in accepted}, **self.call_options}
 
 
 def _parameters(function: Callable) -> set[str]:
@@ -432,7 +416,7 @@ def _find_scheduler(name: str) -> type:
     found = getattr(diffusers, name, None) if name in known else None
     if found is None or not hasattr(found, "from_config"):
         near = difflib.get_close_matches(name, known, n=4, cutoff=0.4)
-        raise ValueError(
+        raise UserError(
             f"diffusers has no scheduler {name!r}; did you mean {' or '.join(near) or 'one of ' + ', '.join(known)}?"
         )
     return found

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from synthcap_mm.models.generators.base import BaseRetriever, check_seeds
+from synthcap_mm.options import Count
 from synthcap_mm.registry import MODELS
 from synthcap_mm.store.topk import blockwise_topk
 
@@ -28,18 +29,11 @@ class RetrievalGenerator(BaseRetriever):
             Defaults to None: 1 (assumed: as one drawing a caption).
         block (int): rows of the pool scored at a time. Defaults to 8192.
 
-    Raises:
-        ValueError: if ``k`` or ``block`` is below 1.
-        TypeError: if ``pool`` is not a config.
     """
 
-    def __init__(self, pool: dict, k: int | None = None, block: int = 8192) -> None:
-        if not isinstance(pool, dict) or "type" not in pool:
-            raise TypeError(
-                f"pool={pool!r}; it must be the config of a photo source: dict(type='PhotoFolder', root=...)"
-            )
-        if (k is not None and k < 1) or block < 1:
-            raise ValueError(f"k={k} and block={block} must both be 1 or more")
+    not_in_recipe = ("block",)
+
+    def __init__(self, pool: dict, k: Count | None = None, block: Count = 8192) -> None:
         self.pool = pool
         self.k = k
         self.block = block

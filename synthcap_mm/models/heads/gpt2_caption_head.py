@@ -9,10 +9,12 @@ import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor
 
+from synthcap_mm.errors import UserError
 from synthcap_mm.models.heads.beam_search import OPTIONS as BEAM_OPTIONS
 from synthcap_mm.models.heads.beam_search import beam_search
 from synthcap_mm.models.heads.nucleus import NucleusSampling
 from synthcap_mm.models.preprocessor import IGNORE
+from synthcap_mm.options import Count, Part
 from synthcap_mm.registry import MODELS
 from synthcap_mm.requirements import require
 
@@ -50,8 +52,8 @@ class GPT2CaptionHead(BaseModule):
             sharding strategy sets it. ``False`` at first.
 
     Raises:
-        ValueError: if a pretrained model's vocabulary is not the tokenizer's.
-        FileNotFoundError: if ``pretrained`` cannot be loaded.
+        UserError: if a pretrained model's vocabulary is not the tokenizer's.
+        OSError: if ``pretrained`` cannot be loaded.
     """
 
     def __init__(
@@ -60,21 +62,19 @@ class GPT2CaptionHead(BaseModule):
         bos_id: int,
         eos_id: int,
         pad_id: int,
-        width: int = 768,
-        layers: int = 4,
-        heads: int = 4,
-        positions: int = 128,
-        dropout: float = 0.1,
+        width: Count = 768,
+        layers: Count = 4,
+        heads: Count = 4,
+        positions: Count = 128,
+        dropout: Part = 0.1,
         pretrained: str | None = None,
-        label_smoothing: float = 0.1,
+        label_smoothing: Part = 0.1,
         generation: dict[str, Any] | None = None,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
         transformers = require("transformers")
         if pretrained is None:
-            if width % heads:
-                raise ValueError(f"width {width} is not a multiple of the number of heads {heads}")
             config = transformers.GPT2Config(
                 vocab_size=vocab_size,
                 n_embd=width,
@@ -91,20 +91,14 @@ class GPT2CaptionHead(BaseModule):
             )
             self.decoder = transformers.GPT2LMHeadModel(config)
         else:
-            try:
-                config = transformers.GPT2Config.from_pretrained(
-                    pretrained, embd_pdrop=dropout, attn_pdrop=dropout, resid_pdrop=dropout
-                )
-                if config.activation_function == "gelu_new":
-                    config.activation_function = _FUSED_GELU
-                self.decoder = transformers.GPT2LMHeadModel.from_pretrained(pretrained, config=config)
-            except OSError as error:
-                raise FileNotFoundError(
-                    f"cannot load the pretrained GPT-2 {pretrained!r}: {error}. Give a name on the hub that can be "
-                    "reached, or a local folder with config.json and model.safetensors."
-                ) from error
+            config = transformers.GPT2Config.from_pretrained(
+                pretrained, embd_pdrop=dropout, attn_pdrop=dropout, resid_pdrop=dropout
+            )
+            if config.activation_function == "gelu_new":
+                config.activation_function = _FUSED_GELU
+            self.decoder = transformers.GPT2LMHeadModel.from_pretrained(pretrained, config=config)
             if self.decoder.config.vocab_size != vocab_size:
-                raise ValueError(
+                raise UserError(
                     f"the pretrained GPT-2 {pretrained!r} has {self.decoder.config.vocab_size} tokens, the tokenizer "
                     f"has {vocab_size}; use tokenizer=dict(kind='gpt2') in the synthesis config"
                 )
@@ -124,11 +118,6 @@ class GPT2CaptionHead(BaseModule):
         return self.decoder.config.n_positions
 
     def _embed(self, prefix: Tensor, input_ids: Tensor) -> Tensor:
-        if prefix.dim() != 3 or prefix.shape[2] != self.width:
-            raise ValueError(
-                f"the head takes a prefix (B, L, {self.width}), got {tuple(prefix.shape)}; is the last neck a "
-                f"PrefixProjector with width={self.width}?"
-            )
         length = prefix.shape[1] + input_ids.shape[1]
         if length > self.positions:
             raise ValueError(f"a sequence of {length} is longer than the decoder's {self.positions} positions")
@@ -207,7 +196,7 @@ class GPT2CaptionHead(BaseModule):
             ranked by: of beams length-normalised, else the same as ``logprobs``.
 
         Raises:
-            ValueError: if captions are to be drawn without ``seeds``, or by beams.
+            UserError: if captions are to be drawn without ``seeds``, or by beams.
         """
         batch = prefix.shape[0]
         options = {**self.generation, **options}

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
+from synthcap_mm.errors import UserError
+from synthcap_mm.options import Positive, Range, check_when_built
 
+
+@check_when_built
 class NucleusSampling:
     """Chooses each next token from the smallest set that holds ``top_p`` of the probability.
 
@@ -27,16 +31,17 @@ class NucleusSampling:
         device: of the logits.
 
     Raises:
-        ValueError: if ``top_p`` or ``temperature`` is out of its range.
+        UserError: if ``top_p`` or ``temperature`` is out of its range.
     """
 
     def __init__(
-        self, seeds: list[int], steps: int, top_p: float, temperature: float, device: torch.device | str = "cpu"
+        self,
+        seeds: list[int],
+        steps: int,
+        top_p: Annotated[float, Range("(0, 1]")],
+        temperature: Positive,
+        device: torch.device | str = "cpu",
     ) -> None:
-        if not 0 < top_p <= 1:
-            raise ValueError(f"top_p is a share of the probability in (0, 1], got {top_p}")
-        if not temperature > 0:
-            raise ValueError(f"temperature must be positive, got {temperature}")
         self.top_p, self.temperature = top_p, temperature
         # On the CPU, so that a GPU draws the same.
         draws = [
@@ -56,12 +61,12 @@ class NucleusSampling:
             device: of the logits.
 
         Raises:
-            ValueError: without ``seeds``, or with more than one beam.
+            UserError: without ``seeds``, or with more than one beam.
         """
         if options.get("num_beams", 1) != 1:
-            raise ValueError(f"do_sample draws captions one by one: num_beams must be 1, got {options['num_beams']}")
+            raise UserError(f"do_sample draws captions one by one: num_beams must be 1, got {options['num_beams']}")
         if (seeds := options.pop("seeds", None)) is None:
-            raise ValueError("do_sample needs seeds, one integer an image, so that a caption can be drawn again")
+            raise UserError("do_sample needs seeds, one integer an image, so that a caption can be drawn again")
         rows = [(seed * 1_000_003 + copy) % 2**63 for seed in seeds for copy in range(copies)]
         return cls(rows, steps, options.pop("top_p", 0.9), options.pop("temperature", 1.0), device)
 

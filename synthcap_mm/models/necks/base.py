@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from synthcap_mm.errors import UserError
 from synthcap_mm.structures import SOURCES, PrefixBatch
+
+if TYPE_CHECKING:
+    from synthcap_mm.store import Store
 
 #: What a batch is there for: to learn from, or to be captioned.
 PHASES = ("train", "predict")
 
 
-def _checked_names(owner: str, option: str, names: Sequence[str], known: tuple[str, ...]) -> tuple[str, ...]:
-    if isinstance(names, str):
-        raise TypeError(f"{owner}: '{option}' must be a list of names, got the string {names!r}; write [{names!r}].")
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        raise ValueError(f"{owner}: '{option}' has unknown names {unknown}; choose from {list(known)}.")
+def _known(owner: str, option: str, names: Sequence[str], known: tuple[str, ...]) -> tuple[str, ...]:
+    # A misspelt phase or source would be a neck that never acts.
+    if isinstance(names, str) or not set(names) <= set(known):
+        raise UserError(f"{owner}.{option} is a list of names of {', '.join(known)}; got {names!r}")
     return tuple(names)
 
 
@@ -35,15 +38,21 @@ class BaseNeck(nn.Module):
         sources (Sequence[str]): sources of a batch for which it acts, of
             :data:`synthcap_mm.structures.SOURCES`. Defaults to all.
 
+    Attributes:
+        not_in_recipe (tuple[str, ...]): arguments of the constructor that do not decide the result.
+        recipe_version (int): raised when the class gives other results for the same arguments.
+
     Raises:
-        TypeError: if ``phases`` or ``sources`` is a string.
-        ValueError: if one of them holds an unknown name.
+        UserError: if ``phases`` or ``sources`` is a string, or holds an unknown name.
     """
+
+    not_in_recipe: tuple[str, ...] = ()
+    recipe_version: int = 1
 
     def __init__(self, phases: Sequence[str] = PHASES, sources: Sequence[str] = SOURCES) -> None:
         super().__init__()
-        self.phases = _checked_names(type(self).__name__, "phases", phases, PHASES)
-        self.sources = _checked_names(type(self).__name__, "sources", sources, SOURCES)
+        self.phases = _known(type(self).__name__, "phases", phases, PHASES)
+        self.sources = _known(type(self).__name__, "sources", sources, SOURCES)
 
     def acts(self, phase: str, source: str) -> bool:
         """Whether the neck changes a batch of this source in this phase.
@@ -55,10 +64,8 @@ class BaseNeck(nn.Module):
         Raises:
             ValueError: if either name is unknown.
         """
-        if phase not in PHASES:
-            raise ValueError(f"{type(self).__name__}: unknown phase {phase!r}; choose from {list(PHASES)}.")
-        if source not in SOURCES:
-            raise ValueError(f"{type(self).__name__}: unknown source {source!r}; choose from {list(SOURCES)}.")
+        if phase not in PHASES or source not in SOURCES:
+            raise ValueError(f"phase {phase!r} or source {source!r} is not one of {PHASES}, {SOURCES}")
         return phase in self.phases and source in self.sources
 
     def forward(self, batch: PrefixBatch, phase: str) -> tuple[PrefixBatch, dict[str, Tensor]]:
@@ -96,6 +103,14 @@ class BaseNeck(nn.Module):
                 "none: let the dataset give them, or narrow the neck's phases and sources."
             )
         return batch.text_feats
+
+
+class StoreNeck(BaseNeck):
+    """A neck that reads more of the captioner's store than its captions; the captioner binds it when it is built."""
+
+    def bind_store(self, store: Store) -> None:
+        """Take the captioner's store."""
+        raise NotImplementedError(f"{type(self).__name__} must define bind_store(store).")
 
 
 def check_finite(owner: str, feats: Tensor, what: str = "features") -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,10 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from synthcap_mm.errors import UserError
 from synthcap_mm.registry import MODELS
+from synthcap_mm.store import Store
 from synthcap_mm.structures import PrefixBatch
 
-from .base import BaseNeck, check_finite
+from .base import StoreNeck, check_finite
 
 #: Rows read from a store at a time.
 _READ_ROWS = 65_536
@@ -23,7 +25,7 @@ OWN_TABLES = ("captions", "images")
 
 
 @MODELS.register_module()
-class MomentMatching(BaseNeck):
+class MomentMatching(StoreNeck):
     r"""Moves a cloud of features onto another one by its mean and, per dimension, its spread.
 
     :math:`v' = \mathrm{normalise}\left((v - \mu_s)\, \sigma_t / \sigma_s + \mu_t\right)`, as in
@@ -51,11 +53,11 @@ class MomentMatching(BaseNeck):
         ``feats`` (B, D) in any float dtype → (B, D) float32 (float64 stays), L2-normalised.
 
     Raises:
-        ValueError: if ``start`` and ``target`` are the same; in use, if a table holds fewer than two rows, a dimension
-            of ``start`` does not vary though ``target``'s does, or features are not finite or of another width.
-        RuntimeError: in use, if no store was named.
-        StoreError: in use, if there is no store.
-        StoreError: if a store was made with another encoder than the captioner's.
+        UserError: if ``start`` and ``target`` are the same; in use, if no store was named, a table holds fewer than two
+            rows, a dimension of ``start`` does not vary though ``target``'s does, or a store was made with another
+            encoder.
+        ValueError: in use, if features are not finite or of another width.
+        StoreError: if there is no store.
     """
 
     def __init__(
@@ -69,60 +71,40 @@ class MomentMatching(BaseNeck):
         pairs: str = "default",
     ) -> None:
         super().__init__(phases, sources)
-        self.pairs = pairs
         if start == target:
-            raise ValueError(f"MomentMatching: 'start' and 'target' are both {start!r}, so nothing would be moved.")
-        self.start, self.target, self.spread = os.fspath(start), os.fspath(target), spread
-        self.store_path = None if store is None else os.fspath(store)
+            raise UserError(f"MomentMatching: 'start' and 'target' are both {start!r}, so nothing would be moved.")
+        self.start, self.target, self.spread, self.pairs = os.fspath(start), os.fspath(target), spread, pairs
+        self.store: Store | None = None if store is None else Store.open(store)
         #: ``(4, D)``: mean and deviation of the start, mean and deviation of the target; empty until measured.
         self.register_buffer("moments", torch.empty(0, 0))
 
-    def expect_encoder(self, encoder: Mapping[str, Any], what: str = "the captioner") -> None:
-        """Refuse stores of another encoder; those that are not there are told of at first use.
-
-        Args:
-            encoder (dict): fingerprint of the encoder whose features will come in.
-            what (str): whose it is, for the message. Defaults to ``'the captioner'``.
-
-        Raises:
-            StoreError: naming both encoders.
-        """
-        from synthcap_mm.store import Store, StoreError
-
-        for name in (self.start, self.target):
-            path = self.store_path if name in OWN_TABLES else name
-            if path is None or self.moments.numel():
-                continue
-            try:
-                store = Store.open(path)
-            except StoreError:
-                continue
-            store.check_encoder(encoder, what)
+    def bind_store(self, store: Store) -> None:
+        """Take the captioner's store, unless the config named one."""
+        self.store = self.store or store
 
     def _rows(self, name: str) -> tuple[Any, np.ndarray]:
         """The table that a name means, and the rows of it that count."""
-        from synthcap_mm.store import Store
-
         if name not in OWN_TABLES:
-            images = Store.open(name).images
-            return images, np.flatnonzero(~images.is_set("flags"))
-        if self.store_path is None:
-            raise RuntimeError(
+            photos = Store.open(name)
+            if self.store is not None:
+                photos.check_encoder(self.store.encoder, f"that of {self.store.path}")
+            return photos.images, np.flatnonzero(~photos.images.is_set("flags"))
+        if self.store is None:
+            raise UserError(
                 f"MomentMatching has no store whose {name!r} it could measure: give the captioner a store, or this "
                 "neck (store='data/stores/...')."
             )
-        store = Store.open(self.store_path)
-        rows = store.caption_rows("train")
+        rows = self.store.caption_rows("train")
         if name == "captions":
-            return store.captions, rows
-        pairs = store.pairs(self.pairs)
+            return self.store.captions, rows
+        pairs = self.store.pairs(self.pairs)
         used = np.unique(pairs.numbers("image")[np.isin(pairs.numbers("caption"), rows)])
-        return store.images, used[~store.images.is_set("flags")[used]]
+        return self.store.images, used[~self.store.images.is_set("flags")[used]]
 
     def _measure(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         table, rows = self._rows(name)
         if len(rows) < 2:
-            raise ValueError(f"MomentMatching: {name!r} has {len(rows)} usable features; moments need two or more.")
+            raise UserError(f"MomentMatching: {name!r} has {len(rows)} usable features; moments need two or more.")
         total = squares = 0.0
         centre = None
         for first in range(0, len(rows), _READ_ROWS):
@@ -137,23 +119,13 @@ class MomentMatching(BaseNeck):
         return centre + offset, np.sqrt(np.maximum(squares / len(rows) - offset**2, 0.0))
 
     def load_moments(self) -> None:
-        """Measure the moments, unless they are there (of a checkpoint).
-
-        Raises:
-            RuntimeError: if a store is wanted and none is named.
-            ValueError: see the class.
-        """
+        """Measure the moments, unless they are there (of a checkpoint); errors as of the class."""
         if self.moments.numel():
             return
         (mean_s, sd_s), (mean_t, sd_t) = self._measure(self.start), self._measure(self.target)
-        if len(mean_s) != len(mean_t):
-            raise ValueError(
-                f"MomentMatching: features of {self.start!r} have {len(mean_s)} numbers, those of {self.target!r} "
-                f"{len(mean_t)}: they are of two encoders."
-            )
         still = np.flatnonzero((sd_s < 1e-7) & (sd_t >= 1e-7))
         if self.spread and len(still):
-            raise ValueError(
+            raise UserError(
                 f"MomentMatching: {len(still)} dimensions of {self.start!r} do not vary, the first is {still[0]}, so "
                 "they cannot be given a spread; use spread=False."
             )

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from synthcap_mm.options import NotNegative
 from synthcap_mm.registry import MODELS
 from synthcap_mm.structures import PrefixBatch
 
@@ -31,20 +32,15 @@ class NoiseInjection(BaseNeck):
 
     Shape:
         ``feats`` (B, D) → (B, D), L2-normalised.
-
-    Raises:
-        ValueError: if ``variance`` is negative.
     """
 
     def __init__(
         self,
-        variance: float = 0.016,
+        variance: NotNegative = 0.016,
         phases: Sequence[str] = ("train",),
         sources: Sequence[str] = ("text", "pseudo"),
     ) -> None:
         super().__init__(phases, sources)
-        if not variance >= 0:
-            raise ValueError(f"NoiseInjection: 'variance' must not be negative, got {variance}.")
         self.variance = float(variance)
 
     def transform(self, batch: PrefixBatch, phase: str) -> tuple[PrefixBatch, dict[str, Tensor]]:

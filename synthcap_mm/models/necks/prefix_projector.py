@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from synthcap_mm.errors import UserError
+from synthcap_mm.options import Count, Part, Positive
 from synthcap_mm.registry import MODELS
 from synthcap_mm.structures import PrefixBatch
 
 from .base import BaseNeck
-
-_KINDS = ("mlp", "linear")
 
 
 @MODELS.register_module()
@@ -40,34 +42,22 @@ class PrefixProjector(BaseNeck):
         (autocast's under autocast).
 
     Raises:
-        ValueError: if ``kind`` is unknown, a size or ``input_scale`` is not positive or
-            ``dropout`` is not in [0, 1); in use, if features are not ``(B, in_dim)``.
+        ValueError: in use, if features are not ``(B, in_dim)``.
     """
 
     def __init__(
         self,
-        in_dim: int,
-        width: int = 768,
-        prefix_length: int = 10,
-        hidden_dim: int | None = None,
-        kind: str = "mlp",
-        input_scale: float = 1.0,
-        dropout: float = 0.0,
+        in_dim: Count,
+        width: Count = 768,
+        prefix_length: Count = 10,
+        hidden_dim: Count | None = None,
+        kind: Literal["mlp", "linear"] = "mlp",
+        input_scale: Positive = 1.0,
+        dropout: Part = 0.0,
     ) -> None:
         super().__init__()
-        if kind not in _KINDS:
-            raise ValueError(f"PrefixProjector: unknown 'kind' {kind!r}; choose from {list(_KINDS)}.")
-        for option, size in (("in_dim", in_dim), ("width", width), ("prefix_length", prefix_length)):
-            if size < 1:
-                raise ValueError(f"PrefixProjector: '{option}' must be at least 1, got {size}.")
-        if hidden_dim is not None and (kind == "linear" or hidden_dim < 1):
-            raise ValueError(
-                f"PrefixProjector: 'hidden_dim' is for kind='mlp' and at least 1; got {hidden_dim} with kind={kind!r}."
-            )
-        if not input_scale > 0:
-            raise ValueError(f"PrefixProjector: 'input_scale' must be positive, got {input_scale}.")
-        if not 0 <= dropout < 1:
-            raise ValueError(f"PrefixProjector: 'dropout' must be in [0, 1), got {dropout}.")
+        if hidden_dim is not None and kind == "linear":
+            raise UserError("PrefixProjector.hidden_dim is for kind='mlp'")
         self.in_dim, self.width, self.prefix_length, self.dropout = in_dim, width, prefix_length, dropout
         self.input_scale = input_scale
         out_dim = width * prefix_length

@@ -2,51 +2,38 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from synthcap_mm.errors import UserError
+from synthcap_mm.options import Count, NotNegative, Positive, Range, check_options
 from synthcap_mm.registry import MODELS
 from synthcap_mm.structures import PrefixBatch
 
 from .base import BaseNeck, check_finite
 from .rank_gathering import gather_rows, world_size
 
-_MODES = ("per_sample", "amortised")
-_NEGATIVES = ("all_ranks", "rank")
 #: Above this cosine two caption features are taken for those of the same words (storing in float16 costs under 1e-6).
 SAME_CAPTION = 1 - 1e-5
 
 
 def check_settings(
-    temperature: float = 0.01, steps: int = 10, lr: float = 1e-3, pull: float = 1.0, target_cosine: float | None = None
+    temperature: Positive = 0.01,
+    steps: Annotated[int, Range("[0, inf)")] = 10,
+    lr: Positive = 1e-3,
+    pull: NotNegative = 1.0,
+    target_cosine: Annotated[float, Range("(-1, 1]")] | None = None,
 ) -> None:
-    """Refuse settings of :func:`refine` that it cannot work with.
-
-    Args:
-        temperature: see :func:`refine`, as the others. Defaults to its own.
-        steps: gradient steps.
-        lr: their width.
-        pull: weight of the pull to the start.
-        target_cosine: the level.
+    """Refuse settings of :func:`refine` that it cannot work with; see there what they are.
 
     Raises:
-        ValueError: for a value of another kind or out of range; the option is named.
+        UserError: for a value of another kind or out of range; the option is named.
     """
-    for option, value, kind, right, wanted in (
-        ("temperature", temperature, (int, float), lambda v: v > 0, "a positive number"),
-        ("steps", steps, int, lambda v: v >= 0, "a whole number, 0 or more"),
-        ("lr", lr, (int, float), lambda v: v > 0, "a positive number"),
-        ("pull", pull, (int, float), lambda v: v >= 0, "a number, 0 or more"),
-        ("target_cosine", target_cosine, (int, float), lambda v: -1 < v <= 1, "None, or a number in (-1, 1]"),
-    ):
-        if value is None and option == "target_cosine":
-            continue
-        if isinstance(value, bool) or not isinstance(value, kind) or not math.isfinite(value) or not right(value):
-            raise ValueError(f"pseudo feature refinement: '{option}' must be {wanted}, got {value!r}.")
+    check_options("refine", check_settings, (), locals())
 
 
 def _no_negatives(
@@ -154,8 +141,8 @@ def refine(
         Tensor: ``(B, D)``, L2-normalised, of the dtype of ``feats``, without gradient.
 
     Raises:
-        ValueError: if shapes do not fit, features are not finite, a setting is out
-            of range, or only one half of a bank is given.
+        UserError: if a setting is out of range.
+        ValueError: if shapes do not fit, features are not finite, or only one half of a bank is given.
     """
     check_settings(temperature, steps, lr, pull, target_cosine)
     if feats.dim() != 2 or feats.shape != text_feats.shape:
@@ -275,35 +262,30 @@ class PseudoFeatureOptimizer(BaseNeck):
         ``feats`` (B, D) → (B, D), L2-normalised.
 
     Raises:
-        ValueError: if an option is unknown or out of range, ``embed_dim`` is missing,
-            or ``'per_sample'`` is to act in phase ``'predict'``, where the caption is what is asked for;
-            in use, if a batch lacks ``text_feats`` or features are not finite.
+        UserError: if ``embed_dim`` is missing, or ``'per_sample'`` is to act in phase ``'predict'``, where the caption
+            is what is asked for.
+        ValueError: in use, if a batch lacks ``text_feats`` or features are not finite.
     """
 
     def __init__(
         self,
-        mode: str = "per_sample",
-        embed_dim: int | None = None,
-        temperature: float = 0.01,
-        steps: int = 10,
-        lr: float = 1e-3,
-        pull: float = 1.0,
-        target_cosine: float | None = None,
-        negatives: str = "all_ranks",
-        hidden_dim: int | None = None,
+        mode: Literal["per_sample", "amortised"] = "per_sample",
+        embed_dim: Count | None = None,
+        temperature: Positive = 0.01,
+        steps: Annotated[int, Range("[0, inf)")] = 10,
+        lr: Positive = 1e-3,
+        pull: NotNegative = 1.0,
+        target_cosine: Annotated[float, Range("(-1, 1]")] | None = None,
+        negatives: Literal["all_ranks", "rank"] = "all_ranks",
+        hidden_dim: Count | None = None,
         loss_weight: float = 1.0,
         backprop_caption_loss: bool = False,
         phases: Sequence[str] = ("train",),
         sources: Sequence[str] = ("pseudo",),
     ) -> None:
         super().__init__(phases, sources)
-        if mode not in _MODES:
-            raise ValueError(f"PseudoFeatureOptimizer: unknown 'mode' {mode!r}; choose from {list(_MODES)}.")
-        if negatives not in _NEGATIVES:
-            raise ValueError(f"PseudoFeatureOptimizer: unknown 'negatives' {negatives!r}; choose {list(_NEGATIVES)}.")
-        check_settings(temperature, steps, lr, pull, target_cosine)
         if mode == "per_sample" and "predict" in self.phases:
-            raise ValueError(
+            raise UserError(
                 "PseudoFeatureOptimizer: mode='per_sample' needs the caption and cannot act in phase 'predict'; use "
                 "mode='amortised', or phases=['train']."
             )
@@ -317,11 +299,8 @@ class PseudoFeatureOptimizer(BaseNeck):
         self.loss_weight = float(loss_weight)
         self.backprop_caption_loss = backprop_caption_loss
         if mode == "amortised":
-            if embed_dim is None or embed_dim < 1:
-                raise ValueError(
-                    f"PseudoFeatureOptimizer: mode='amortised' needs 'embed_dim', the width of the features; got "
-                    f"{embed_dim!r}."
-                )
+            if embed_dim is None:
+                raise UserError("PseudoFeatureOptimizer: mode='amortised' needs embed_dim, the width of the features")
             last = nn.Linear(hidden_dim or embed_dim, embed_dim)
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from synthcap_mm.options import Chance
 from synthcap_mm.registry import MODELS
 from synthcap_mm.structures import PrefixBatch
 
@@ -38,15 +39,13 @@ class TextFeatureMix(BaseNeck):
         ``feats`` and ``text_feats`` (B, D) → ``feats`` (B, D).
 
     Raises:
-        ValueError: if ``prob`` is not in [0, 1]; in use, if a batch has no ``text_feats``.
+        ValueError: in use, if a batch has no ``text_feats``.
     """
 
     def __init__(
-        self, prob: float = 0.5, phases: Sequence[str] = ("train",), sources: Sequence[str] = ("pseudo",)
+        self, prob: Chance = 0.5, phases: Sequence[str] = ("train",), sources: Sequence[str] = ("pseudo",)
     ) -> None:
         super().__init__(phases, sources)
-        if not 0 <= prob <= 1:
-            raise ValueError(f"TextFeatureMix: 'prob' must be in [0, 1], got {prob}.")
         self.prob = float(prob)
 
     def transform(self, batch: PrefixBatch, phase: str) -> tuple[PrefixBatch, dict[str, Tensor]]:

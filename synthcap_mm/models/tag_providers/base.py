@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from synthcap_mm.options import Count, Part
 from synthcap_mm.structures import Tag
 
 if TYPE_CHECKING:
@@ -25,15 +26,16 @@ class BaseTagProvider(ABC):
         min_score (float): tags are kept above this score. Defaults to 0.05
             (mmdet's usual floor of a detection; assumed).
 
-    Raises:
-        ValueError: if ``max_tags`` is below 1 or ``min_score`` not in [0, 1).
+    Attributes:
+        not_in_recipe (tuple[str, ...]): arguments of the constructor that do not decide the tags, such as batch sizes
+            and devices.
+        recipe_version (int): raised when the class gives other tags for the same arguments.
     """
 
-    def __init__(self, max_tags: int = 20, min_score: float = 0.05) -> None:
-        if max_tags < 1:
-            raise ValueError(f"max_tags={max_tags}; it must be 1 or more")
-        if not 0 <= min_score < 1:
-            raise ValueError(f"min_score={min_score}; it must be in [0, 1)")
+    not_in_recipe: tuple[str, ...] = ()
+    recipe_version: int = 1
+
+    def __init__(self, max_tags: Count = 20, min_score: Part = 0.05) -> None:
         self.max_tags = max_tags
         self.min_score = min_score
 

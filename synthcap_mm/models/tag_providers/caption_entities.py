@@ -71,6 +71,9 @@ class CaptionEntities:
             stands for two names.
     """
 
+    recipe_version: int = 1
+    not_in_recipe: tuple[str, ...] = ()
+
     def __init__(
         self, vocabulary: str | Path | Sequence[str], aliases: Mapping[str, Sequence[str]] | None = None
     ) -> None:

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from synthcap_mm.errors import UserError
 from synthcap_mm.models.backbones.base import BaseBackbone
 from synthcap_mm.models.tag_providers.base import BaseTagProvider
+from synthcap_mm.options import Count, Part, Positive
 from synthcap_mm.registry import MODELS
 from synthcap_mm.structures import Tag
 
@@ -94,25 +96,23 @@ class CLIPTagProvider(BaseTagProvider):
 
     Raises:
         FileNotFoundError: if the vocabulary is missing.
-        ValueError: for a vocabulary with repeated names, prompts without ``{}``,
-            or a temperature that is not positive.
+        UserError: for prompts without ``{}``.
+        ValueError: for a vocabulary with repeated names.
     """
 
     def __init__(
         self,
         encoder: dict | BaseBackbone,
         vocabulary: str | Sequence[str],
-        prompts: Sequence[str] = ("a photo of a {}.",),
-        temperature: float | None = None,
-        max_tags: int = 20,
-        min_score: float = 0.05,
+        prompts: str | Sequence[str] = ("a photo of a {}.",),
+        temperature: Positive | None = None,
+        max_tags: Count = 20,
+        min_score: Part = 0.05,
     ) -> None:
         super().__init__(max_tags, min_score)
         self.prompts = (prompts,) if isinstance(prompts, str) else tuple(prompts)
         if not self.prompts or any("{}" not in prompt for prompt in self.prompts):
-            raise ValueError(f"prompts={list(self.prompts)}; every prompt needs a {{}} where the name goes")
-        if temperature is not None and temperature <= 0:
-            raise ValueError(f"temperature={temperature}; it must be positive")
+            raise UserError(f"prompts={list(self.prompts)}; every prompt needs a {{}} where the name goes")
         self.names = read_vocabulary(vocabulary)
         self.encoder: BaseBackbone = MODELS.build(encoder) if isinstance(encoder, dict) else encoder
         self.temperature = temperature if temperature is not None else 1.0 / self.encoder.logit_scale

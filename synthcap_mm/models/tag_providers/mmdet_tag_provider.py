@@ -15,8 +15,10 @@ import numpy as np
 import torch
 
 from synthcap_mm.checkpoint_files import read_checkpoint
+from synthcap_mm.errors import UserError
 from synthcap_mm.files import file_sha256
 from synthcap_mm.models.tag_providers.base import BaseTagProvider
+from synthcap_mm.options import Count, Part
 from synthcap_mm.registry import MODELS
 from synthcap_mm.requirements import require
 from synthcap_mm.store.recipes import digest
@@ -54,24 +56,25 @@ class MMDetTagProvider(BaseTagProvider):
 
     Raises:
         ImportError: if mmdet is missing, or cannot be used beside the installed mmcv.
-        FileNotFoundError: if config or checkpoint are missing (with near names).
-        ValueError: if the checkpoint does not fit the config, holds other things
-            than tensors and plain values, or no class names can be found.
+        FileNotFoundError: if the checkpoint is missing.
+        UserError: if there is no such config (with near names), the checkpoint lacks weights, or no class names can be
+            found.
+        ValueError: if the checkpoint holds other things than tensors and plain values.
     """
+
+    not_in_recipe = ("device", "batch_size")
 
     def __init__(
         self,
         config: str,
         checkpoint: str,
         device: str | torch.device = "cpu",
-        batch_size: int = 8,
-        max_tags: int = 20,
-        min_score: float = 0.05,
+        batch_size: Count = 8,
+        max_tags: Count = 20,
+        min_score: Part = 0.05,
         classes: Sequence[str] | None = None,
     ) -> None:
         super().__init__(max_tags, min_score)
-        if batch_size < 1:
-            raise ValueError(f"batch_size={batch_size}; it must be 1 or more")
         mmdet = _require_mmdet()
         self.batch_size = batch_size
         path, self._config_name = find_config(config)
@@ -104,7 +107,7 @@ class MMDetTagProvider(BaseTagProvider):
         """See :meth:`BaseTagProvider.detect`.
 
         Raises:
-            ValueError: if the detector gives a label that has no class name.
+            UserError: if the detector gives a label that has no class name.
         """
         found: list[list[Tag]] = [[] for _ in images]
         with mmdet_scope(), torch.autocast(self.device.type, enabled=False):
@@ -132,7 +135,7 @@ class MMDetTagProvider(BaseTagProvider):
         boxes, scores, labels = (instances[field].cpu().tolist() for field in ("bboxes", "scores", "labels"))
         for box, score, label in zip(boxes, scores, labels):
             if label >= len(self.classes):
-                raise ValueError(
+                raise UserError(
                     f"the detector {self._config_name!r} gives label {label}, but there are only "
                     f"{len(self.classes)} class names; name all of them, in order, with classes=[...]"
                 )
@@ -201,7 +204,7 @@ def find_config(config: str) -> tuple[Path, str]:
         tuple: the path, and the name without the folder of this machine.
 
     Raises:
-        FileNotFoundError: with the names near to ``config``.
+        UserError: with the names near to ``config``.
     """
     if Path(config).is_file():
         return Path(config), Path(config).name
@@ -222,7 +225,7 @@ def find_config(config: str) -> tuple[Path, str]:
     hint = (
         f"did you mean {' or '.join(repr(known) for known in near)}?" if near else "none of mmdet's has a similar name."
     )
-    raise FileNotFoundError(f"{config!r} is neither a file nor a config that mmdet ships; {hint}")
+    raise UserError(f"{config!r} is neither a file nor a config that mmdet ships; {hint}")
 
 
 def _config_sha256(cfg: Config) -> str:
@@ -237,25 +240,13 @@ def _config_sha256(cfg: Config) -> str:
 def _local_checkpoint(checkpoint: str) -> Path:
     """The checkpoint's file; a URL is downloaded once, into torch's hub folder."""
     if not checkpoint.startswith(("http://", "https://")):
-        path = Path(checkpoint)
-        if not path.is_file():
-            raise FileNotFoundError(
-                f"no detector checkpoint at {checkpoint!r}; put it there, or give the URL that "
-                "mmdet's page of the config names"
-            )
-        return path
+        return Path(checkpoint)
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     path = folder / checkpoint.partition("?")[0].rsplit("/", 1)[-1]
     if not path.is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        try:
-            # several ranks may do this at once: torch writes beside the file, and renames
-            torch.hub.download_url_to_file(checkpoint, str(path), progress=False)
-        except OSError as error:
-            raise FileNotFoundError(
-                f"cannot download the detector checkpoint {checkpoint}: {error}. Without a network, fetch it elsewhere "
-                "and give the file's path as checkpoint"
-            ) from error
+        # several ranks may do this at once: torch writes beside the file, and renames
+        torch.hub.download_url_to_file(checkpoint, str(path), progress=False)
     return path
 
 
@@ -265,8 +256,6 @@ def _build_detector(cfg: Config, name: str) -> nn.Module:
     from mmengine.model.utils import revert_sync_batchnorm
 
     register_all_modules(init_default_scope=False)
-    if "test_dataloader" not in cfg or "model" not in cfg:
-        raise ValueError(f"config {name!r} has no model or no test_dataloader; a detector's config has both")
     if "init_cfg" in cfg.model.get("backbone", {}):
         cfg.model.backbone.init_cfg = None  # else it would be downloaded, for nothing
     return revert_sync_batchnorm(MMDET_MODELS.build(cfg.model))
@@ -277,14 +266,11 @@ def _load_weights(model: nn.Module, path: Path, config_name: str) -> dict[str, A
     checkpoint = read_checkpoint(path, "detector checkpoint")
     state = checkpoint.get("state_dict", checkpoint.get("model", checkpoint))
     state = {key.removeprefix("module."): value for key, value in state.items()}
-    try:
-        missing = set(model.load_state_dict(state, strict=False).missing_keys)
-    except RuntimeError as error:
-        raise ValueError(f"the checkpoint {path.name!r} does not fit the config {config_name!r}: {error}") from error
+    missing = set(model.load_state_dict(state, strict=False).missing_keys)
     # buffers may be missing (older checkpoints lack some), learned weights may not
     missing &= {name for name, _ in model.named_parameters()}
     if missing:
-        raise ValueError(
+        raise UserError(
             f"the checkpoint {path.name!r} does not fit the config {config_name!r}: it lacks {len(missing)} weights, "
             f"{', '.join(sorted(missing)[:3])} among them"
         )
@@ -318,6 +304,6 @@ def _class_names(meta: dict[str, Any], cfg: Config, checkpoint: str) -> tuple[st
     for classes in sources:
         if classes:
             return (classes,) if isinstance(classes, str) else tuple(classes)
-    raise ValueError(
+    raise UserError(
         f"neither the checkpoint {checkpoint!r} nor the config's test dataset names the classes; give classes=[...]"
     )

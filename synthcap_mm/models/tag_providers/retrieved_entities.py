@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from synthcap_mm.models.memory import CaptionMemory
 from synthcap_mm.models.necks.memory_attention import top_memory
 from synthcap_mm.models.tag_providers.caption_entities import CaptionEntities
+from synthcap_mm.options import Count
 from synthcap_mm.registry import MODELS
+from synthcap_mm.store import Store
 from synthcap_mm.structures import Tag
 
 
@@ -32,20 +36,19 @@ class RetrievedEntities:
 
     Raises:
         StoreError: if there is no store.
-        ValueError: if ``k`` is below 1, or see :class:`CaptionEntities`; in use, if there are fewer captions.
+        ValueError: see :class:`CaptionEntities`; in use, if there are fewer captions than ``k``.
     """
+
+    recipe_version: int = 1
+    not_in_recipe: tuple[str, ...] = ()
 
     def __init__(
         self,
         store: str,
         vocabulary: str | Path | Sequence[str],
-        k: int = 9,
+        k: Count = 9,
         aliases: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
-        from synthcap_mm.store import Store
-
-        if k < 1:
-            raise ValueError(f"RetrievedEntities: 'k' must be at least 1, got {k}.")
         self.entities = CaptionEntities(vocabulary, aliases)
         self.store = Store.open(store)
         self.k = k
@@ -53,6 +56,11 @@ class RetrievedEntities:
     def fingerprint(self) -> dict:
         """Of the encoder whose features are compared with the captions'."""
         return self.store.encoder
+
+    @cached_property
+    def memory(self) -> CaptionMemory:
+        """The captions that are searched, read at first use."""
+        return CaptionMemory.from_store(self.store)
 
     @torch.no_grad()
     def detect_features(self, feats: Tensor) -> list[list[Tag]]:
@@ -64,13 +72,10 @@ class RetrievedEntities:
         Returns:
             list[list[Tag]]: the most frequent first; of equally frequent ones the one of the nearer caption.
         """
-        rows = self.store.caption_rows("train")
-        memory = torch.from_numpy(self.store.caption_features(rows)).float()
         found = []
-        for start in range(0, len(feats), 256):
-            _, nearest = top_memory(feats[start : start + 256].float(), memory, 1.0, self.k)
-            for picture in nearest.tolist():
-                captions = [self.store.captions.value("text", int(rows[row])) for row in picture]
-                counts = Counter(name for caption in captions for name in self.entities.names_in(caption))
+        for part in feats.float().split(256):
+            _, nearest = top_memory(part, self.memory.to(part.device).features, 1.0, self.k)
+            for places in nearest.tolist():
+                counts = Counter(name for place in places for name in self.entities.names_in(self.memory.text(place)))
                 found.append([Tag(name, count / self.k) for name, count in counts.most_common()])
         return found

@@ -12,8 +12,8 @@ import torch
 from mmengine.runner.checkpoint import load_state_dict
 from PIL import Image
 
+from synthcap_mm.errors import UserError
 from synthcap_mm.models.backbones import OpenCLIPBackbone
-from synthcap_mm.models.backbones.open_clip_backbone import _listed_activation
 from synthcap_mm.registry import MODELS
 from synthcap_mm.store.fingerprint import same_encoder
 
@@ -114,7 +114,7 @@ def test_fingerprint_tells_weights_apart(tmp_path, tiny):
 )
 def test_tag_with_the_wrong_activation_is_refused_before_any_download(monkeypatch, name, tag, right):
     monkeypatch.setattr("open_clip.factory.download_pretrained", lambda *a, **k: pytest.fail("must not download"))
-    with pytest.raises(ValueError, match=f"'{name}' is built with GELU.*QuickGELU.*model_name='{right}'"):
+    with pytest.raises(UserError, match=f"'{name}' is built with GELU.*QuickGELU.*'{right}'"):
         OpenCLIPBackbone(name, tag)
 
 
@@ -125,8 +125,8 @@ def test_every_tag_of_open_clip_is_refused_or_not_as_its_table_says():
     for name, tag in open_clip.list_pretrained():
         config = open_clip.get_model_config(name)
         try:
-            _check_activation(name, config, None, *_tag_activation(name, tag, config))
-        except ValueError:
+            _check_activation(name, config, _tag_activation(name, tag, config), "the table")
+        except UserError:
             refused.add((name, tag))
     assert ("ViT-B-32", "openai") in refused and ("ViT-B-32-quickgelu", "openai") not in refused
     assert ("ViT-B-32", "laion2b_s34b_b79k") not in refused and ("ViT-B-16-SigLIP", "webli") not in refused
@@ -148,18 +148,11 @@ def test_openai_state_dict_from_a_file(tmp_path, tiny):
     path = save_openai_style(tmp_path, "whatever.pt")
     loaded = OpenCLIPBackbone(**{**tiny, "pretrained": path})
     torch.testing.assert_close(loaded.encode_text(TEXTS), OpenCLIPBackbone(**tiny).encode_text(TEXTS))
-    with pytest.raises(
-        ValueError, match=r"OpenAI's, which were trained with QuickGELU.*model_name='ViT-B-32-quickgelu'"
-    ):
-        OpenCLIPBackbone("ViT-B-32", path)
-    plain = {**tiny_clip.CONFIG, "quick_gelu": False}
-    with pytest.raises(ValueError, match=r"'quick_gelu': true in the model's config"):
-        OpenCLIPBackbone(**{**tiny, "pretrained": path, "model_config": plain})
 
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("quick", [True, False])
-def test_torchscript_archive_tells_its_activation(tmp_path, tiny, quick):
+def test_a_torchscript_archive_works_as_it_is(tmp_path, tiny, quick):
     model = tiny_clip.build(quick_gelu=quick)
     # as OpenAI published: half precision, with three numbers as entries beside the weights
     for entry, value in (("input_resolution", 32), ("context_length", 12), ("vocab_size", 600)):
@@ -170,59 +163,23 @@ def test_torchscript_archive_tells_its_activation(tmp_path, tiny, quick):
     traced = torch.jit.trace_module(model, {"encode_image": example[0], "encode_text": example[1]}, check_trace=False)
     path = tmp_path / "ViT-B-32.pt"
     torch.jit.save(traced, str(path))
-    right, wrong = ({**tiny_clip.CONFIG, "quick_gelu": flag} for flag in (quick, not quick))
-    loaded = OpenCLIPBackbone(**{**tiny, "pretrained": str(path), "model_config": right})
+    config = {**tiny_clip.CONFIG, "quick_gelu": quick}
+    loaded = OpenCLIPBackbone(**{**tiny, "pretrained": str(path), "model_config": config})
     reference = torch.nn.functional.normalize(tiny_clip.build(quick_gelu=quick).encode_image(example[0]), dim=-1)
     torch.testing.assert_close(loaded.encode_image(example[0]), reference)
-    with pytest.raises(ValueError, match=r"TorchScript archive 'ViT-B-32\.pt'"):
-        OpenCLIPBackbone(**{**tiny, "pretrained": str(path), "model_config": wrong})
 
 
-@pytest.mark.parametrize(
-    "name", ["my-openai-clip.pt", "vit_quickgelu.bin", "vit_b_32-quickgelu-laion400m_e31-d867053b.pt"]
-)
-def test_name_of_the_file_is_believed(tmp_path, name):
-    with pytest.raises(ValueError, match=r"QuickGELU.*model_name='ViT-B-32-quickgelu'"):
-        OpenCLIPBackbone("ViT-B-32", save_openai_style(tmp_path, name, keys=False))
-
-
-def test_name_in_open_clips_table_and_hub_folders(tmp_path):
-    assert _listed_activation(tmp_path / "vit_b_32-laion2b_e16-af8dbd0c.pth") is False
-    snapshot = tmp_path / "models--timm--vit_base_patch32_clip_224.openai" / "snapshots" / "0"
-    assert _listed_activation(snapshot / "open_clip_model.safetensors") is True
-    assert _listed_activation(tmp_path / "CLIP-ViT-B-32-laion2B-s34B-b79K" / "open_clip_model.safetensors") is False
-    assert _listed_activation(tmp_path / "openai" / "ViT-B-32.pt") is None
-
-
-def test_config_beside_the_file_is_believed(tmp_path):
+def test_a_file_has_to_say_its_activation_and_it_is_compared(tmp_path, tiny, monkeypatch):
     path = save_openai_style(tmp_path, "w.bin", keys=False)
-    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": tiny_clip.CONFIG}))
-    with pytest.raises(ValueError, match=r"open_clip_config\.json beside 'w\.bin'"):
-        OpenCLIPBackbone("ViT-B-32", path)
-
-
-def test_stated_activation_is_checked(tmp_path, tiny):
-    with pytest.raises(ValueError, match=r"quick_gelu=False says.*'quick_gelu': false in the model's config"):
+    for name, quick in (("ViT-B-16", True), ("ViT-B-16-quickgelu", False), ("ViT-B-16", None)):
+        with pytest.raises(UserError, match="QuickGELU"):
+            OpenCLIPBackbone(name, path, quick_gelu=quick)
+    with pytest.raises(UserError, match="'quick_gelu': false in the model's config"):
         OpenCLIPBackbone(**tiny, quick_gelu=False)
-    path = save_openai_style(tmp_path, "w.bin", keys=False)
-    with pytest.raises(ValueError, match=r"quick_gelu=True says.*model_name='ViT-B-16-quickgelu'"):
-        OpenCLIPBackbone("ViT-B-16", path, quick_gelu=True)
-
-
-def test_doubt_is_said_aloud(tmp_path, monkeypatch):
-    said = []
-    monkeypatch.setattr(
-        "synthcap_mm.models.backbones.open_clip_backbone.print_log", lambda message, **kwargs: said.append(message)
-    )
-    path = save_openai_style(tmp_path, "w.bin", keys=False)
     # shrinks the architecture, so that the file fits a model of open_clip's list
     monkeypatch.setattr("open_clip.get_model_config", lambda name: {**deepcopy(tiny_clip.CONFIG), "quick_gelu": False})
-    tokenizer = tmp_path / "bpe.txt.gz"
-    tiny_clip.write_bpe(tokenizer)
-    OpenCLIPBackbone("ViT-B-32", path, tokenizer=str(tokenizer))
-    assert len(said) == 1 and "cannot be told" in said[0] and "'ViT-B-32-quickgelu'" in said[0]
-    OpenCLIPBackbone("ViT-B-32", path, tokenizer=str(tokenizer), quick_gelu=False)
-    assert len(said) == 1
+    tiny_clip.write_bpe(tmp_path / "bpe.txt.gz")
+    OpenCLIPBackbone("ViT-B-32", path, tokenizer=str(tmp_path / "bpe.txt.gz"), quick_gelu=False)
 
 
 @pytest.mark.parametrize("form", ["pt", "nested", "module", "safetensors"])
@@ -252,7 +209,7 @@ class _Trap:
 def test_pickles_are_not_executed(tmp_path, tiny):
     path, sprung = tmp_path / "w.pt", tmp_path / "sprung"
     torch.save({"weight": _Trap(str(sprung))}, path)
-    with pytest.raises(ValueError, match=r"w\.pt.*pickled objects.*not executed"):
+    with pytest.raises(UserError, match=r"w\.pt.*pickled objects.*not executed"):
         OpenCLIPBackbone(**{**tiny, "pretrained": str(path)})
     assert not sprung.exists()
 
@@ -346,7 +303,7 @@ def test_local_dir_of_open_clip(tmp_path):
     assert backbone.name == "local-dir:repo"
     reference = torch.nn.functional.normalize(tiny_clip.build().encode_text(backbone._tokenizer(TEXTS)), dim=-1)
     torch.testing.assert_close(backbone.encode_text(TEXTS), reference.detach())
-    with pytest.raises(ValueError, match="give pretrained=None"):
+    with pytest.raises(UserError, match="give pretrained=None"):
         OpenCLIPBackbone(f"local-dir:{folder}", "openai")
     (folder / "open_clip_model.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match="cannot load the weights of 'local-dir"):
@@ -362,11 +319,11 @@ def test_leaves_open_clips_models_and_the_root_logger_alone(tiny):
 
 class TestErrors:
     def test_unknown_model(self):
-        with pytest.raises(ValueError, match=r"no model 'ViT-B32-quickgelu'; did you mean .*ViT-B-32-quickgelu"):
+        with pytest.raises(UserError, match=r"no model 'ViT-B32-quickgelu'; did you mean .*ViT-B-32-quickgelu"):
             OpenCLIPBackbone("ViT-B32-quickgelu")
 
     def test_unknown_tag(self):
-        with pytest.raises(ValueError, match=r"no weights 'opanai' for 'ViT-B-32-quickgelu'.*tags are: openai"):
+        with pytest.raises(UserError, match=r"no weights 'opanai' for 'ViT-B-32-quickgelu'.*tags are: openai"):
             OpenCLIPBackbone("ViT-B-32-quickgelu", "opanai")
 
     def test_missing_file(self, tiny):
@@ -384,53 +341,36 @@ class TestErrors:
             OpenCLIPBackbone("ViT-B-32-quickgelu", "openai")
 
     def test_no_weights(self):
-        with pytest.raises(ValueError, match="random weights"):
+        with pytest.raises(UserError, match="random weights"):
             OpenCLIPBackbone("ViT-B-32-quickgelu", None)
 
     def test_missing_and_broken_config(self, tmp_path, tiny):
-        with pytest.raises(FileNotFoundError, match=r"no model_config at 'none\.json'"):
+        with pytest.raises(FileNotFoundError, match=r"none\.json"):
             OpenCLIPBackbone(**{**tiny, "model_config": "none.json"})
         (tmp_path / "bad.json").write_text("{")
-        with pytest.raises(ValueError, match=r"bad\.json' is not valid json"):
+        with pytest.raises(UserError, match=r"bad\.json"):
             OpenCLIPBackbone(**{**tiny, "model_config": str(tmp_path / "bad.json")})
-        with pytest.raises(ValueError, match="lacks embed_dim, vision_cfg"):
-            OpenCLIPBackbone(**{**tiny, "model_config": {"text_cfg": {}}})
 
     def test_weights_of_another_model(self, tiny):
         config = deepcopy(tiny_clip.CONFIG)
-        config["text_cfg"]["width"] = 64
-        with pytest.raises(ValueError, match=r"do not fit the model 'tiny'"):
-            OpenCLIPBackbone(**{**tiny, "model_config": config})
-        config = deepcopy(tiny_clip.CONFIG)
         config["vision_cfg"]["layers"] = 2
-        with pytest.raises(ValueError, match=r"(?s)do not fit the model 'tiny'.*resblocks\.1"):
+        with pytest.raises(RuntimeError, match=r"resblocks\.1"):
             OpenCLIPBackbone(**{**tiny, "model_config": config})
 
-    def test_damaged_weights(self, tmp_path, tiny):
-        path = tmp_path / "w.safetensors"
-        path.write_bytes(Path(tiny["pretrained"]).read_bytes()[:1000])
-        with pytest.raises(ValueError, match=r"cannot read the weights file .*w\.safetensors"):
-            OpenCLIPBackbone(**{**tiny, "pretrained": str(path)})
-
-    def test_tokenizer(self, tmp_path, tiny):
-        with pytest.raises(FileNotFoundError, match=r"no tokenizer at 'none\.txt\.gz'"):
-            OpenCLIPBackbone(**{**tiny, "tokenizer": "none.txt.gz"})
-        (tmp_path / "plain.txt.gz").write_text("not gzipped")
-        with pytest.raises(ValueError, match="not a gzipped BPE merges file"):
-            OpenCLIPBackbone(**{**tiny, "tokenizer": str(tmp_path / "plain.txt.gz")})
-        with pytest.raises(ValueError, match=r"has 49408 tokens, but the text tower of .* only 600"):
+    def test_tokenizer(self, tiny):
+        with pytest.raises(UserError, match=r"has 49408 tokens, but the text tower of .* only 600"):
             OpenCLIPBackbone(**{**tiny, "tokenizer": None})
 
     def test_end_token_that_is_not_pooled_at(self, tiny):
         config = deepcopy(tiny_clip.CONFIG)
         config["text_cfg"].update(pool_type="eos", eos_id=2)
-        with pytest.raises(ValueError, match=r"end token is 519.*does not pool at"):
+        with pytest.raises(UserError, match=r"end token is 519.*does not pool at"):
             OpenCLIPBackbone(**{**tiny, "model_config": config})
 
     def test_precision_and_preprocess_cfg(self, tiny):
-        with pytest.raises(ValueError, match="precision='half'; it must be one of fp32"):
+        with pytest.raises(UserError, match="precision"):
             OpenCLIPBackbone(**tiny, precision="half")
-        with pytest.raises(ValueError, match="preprocess_cfg is for a local weights file"):
+        with pytest.raises(UserError, match="preprocess_cfg is for a local weights file"):
             OpenCLIPBackbone(preprocess_cfg={"mean": (0, 0, 0)})
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from synthcap_mm.errors import UserError
 from synthcap_mm.models.generators import RetrievalGenerator
 from synthcap_mm.registry import MODELS
 
@@ -51,11 +52,9 @@ def test_is_a_retriever_from_a_config():
 
 
 def test_bad_input():
-    with pytest.raises(TypeError, match="must be the config of a photo source"):
-        RetrievalGenerator("photos/")
-    for wrong in ({"k": 0}, {"block": 0}):
-        with pytest.raises(ValueError, match="must both be 1 or more"):
-            RetrievalGenerator(POOL, **wrong)
+    for wrong in ({"pool": "photos/"}, {"pool": POOL, "k": 0}, {"pool": POOL, "block": 0}):
+        with pytest.raises(UserError, match="RetrievalGenerator"):
+            RetrievalGenerator(**wrong)
     generator = RetrievalGenerator(POOL, k=4)
     with pytest.raises(RuntimeError, match=r"call set_pool\(features\) first"):
         generator.retrieve(unit(1, 0), ["a"], [0])

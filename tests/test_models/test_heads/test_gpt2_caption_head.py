@@ -3,6 +3,7 @@ import torch
 import torch.nn.functional as F
 from small_head import VOCAB, make_head
 
+from synthcap_mm.errors import UserError
 from synthcap_mm.models.heads import GPT2CaptionHead
 
 
@@ -124,10 +125,8 @@ def test_pretrained_from_a_folder(tmp_path):
     assert {m.p for m in head.modules() if isinstance(m, torch.nn.Dropout)} == {0.35}
     assert (head.width, head.positions) == (16, 32)
     assert torch.equal(head.decoder.transformer.wte.weight, model.transformer.wte.weight)
-    with pytest.raises(ValueError, match="has 50 tokens, the tokenizer has 60"):
+    with pytest.raises(UserError, match="has 50 tokens, the tokenizer has 60"):
         GPT2CaptionHead(60, 1, 2, 0, pretrained=str(tmp_path / "gpt2"))
-    with pytest.raises(FileNotFoundError, match="local folder"):
-        GPT2CaptionHead(VOCAB, 1, 2, 0, pretrained=str(tmp_path / "nothing"))
 
 
 @pytest.mark.parametrize("kept", ["gelu_new", "relu"])
@@ -145,11 +144,7 @@ def test_a_pretrained_decoder_keeps_its_activation(tmp_path, kept):
     torch.testing.assert_close(head.decoder(ids).logits, model(ids).logits, rtol=1e-9, atol=1e-9)
 
 
-def test_wrong_shapes_are_named(batch):
+def test_a_sequence_too_long_is_refused(batch):
     head, (prefix, ids, lengths) = make_head(positions=8), batch
     with pytest.raises(ValueError, match="9 is longer than the decoder's 8 positions"):
         head.logits(prefix, ids, lengths)
-    with pytest.raises(ValueError, match="PrefixProjector with width=32"):
-        head.logits(torch.zeros(4, 3, 16), ids, lengths)
-    with pytest.raises(ValueError, match="multiple of the number of heads"):
-        make_head(heads=5)

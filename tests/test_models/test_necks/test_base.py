@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from synthcap_mm.errors import UserError
 from synthcap_mm.models.necks.base import BaseNeck
 from synthcap_mm.registry import MODELS
 from synthcap_mm.structures import PrefixBatch
@@ -26,16 +27,13 @@ def test_config_alone_decides_where_a_neck_acts(training):
 
 
 def test_wrong_names_are_refused():
-    with pytest.raises(ValueError, match=r"Doubling: 'phases' has unknown names \['test'\].*'predict'"):
-        Doubling(phases=["train", "test"])
-    with pytest.raises(ValueError, match=r"'sources' has unknown names \['photo'\].*'real'"):
-        Doubling(sources=["photo"])
-    with pytest.raises(TypeError, match=r"write \['train'\]"):
-        Doubling(phases="train")
+    for wrong in ({"phases": ["train", "test"]}, {"sources": ["photo"]}, {"phases": "train"}):
+        with pytest.raises(UserError, match=f"Doubling.{next(iter(wrong))}"):
+            Doubling(**wrong)
     batch = PrefixBatch(torch.ones(1, 2), "real")
-    with pytest.raises(ValueError, match="unknown phase 'val'"):
+    with pytest.raises(ValueError, match="'val'"):
         Doubling()(batch, "val")
-    with pytest.raises(ValueError, match="unknown source 'photo'"):
+    with pytest.raises(ValueError, match="'photo'"):
         Doubling()(batch.replace(source="photo"), "train")
 
 

@@ -8,7 +8,10 @@ import torch
 import torch.nn.functional as F
 from random_store import make_store, unit
 
+from synthcap_mm.errors import UserError
+from synthcap_mm.models.memory import CaptionMemory
 from synthcap_mm.models.necks import RetrievalFusion
+from synthcap_mm.store import Store
 from synthcap_mm.structures import PrefixBatch, group_id
 
 DIM, COUNT = 8, 50
@@ -22,21 +25,27 @@ def store(tmp_path_factory):
     return make_store(tmp_path_factory.mktemp("fusion") / "pairs", COUNT, dim=DIM, text_features=text, heldout=(0, 1))
 
 
+def fusion(store, dim=DIM, **options):
+    """The neck with the store's training captions as its memory."""
+    neck = RetrievalFusion(dim, **options)
+    neck.bind(CaptionMemory.from_store(Store.open(store)))
+    return neck
+
+
 def batch_of(neck, rows):
     """Training samples of these rows of the store."""
-    neck.load_memory()
-    text = neck.memory[torch.searchsorted(neck.memory_rows, torch.tensor(rows))]
+    text = neck.memory.features[neck.memory.places(torch.tensor(rows))]
     return PrefixBatch(text, "text", text_feats=text, memory_rows=torch.tensor(rows),
                        group_ids=torch.tensor([group_id(f"g{r}") for r in rows]))  # fmt: skip
 
 
 def test_what_is_retrieved_is_the_most_similar_that_may_be_seen(store):
-    neck = RetrievalFusion(DIM, k=4, heads=2, memory=store, block_size=7)
+    neck = fusion(store, k=4, heads=2, block_size=7)
     batch = batch_of(neck, [3, 20, 41])
     # Group of 41 is also, say, the group of the first sample.
     groups = torch.tensor([group_id("g41"), group_id("g20"), -1])
-    got = neck.memory_rows[neck.retrieve(batch.feats, neck._own_rows(batch), groups, batch.text_feats)]
-    memory, rows = neck.memory.double(), neck.memory_rows.tolist()
+    got = neck.memory.rows[neck.retrieve(batch.feats, neck.own_places(batch), groups, batch.text_feats)]
+    memory, rows = neck.memory.features.double(), neck.memory.rows.tolist()
     for i, (own, hidden) in enumerate([(3, {3, 7, 41}), (20, {20}), (41, {41})]):
         similarity = memory @ memory[rows.index(own)]
         order = [rows[j] for j in similarity.argsort(descending=True).tolist()]
@@ -48,18 +57,17 @@ def test_the_same_words_are_found_though_features_are_kept_in_half_precision(tmp
     """Rows come back with norms of 1 ± 1e-4, which once let a quarter of the twins through."""
     text = unit(np.random.default_rng(0).standard_normal((200, 256)))
     text[100:] = text[:100]
-    neck = RetrievalFusion(256, k=3, memory=make_store(tmp_path / "pairs", 200, dim=256, text_features=text))
-    neck.load_memory()
-    assert (neck.memory.norm(dim=1) - 1).abs().max() > 1e-5
-    words = F.normalize(neck.memory, dim=1)
+    neck = fusion(make_store(tmp_path / "pairs", 200, dim=256, text_features=text), 256, k=3)
+    assert (neck.memory.features.norm(dim=1) - 1).abs().max() > 1e-5
+    words = F.normalize(neck.memory.features, dim=1)
     got = neck.retrieve(words, torch.arange(200), None, words)
     assert not (got % 100 == torch.arange(200)[:, None] % 100).any()
 
 
 def test_at_inference_nothing_is_left_out(store):
-    neck = RetrievalFusion(DIM, k=3, heads=2, memory=store)
+    neck = fusion(store, k=3, heads=2)
     batch = batch_of(neck, [12, 30])
-    assert neck.memory_rows[neck.retrieve(batch.feats)][:, 0].tolist() == [12, 30]
+    assert neck.memory.rows[neck.retrieve(batch.feats)][:, 0].tolist() == [12, 30]
 
 
 def plain(neck, feats, rows):
@@ -67,7 +75,7 @@ def plain(neck, feats, rows):
     d, h = DIM, neck.attention.num_heads
     wq, wk, wv = neck.attention.in_proj_weight.split(d)
     bq, bk, bv = neck.attention.in_proj_bias.split(d)
-    others = neck.memory.double()[rows]
+    others = neck.memory.features.double()[rows]
     q, k, v = feats @ wq.T + bq, others @ wk.T + bk, others @ wv.T + bv
     heads = []
     for j in range(h):
@@ -81,11 +89,11 @@ def plain(neck, feats, rows):
 @pytest.mark.parametrize("phase", ["train", "predict"])
 def test_fusion_and_its_gradients(store, phase):
     torch.manual_seed(0)
-    neck = RetrievalFusion(DIM, k=3, heads=2, noise_variance=0.0, memory=store).double()
+    neck = fusion(store, k=3, heads=2, noise_variance=0.0).double()
     batch = batch_of(neck, [12, 30, 33])
     feats = F.normalize(torch.randn(3, DIM, dtype=torch.float64), dim=1).requires_grad_()
     out, losses = neck(batch.replace(feats=feats, source="text" if phase == "train" else "real"), phase)
-    rows = (neck.retrieve(batch.text_feats, neck._own_rows(batch), batch.group_ids, batch.text_feats)
+    rows = (neck.retrieve(batch.text_feats, neck.own_places(batch), batch.group_ids, batch.text_feats)
             if phase == "train" else neck.retrieve(feats))  # fmt: skip
     wanted = plain(neck, feats, rows)
     assert losses == {}
@@ -100,7 +108,7 @@ def test_fusion_and_its_gradients(store, phase):
 
 
 def test_the_query_is_noisy_in_training_only(store):
-    neck = RetrievalFusion(DIM, k=5, heads=2, noise_variance=0.3, memory=store)
+    neck = fusion(store, k=5, heads=2, noise_variance=0.3)
     batch = batch_of(neck, list(range(10, 40)))
     torch.manual_seed(1)
     first, _ = neck(batch, "train")
@@ -111,53 +119,44 @@ def test_the_query_is_noisy_in_training_only(store):
     torch.manual_seed(1)
     noise = torch.randn_like(batch.feats) * math.sqrt(0.3)
     rows = neck.retrieve(
-        F.normalize(batch.text_feats + noise, dim=1), neck._own_rows(batch), batch.group_ids, batch.text_feats
+        F.normalize(batch.text_feats + noise, dim=1), neck.own_places(batch), batch.group_ids, batch.text_feats
     )
-    assert not (neck.memory_rows[rows] == batch.memory_rows[:, None]).any()
+    assert not (neck.memory.rows[rows] == batch.memory_rows[:, None]).any()
     real = batch.replace(source="real", text_feats=None)
     assert torch.equal(neck(real, "predict")[0].feats, neck(real, "predict")[0].feats)
 
 
 def test_pseudo_images_can_be_what_is_looked_for(store):
-    neck = RetrievalFusion(DIM, k=2, heads=2, noise_variance=0.0, query="feats", memory=store)
+    neck = fusion(store, k=2, heads=2, noise_variance=0.0, query="feats")
     batch = batch_of(neck, [12, 30])
     images = F.normalize(torch.randn(2, DIM), dim=1)
     out, _ = neck(batch.replace(feats=images), "train")
-    rows = neck.retrieve(images, neck._own_rows(batch), batch.group_ids, batch.text_feats)
+    rows = neck.retrieve(images, neck.own_places(batch), batch.group_ids, batch.text_feats)
     torch.testing.assert_close(out.feats.double(), plain(neck.double(), images.double(), rows), rtol=0, atol=1e-6)
 
 
-def test_groups_are_left_out_again_after_another_memory(store):
-    neck = RetrievalFusion(DIM, k=2, heads=2, memory=store)
-    batch = batch_of(neck, [12, 30])
+def test_another_memory_has_no_groups_and_the_own_one_comes_back(store):
+    neck = fusion(store, k=2, heads=2)
+    batch, own = batch_of(neck, [12, 30]), neck.memory
     wanted = neck.retrieve(batch.feats, None, batch.group_ids)
-    with neck.other_memory(F.normalize(torch.randn(5, DIM), dim=1)):
-        assert neck.memory_groups is None
+    neck.bind(CaptionMemory(F.normalize(torch.randn(5, DIM), dim=1)))
+    assert neck.retrieve(batch.feats, neck.own_places(batch), batch.group_ids).max() < 5
+    neck.bind(own)
     assert torch.equal(neck.retrieve(batch.feats, None, batch.group_ids), wanted)
     assert not torch.equal(neck.retrieve(batch.feats), wanted)
 
 
-def test_another_memory_can_be_set(store):
-    neck = RetrievalFusion(DIM, k=2, heads=2, memory=store)
-    neck.load_memory()
-    neck.set_memory(F.normalize(torch.randn(5, DIM), dim=1))
-    assert neck.memory_groups is None and neck.retrieve(torch.eye(DIM)).max() < 5
-
-
-@pytest.mark.parametrize("options, message", [
-    ({"k": 0}, "'k' must be at least 1"), ({"heads": 3}, "'embed_dim' 8 must be a multiple of 'heads' 3"),
-    ({"noise_variance": -1}, "'noise_variance' must not be negative"), ({"query": "image"}, "unknown 'query' 'image'"),
-])  # fmt: skip
-def test_bad_options_are_refused(options, message):
-    with pytest.raises(ValueError, match=message):
+@pytest.mark.parametrize("options", [{"k": 0}, {"noise_variance": -1}, {"query": "image"}])
+def test_bad_options_are_refused(options):
+    with pytest.raises(UserError, match=f"RetrievalFusion.{next(iter(options))}"):
         RetrievalFusion(DIM, **options)
 
 
 def test_too_few_captions_are_refused(store):
-    neck = RetrievalFusion(DIM, k=48, heads=2, memory=store)
+    neck = fusion(store, k=48, heads=2)
     batch = batch_of(neck, [12])
     assert neck(batch.replace(source="real"), "predict")[0].feats.shape == (1, DIM)
     with pytest.raises(ValueError, match="fewer than k=48 captions of the memory's 48"):
         neck(batch, "train")
-    with pytest.raises(ValueError, match="RetrievalFusion: exclude_self needs the batch's memory_rows"):
-        RetrievalFusion(DIM, k=2, heads=2, memory=store)(batch.replace(memory_rows=None), "train")
+    with pytest.raises(ValueError, match="memory_rows"):
+        fusion(store, k=2, heads=2)(batch.replace(memory_rows=None), "train")

@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from synthcap_mm.errors import UserError
 from synthcap_mm.models.necks import NoiseInjection, PrefixProjector, TextAsPrefix, TextFeatureMix
 from synthcap_mm.structures import PrefixBatch
 
@@ -46,11 +47,6 @@ def test_the_gradient_goes_through_the_noise_as_the_formula_says():
     torch.testing.assert_close(got, (upstream - along) / norm)
 
 
-def test_noise_refuses_a_negative_variance():
-    with pytest.raises(ValueError, match="'variance' must not be negative"):
-        NoiseInjection(variance=-0.1)
-
-
 def test_text_takes_the_images_place_in_training_only():
     images, texts = unit(3, 4), unit(3, 4)
     batch = PrefixBatch(images, "pseudo", text_feats=texts)
@@ -88,8 +84,6 @@ def test_text_is_mixed_in_in_training_only_and_at_the_extremes():
     assert TextFeatureMix(prob=1.0)(batch.replace(source="real"), "train")[0].feats is images
     with pytest.raises(ValueError, match="TextFeatureMix needs the captions' features"):
         TextFeatureMix()(PrefixBatch(images, "pseudo"), "train")
-    with pytest.raises(ValueError, match=r"'prob' must be in \[0, 1\], got 1.5"):
-        TextFeatureMix(prob=1.5)
 
 
 @pytest.mark.parametrize("phase", ["train", "predict"])
@@ -139,19 +133,13 @@ def test_projector_in_half_precision_takes_float32_features():
     assert neck(PrefixBatch(unit(2, 4), "real"), "predict")[0].feats.dtype == torch.bfloat16
 
 
-@pytest.mark.parametrize(
-    "options, message",
-    [
-        ({"kind": "conv"}, "unknown 'kind' 'conv'"),
-        ({"prefix_length": 0}, "'prefix_length' must be at least 1"),
-        ({"kind": "linear", "hidden_dim": 5}, "'hidden_dim' is for kind='mlp'"),
-        ({"input_scale": 0.0}, "'input_scale' must be positive"),
-        ({"dropout": 1.0}, "'dropout' must be in"),
-    ],
-)
-def test_projector_refuses_bad_options(options, message):
-    with pytest.raises(ValueError, match=message):
-        PrefixProjector(4, **options)
+@pytest.mark.parametrize("neck, options", [
+    (NoiseInjection, {"variance": -0.1}), (TextFeatureMix, {"prob": 1.5}), (PrefixProjector, {"in_dim": 4, "kind": "conv"}),
+    (PrefixProjector, {"in_dim": 4, "kind": "linear", "hidden_dim": 5}), (PrefixProjector, {"in_dim": 4, "dropout": 1.0}),
+])  # fmt: skip
+def test_bad_options_are_refused(neck, options):
+    with pytest.raises(UserError, match=neck.__name__):
+        neck(**options)
 
 
 def test_projector_refuses_features_of_another_width():

@@ -5,6 +5,7 @@ import pytest
 import torch
 from random_store import make_store, unit
 
+from synthcap_mm.errors import UserError
 from synthcap_mm.models.tag_providers import CaptionEntities, RetrievedEntities
 from synthcap_mm.models.tag_providers.caption_entities import plural
 
@@ -78,5 +79,5 @@ def test_frequent_names_of_the_nearest_captions(tmp_path):
     assert [(t.name, t.score) for t in men] == [("man", 1.0)]
     with pytest.raises(ValueError, match="k must be between 1 and the memory's 11 rows; got 12"):
         RetrievedEntities(store, NAMES, k=12).detect_features(torch.eye(6))
-    with pytest.raises(ValueError, match="'k' must be at least 1"):
+    with pytest.raises(UserError, match="RetrievedEntities"):
         RetrievedEntities(store, NAMES, k=0)

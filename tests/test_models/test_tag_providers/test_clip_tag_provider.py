@@ -4,6 +4,7 @@ import pytest
 import torch
 from PIL import Image
 
+from synthcap_mm.errors import UserError
 from synthcap_mm.models.backbones import BaseBackbone
 from synthcap_mm.models.tag_providers import CLIPTagProvider
 from synthcap_mm.models.tag_providers.clip_tag_provider import fill_prompt, read_vocabulary
@@ -152,9 +153,10 @@ def test_an_encoder_of_local_files_is_known_by_their_content(tmp_path):
 
 
 def test_bad_input():
-    with pytest.raises(ValueError, match=r"prompts=\['a photo'\]"):
+    with pytest.raises(UserError, match=r"prompts=\['a photo'\]"):
         CLIPTagProvider(ColourEncoder(), ["a", "b"], prompts=["a photo"])
-    with pytest.raises(ValueError, match="temperature=0"):
-        CLIPTagProvider(ColourEncoder(), ["a", "b"], temperature=0)
+    for wrong in ({"temperature": 0}, {"max_tags": 0}, {"min_score": 1}):
+        with pytest.raises(UserError, match=f"CLIPTagProvider.{next(iter(wrong))}"):
+            CLIPTagProvider(ColourEncoder(), ["a", "b"], **wrong)
     with pytest.raises(ValueError, match=r"\(2, 5\) are not the encoder's: 'colours' gives \(B, 3\)"):
         CLIPTagProvider(ColourEncoder(), ["a", "b"]).detect_features(torch.zeros(2, 5))
