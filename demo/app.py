@@ -16,10 +16,10 @@ check_installation()  # before MMEngine is imported: a broken one would hide why
 import torch
 from PIL import Image
 
-from synthcap_mm.apis.inferencer import CaptionInferencer
-from synthcap_mm.apis.photo_inputs import PhotoInput
-from synthcap_mm.datasets.photo_files import decode_photo, find_photos
 from synthcap_mm.evaluation.caption_visualizer import draw_tags
+from synthcap_mm.images import find_images, read_image
+from synthcap_mm.inference.inferencer import CaptionInferencer
+from synthcap_mm.inference.inputs import PhotoInput
 from synthcap_mm.structures import Tag
 
 #: What one photo may have, and a pasted memory.
@@ -75,7 +75,7 @@ class Page:
             raise ValueError(
                 f"the photo {name} has {size / 1e6:.0f} MB; at most {MAX_BYTES // 10**6} MB are taken: make it smaller"
             )
-        return decode_photo(path, name, MAX_PIXELS)
+        return read_image(path, name, MAX_PIXELS)
 
     def sentences(self, text: str | None) -> list[str]:
         """The sentences of a pasted memory, one a line; none: the captioner's own memory is used.
@@ -137,7 +137,7 @@ class Page:
 def examples(folder: str | None, place: Path) -> list[str]:
     """Photos to pick from: those of a folder, else some of the mini-world's, written to ``place``."""
     if folder is not None:
-        return [str(path) for path in list(find_photos(folder).values())[:12]]
+        return [str(path) for path in list(find_images(folder).values())[:12]]
     from synthcap_mm.miniscenes.sources import MiniScenesPhotos
 
     photos = MiniScenesPhotos(split="test", num=8)

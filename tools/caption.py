@@ -53,7 +53,7 @@ def main() -> None:
     with stopping_cleanly(
         "stopped. What is captioned is kept, and the same command goes on from it; type:\n  " + typed_command()
     ):
-        from synthcap_mm.apis.captioning import caption_files
+        from synthcap_mm.inference.captioning import caption_files
 
         options = {
             name: getattr(args, name)

@@ -47,9 +47,9 @@ def main() -> None:
     from mmengine.registry import init_default_scope
     from mmengine.utils import import_modules_from_strings
 
-    from synthcap_mm.apis.eval_captions import eval_captions
     from synthcap_mm.config_files import resolve_config
     from synthcap_mm.evaluation import DEFAULT_METRICS
+    from synthcap_mm.evaluation.eval_captions import eval_captions
     from synthcap_mm.registry import SCOPE
     from synthcap_mm.stores import StoreError
 

@@ -35,8 +35,8 @@ def main() -> None:
     args = parse_args()
     MMLogger.get_instance("synthcap_mm", logger_name="synthcap_mm", log_level="INFO")
 
-    from synthcap_mm.apis.export import export_captioner
     from synthcap_mm.apis.launching import read_config
+    from synthcap_mm.inference.export import export_captioner
 
     try:
         export_captioner(

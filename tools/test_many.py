@@ -29,8 +29,8 @@ def main() -> None:
     args = parse_args()
     cfg = load_config(args)
     with process_group(cfg):
-        from synthcap_mm.apis.test_sets import test_many
         from synthcap_mm.apis.workflow import MissingInputsError
+        from synthcap_mm.evaluation.test_sets import test_many
         from synthcap_mm.stores import StoreError
 
         try:

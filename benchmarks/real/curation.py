@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import dual_encoder_backbone  # noqa: F401 - registers it
 
-from synthcap_mm.datasets.sources import Caption
+from synthcap_mm.datasets.captions import Caption
 from synthcap_mm.models.generators.base import BaseGenerator
 from synthcap_mm.pairs import Curation, PairFactory
 from synthcap_mm.pairs.curation import report_table

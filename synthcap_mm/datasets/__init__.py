@@ -1,8 +1,8 @@
 """Datasets, and the sources of captions and photos that stores are made from."""
 
-from synthcap_mm.datasets import photo_sources, sources
+from synthcap_mm.datasets import captions, photos
 from synthcap_mm.datasets.caption_eval_dataset import CaptionEvalDataset
 from synthcap_mm.datasets.synth_pair_dataset import SynthPairDataset
 from synthcap_mm.miniscenes import sources as miniscenes_sources
 
-__all__ = ["CaptionEvalDataset", "SynthPairDataset", "miniscenes_sources", "photo_sources", "sources"]
+__all__ = ["CaptionEvalDataset", "SynthPairDataset", "captions", "miniscenes_sources", "photos"]

@@ -120,7 +120,7 @@ def read_references(path: str | Path, split: str | None = None) -> tuple[dict[st
     """Captions of people.
 
     Args:
-        path: any format of :class:`~synthcap_mm.datasets.sources.CaptionFile` that tells the images apart (COCO's and
+        path: any format of :class:`~synthcap_mm.datasets.captions.CaptionFile` that tells the images apart (COCO's and
             Karpathy's json, Flickr's files, …), or the json of :class:`CaptionMetric`.
         split: of a file with splits. Defaults to ``None``: Karpathy's ``'test'``, all of NoCaps' domains.
 

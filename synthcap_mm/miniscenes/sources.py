@@ -14,7 +14,7 @@ from synthcap_mm.registry import DATASETS
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from synthcap_mm.datasets.sources import Caption
+    from synthcap_mm.datasets.captions import Caption
 
 #: Captions of one training scene (assumed; COCO has five): as many scenes as captions teach most.
 CAPTIONS_PER_SCENE = 1
@@ -68,7 +68,7 @@ class MiniScenesCaptions:
 
     def read(self) -> list[Caption]:
         """The captions; ``group`` is the scene's key, ``id`` the same with ``-0``."""
-        from synthcap_mm.datasets.sources import Caption
+        from synthcap_mm.datasets.captions import Caption
 
         found = []
         for index in range(-(-self.num // CAPTIONS_PER_SCENE)):

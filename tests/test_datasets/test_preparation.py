@@ -93,8 +93,8 @@ def test_layout_by_links_or_copies_and_once_only(downloads, tmp_path, copy):
 
 
 def test_what_is_laid_out_is_what_the_sources_read(downloads, tmp_path):
-    from synthcap_mm.datasets.photo_sources import CocoPhotos, KarpathyPhotos
-    from synthcap_mm.datasets.sources import CaptionFile
+    from synthcap_mm.datasets.captions import CaptionFile
+    from synthcap_mm.datasets.photos import CocoPhotos, KarpathyPhotos
 
     out = tmp_path / "data"
     prepare(list(SMALL), out, [downloads], recipes=SMALL)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from synthcap_mm.datasets.sources import Caption
+from synthcap_mm.datasets.captions import Caption
 from synthcap_mm.files import file_sha256
 from synthcap_mm.pairs import PairFactory, encode_photos, has_store
 from synthcap_mm.pairs.factory import held_out, seed_of

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from synthcap_mm.datasets import SynthPairDataset
-from synthcap_mm.datasets.sources import Caption
+from synthcap_mm.datasets.captions import Caption
 from synthcap_mm.pairs import STAGES, PairFactory
 from synthcap_mm.pairs.factory import caption_changes
 from synthcap_mm.registry import DATASETS

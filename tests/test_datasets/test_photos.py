@@ -5,7 +5,7 @@ import pytest
 from caption_samples import COCO, KARPATHY, write
 from PIL import Image
 
-from synthcap_mm.datasets.photo_sources import CocoPhotos, CsvPhotos, KarpathyPhotos, PhotoFolder
+from synthcap_mm.datasets.photos import CocoPhotos, CsvPhotos, KarpathyPhotos, PhotoFolder
 from synthcap_mm.registry import DATASETS
 
 
@@ -192,8 +192,8 @@ def test_real_photos(real_data):
     [(None, r"images\[0\]\.sentences: .*found NoneType"), (["a dog"], r"images\[0\]\.sentences\[0\]: .*found str")],
 )
 def test_sentences_of_another_kind_are_refused(tmp_path, sentences, said):
-    from synthcap_mm.datasets.photo_sources import KarpathyPhotos
-    from synthcap_mm.datasets.sources import CaptionFile
+    from synthcap_mm.datasets.captions import CaptionFile
+    from synthcap_mm.datasets.photos import KarpathyPhotos
 
     file = tmp_path / "dataset.json"
     entry = {"filename": "a.png", "split": "test", "sentences": sentences}
@@ -205,7 +205,7 @@ def test_sentences_of_another_kind_are_refused(tmp_path, sentences, said):
 
 
 def test_a_file_name_that_is_a_number_is_refused(tmp_path):
-    from synthcap_mm.datasets.photo_sources import CocoPhotos
+    from synthcap_mm.datasets.photos import CocoPhotos
 
     file = tmp_path / "captions.json"
     file.write_text(json.dumps({"images": [{"id": 1, "file_name": 5}], "annotations": []}))
@@ -214,7 +214,7 @@ def test_a_file_name_that_is_a_number_is_refused(tmp_path):
 
 
 def test_references_that_are_no_list_are_refused(tmp_path):
-    from synthcap_mm.datasets.photo_sources import PhotoFolder
+    from synthcap_mm.datasets.photos import PhotoFolder
 
     (tmp_path / "a.png").write_bytes(b"x")
     (tmp_path / "references.json").write_text(json.dumps({"a.png": 5}))
@@ -223,7 +223,7 @@ def test_references_that_are_no_list_are_refused(tmp_path):
 
 
 def test_half_a_character_is_refused_where_it_stands(tmp_path):
-    from synthcap_mm.datasets.sources import CaptionFile
+    from synthcap_mm.datasets.captions import CaptionFile
 
     file = tmp_path / "captions.json"
     file.write_text('[{"caption": "a dog"}, {"caption": "a \\ud83d cat"}]')
@@ -233,7 +233,7 @@ def test_half_a_character_is_refused_where_it_stands(tmp_path):
 
 
 def test_blank_lines_before_the_header_count(tmp_path):
-    from synthcap_mm.datasets.sources import CaptionFile
+    from synthcap_mm.datasets.captions import CaptionFile
 
     file = tmp_path / "captions.csv"
     file.write_text("\n\nimage,caption\na.png,a dog\nb.png,a cat,too much\n")

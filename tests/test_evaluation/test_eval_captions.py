@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from caption_samples import write
 
-from synthcap_mm.apis import eval_captions as module
-from synthcap_mm.apis.eval_captions import eval_captions
+from synthcap_mm.evaluation import eval_captions as module
 from synthcap_mm.evaluation import score_captions
+from synthcap_mm.evaluation.eval_captions import eval_captions
 from synthcap_mm.stores import Store, StoreError
 
 REFERENCES = {

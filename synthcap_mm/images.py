@@ -11,18 +11,18 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 #: Extensions that a folder's photos are known by.
-PHOTO_EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 #: Most pixels of a photo that is decoded, in all: about 540 MB of memory. Pillow's own limit, as of version 13.
 MAX_PIXELS = 178_956_970
 
 
-def find_photos(root: str | Path, extensions: Sequence[str] = PHOTO_EXTENSIONS) -> dict[str, Path]:
+def find_images(root: str | Path, extensions: Sequence[str] = IMAGE_EXTENSIONS) -> dict[str, Path]:
     """All photos under a folder, in subfolders too; hidden files and folders are left out.
 
     Args:
         root: the folder.
-        extensions: those of photos, in any case. Default :data:`PHOTO_EXTENSIONS`.
+        extensions: those of photos, in any case. Default :data:`IMAGE_EXTENSIONS`.
 
     Returns:
         dict[str, Path]: path relative to ``root``, with '/', to the file; sorted.
@@ -67,7 +67,7 @@ def upright_rgb(image: Image) -> Image:
     return image.convert("RGB")
 
 
-def decode_photo(file: str | Path | bytes, name: str | None = None, max_pixels: int = MAX_PIXELS) -> Image:
+def read_image(file: str | Path | bytes, name: str | None = None, max_pixels: int = MAX_PIXELS) -> Image:
     """A photo as :func:`upright_rgb` makes it.
 
     Args:

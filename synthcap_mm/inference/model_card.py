@@ -64,7 +64,7 @@ def model_card(manifest: dict[str, Any], config: dict[str, Any], store: Store | 
         f"An image captioner that was trained from captions alone, exported by synthcap_mm {manifest['synthcap_mm']}.",
         "",
         "```python",
-        "from synthcap_mm.apis.inferencer import CaptionInferencer",
+        "from synthcap_mm.inference.inferencer import CaptionInferencer",
         "",
         'captioner = CaptionInferencer.from_pretrained("this/folder")',
         'captioner("photo.jpg")["predictions"]',

@@ -23,9 +23,9 @@ from synthcap_mm.datasets.caption_formats import (
     read_json,
     read_names,
 )
-from synthcap_mm.datasets.photo_files import PHOTO_EXTENSIONS, decode_photo, find_photos
-from synthcap_mm.datasets.sources import CaptionFile
+from synthcap_mm.datasets.captions import CaptionFile
 from synthcap_mm.files import file_sha256
+from synthcap_mm.images import IMAGE_EXTENSIONS, find_images, read_image
 from synthcap_mm.registry import DATASETS
 from synthcap_mm.requirements import require
 
@@ -86,7 +86,7 @@ class PhotoSource:
         Raises:
             ValueError: if the file does not decode; the message names it.
         """
-        return decode_photo(self.path(index))
+        return read_image(self.path(index))
 
     def references(self, index: int) -> list[str]:
         """Reference captions of the photo at ``index``; empty if there are none."""
@@ -169,7 +169,7 @@ class PhotoFolder(PhotoSource):
 
     Args:
         root (str | Path): the folder, searched recursively; hidden files and folders are left out.
-        extensions (Sequence[str]): lower-case extensions. Defaults to :data:`PHOTO_EXTENSIONS`.
+        extensions (Sequence[str]): lower-case extensions. Defaults to :data:`IMAGE_EXTENSIONS`.
         references (dict[str, list[str]] | str | Path, optional): reference
             captions by key, or a json file of such a mapping.
 
@@ -181,10 +181,10 @@ class PhotoFolder(PhotoSource):
     def __init__(
         self,
         root: str | Path,
-        extensions: Sequence[str] = PHOTO_EXTENSIONS,
+        extensions: Sequence[str] = IMAGE_EXTENSIONS,
         references: dict[str, list[str]] | str | Path | None = None,
     ) -> None:
-        paths = find_photos(root, extensions)
+        paths = find_images(root, extensions)
         where = "references"
         if isinstance(references, (str, Path)):
             where = str(references)

@@ -6,10 +6,10 @@ import shutil
 import pytest
 from mmengine.config import Config
 
-from synthcap_mm.apis import captioning
-from synthcap_mm.apis.caption_file import CaptionFileError, CaptionLines
-from synthcap_mm.apis.captioning import caption_files
-from synthcap_mm.apis.inferencer import CaptionInferencer
+from synthcap_mm.inference import captioning
+from synthcap_mm.inference.caption_lines import CaptionFileError, CaptionLines
+from synthcap_mm.inference.captioning import caption_files
+from synthcap_mm.inference.inferencer import CaptionInferencer
 
 
 @pytest.fixture()

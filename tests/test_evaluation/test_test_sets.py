@@ -9,7 +9,7 @@ import torch
 from caption_samples import write
 from mmengine.config import Config
 
-import synthcap_mm.apis.test_sets as module  # not its test_many, which pytest would take for a test
+import synthcap_mm.evaluation.test_sets as module  # not its test_many, which pytest would take for a test
 from synthcap_mm.apis.workflow import MissingInputsError
 from synthcap_mm.pairs import encode_photos
 from synthcap_mm.registry import DATASETS, MODELS

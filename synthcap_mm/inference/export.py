@@ -16,7 +16,9 @@ import torch
 from mmengine.config import ConfigDict
 from mmengine.logging import print_log
 
-from synthcap_mm.apis.exported import (
+from synthcap_mm.checkpoint_files import read_checkpoint
+from synthcap_mm.files import file_sha256, write_json
+from synthcap_mm.inference.export_folder import (
     CONFIG,
     EXPORT_SCHEMA,
     FILE,
@@ -28,10 +30,8 @@ from synthcap_mm.apis.exported import (
     ExportError,
     read_export,
 )  # fmt: skip
-from synthcap_mm.apis.inferencer import CaptionInferencer
-from synthcap_mm.apis.model_card import model_card
-from synthcap_mm.checkpoint_files import read_checkpoint
-from synthcap_mm.files import file_sha256, write_json
+from synthcap_mm.inference.inferencer import CaptionInferencer
+from synthcap_mm.inference.model_card import model_card
 from synthcap_mm.models.backbones.open_clip_backbone import OpenCLIPBackbone
 from synthcap_mm.registry import MODELS
 from synthcap_mm.stores import Store

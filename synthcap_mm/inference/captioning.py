@@ -10,11 +10,11 @@ from typing import Any
 
 from mmengine.logging import MMLogger, print_log
 
-from synthcap_mm.apis.caption_file import CaptionLines
-from synthcap_mm.apis.exported import MANIFEST, is_export
-from synthcap_mm.apis.inferencer import CaptionInferencer
-from synthcap_mm.apis.photo_inputs import PhotoInput, iter_inputs
 from synthcap_mm.files import file_sha256
+from synthcap_mm.inference.caption_lines import CaptionLines
+from synthcap_mm.inference.export_folder import MANIFEST, is_export
+from synthcap_mm.inference.inferencer import CaptionInferencer
+from synthcap_mm.inference.inputs import PhotoInput, iter_inputs
 from synthcap_mm.pairs.progress import Progress
 
 
@@ -35,9 +35,9 @@ def caption_files(
         model: a config, or an exported folder.
         checkpoint: of the config; ``None`` with an export.
         inputs: files, folders, patterns, URLs. One that is named twice is captioned once.
-        out: file to write, see :class:`~synthcap_mm.apis.caption_file.CaptionLines`.
+        out: file to write, see :class:`~synthcap_mm.inference.caption_lines.CaptionLines`.
         batch_size: images at once. Default 32.
-        device: see :class:`~synthcap_mm.apis.inferencer.CaptionInferencer`. Default ``None``.
+        device: see :class:`~synthcap_mm.inference.inferencer.CaptionInferencer`. Default ``None``.
         dtype: see there. Default ``'float32'``.
         workers: see there. Default 2.
         **options: of :meth:`CaptionInferencer.forward`.

@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from synthcap_mm.apis import photo_inputs
-from synthcap_mm.apis.photo_inputs import iter_inputs, load_input
+from synthcap_mm.inference import inputs
+from synthcap_mm.inference.inputs import iter_inputs, load_input
 from synthcap_mm.structures import CaptionSample
 
 RNG = np.random.default_rng(0)
@@ -154,6 +154,6 @@ def test_addresses(server, monkeypatch):
         loaded(f"{server}/none.png")
     with pytest.raises(ValueError, match=r"notes\.txt does not decode: it is no image"):
         loaded(f"{server}/notes.txt")
-    monkeypatch.setattr(photo_inputs, "MAX_DOWNLOAD", 10)
+    monkeypatch.setattr(inputs, "MAX_DOWNLOAD", 10)
     with pytest.raises(ValueError, match="it has more than 0 MB"):
         loaded(url)

@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from synthcap_mm.apis.inferencer import CaptionInferencer, CaptionResult
 from synthcap_mm.datasets import CaptionEvalDataset
+from synthcap_mm.inference.inferencer import CaptionInferencer, CaptionResult
 from synthcap_mm.pairs.image_reader import ImageReader
 from synthcap_mm.registry import INFERENCERS, MODELS
 from synthcap_mm.stores import Store

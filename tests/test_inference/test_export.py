@@ -9,11 +9,11 @@ import pytest
 import tiny_clip
 import torch
 
-from synthcap_mm.apis import export as export_module
-from synthcap_mm.apis.export import export_captioner, sum_of_weights
-from synthcap_mm.apis.exported import EXPORT_SCHEMA, ExportError, check_settings, read_export
-from synthcap_mm.apis.inferencer import CaptionInferencer
 from synthcap_mm.files import file_sha256
+from synthcap_mm.inference import export as export_module
+from synthcap_mm.inference.export import export_captioner, sum_of_weights
+from synthcap_mm.inference.export_folder import EXPORT_SCHEMA, ExportError, check_settings, read_export
+from synthcap_mm.inference.inferencer import CaptionInferencer
 from synthcap_mm.registry import MODELS
 
 

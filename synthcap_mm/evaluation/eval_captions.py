@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from mmengine.logging import print_log
 
-from synthcap_mm.apis.reporting import metrics_table
 from synthcap_mm.evaluation import (
     DEFAULT_METRICS,
     CaptionSet,
@@ -21,6 +20,7 @@ from synthcap_mm.evaluation import (
 )
 from synthcap_mm.evaluation.caption_metric import text_encoder, write_scored
 from synthcap_mm.evaluation.prediction_files import image_names, join, read_predictions, read_references
+from synthcap_mm.evaluation.reporting import metrics_table
 from synthcap_mm.evaluation.scorer import few
 from synthcap_mm.files import write_json
 

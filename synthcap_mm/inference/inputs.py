@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from synthcap_mm.datasets.photo_files import MAX_PIXELS, decode_photo, find_photos, upright_rgb
+from synthcap_mm.images import MAX_PIXELS, find_images, read_image, upright_rgb
 from synthcap_mm.structures import CaptionSample
 
 #: Most bytes that are fetched from an address, and seconds that an answer may take.
@@ -43,7 +43,7 @@ def _of_text(text: str) -> Iterator[PhotoInput]:
     if is_url(text) or path.is_file():
         yield PhotoInput(text, text)
     elif path.is_dir():
-        for found in find_photos(path).values():
+        for found in find_images(path).values():
             yield PhotoInput(str(found), str(found))
     elif glob.has_magic(text):
         found = sorted(name for name in glob.glob(text, recursive=True) if os.path.isfile(name))
@@ -168,7 +168,7 @@ def load_input(
         item: the input.
         channel_order: ``'bgr'`` or ``'rgb'``, of arrays with colours. Default ``'bgr'``, as OpenCV and mmcv
             read pictures. Tensors are RGB, as torchvision's.
-        max_pixels: see :func:`~synthcap_mm.datasets.photo_files.decode_photo`.
+        max_pixels: see :func:`~synthcap_mm.images.read_image`.
 
     Raises:
         ValueError: if it cannot be fetched, does not decode, or is no picture; the message names it.
@@ -181,12 +181,12 @@ def load_input(
         return source
     if isinstance(source, (str, os.PathLike)):
         if is_url(str(source)):
-            return decode_photo(fetch(str(source)), item.key, max_pixels)
+            return read_image(fetch(str(source)), item.key, max_pixels)
         if not Path(source).exists():
             raise FileNotFoundError(f"there is no file {item.key} (it is relative to {Path.cwd()})")
-        return decode_photo(source, item.key, max_pixels)
+        return read_image(source, item.key, max_pixels)
     if isinstance(source, bytes):
-        return decode_photo(source, item.key, max_pixels)
+        return read_image(source, item.key, max_pixels)
     if isinstance(source, Image.Image):
         try:
             return upright_rgb(source)

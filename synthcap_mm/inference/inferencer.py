@@ -19,11 +19,11 @@ from mmengine.infer import BaseInferencer
 from mmengine.registry import DefaultScope
 from PIL.Image import Image
 
-from synthcap_mm.apis.exported import is_export, read_export
 from synthcap_mm.apis.launching import read_config
-from synthcap_mm.apis.photo_inputs import PhotoInput, iter_inputs, load_input
 from synthcap_mm.checkpoint_files import read_checkpoint
-from synthcap_mm.datasets.photo_files import MAX_PIXELS
+from synthcap_mm.images import MAX_PIXELS
+from synthcap_mm.inference.export_folder import is_export, read_export
+from synthcap_mm.inference.inputs import PhotoInput, iter_inputs, load_input
 from synthcap_mm.pairs.background import map_ahead
 from synthcap_mm.pairs.factory import build_tag_provider, default_device
 from synthcap_mm.pairs.image_reader import ImageReader
@@ -40,7 +40,7 @@ class CaptionResult:
     """What is written for one input.
 
     Attributes:
-        key: the input, see :class:`~synthcap_mm.apis.photo_inputs.PhotoInput`.
+        key: the input, see :class:`~synthcap_mm.inference.inputs.PhotoInput`.
         sample: with its ``pred_*`` fields filled; ``None`` if the input cannot be read.
         error: why it cannot be read, a sentence; else ``None``.
         memory: with ``explain``: captions of the memory with their weights, largest first; ``None`` where the
@@ -334,7 +334,7 @@ class CaptionInferencer(BaseInferencer):
         """Batches of inputs, decoded, encoded and tagged in threads of their own, a few batches ahead.
 
         Args:
-            inputs: see :func:`~synthcap_mm.apis.photo_inputs.iter_inputs`.
+            inputs: see :func:`~synthcap_mm.inference.inputs.iter_inputs`.
             batch_size: inputs at once. Default 32.
             errors: ``'raise'`` for an input that cannot be read, or ``'report'`` it in its result. Default ``'raise'``.
 
@@ -546,7 +546,7 @@ class CaptionInferencer(BaseInferencer):
         """Caption all inputs.
 
         Args:
-            inputs: see :func:`~synthcap_mm.apis.photo_inputs.iter_inputs`.
+            inputs: see :func:`~synthcap_mm.inference.inputs.iter_inputs`.
             return_datasamples: see :meth:`postprocess`. Default ``False``.
             batch_size: inputs at once. Default 32.
             **kwargs: of :meth:`preprocess`, :meth:`forward` (and so :meth:`generation_options`) and :meth:`visualize`.
@@ -567,7 +567,7 @@ class CaptionInferencer(BaseInferencer):
         """Predictions as they come, one for each input in order; nothing is kept, so there may be any number.
 
         Args:
-            inputs: see :func:`~synthcap_mm.apis.photo_inputs.iter_inputs`; an iterator is read as it is needed.
+            inputs: see :func:`~synthcap_mm.inference.inputs.iter_inputs`; an iterator is read as it is needed.
             batch_size: inputs at once. Default 32.
             errors: see :meth:`preprocess`. Default ``'raise'``.
             **options: of :meth:`forward`.

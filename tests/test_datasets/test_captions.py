@@ -3,7 +3,7 @@ import logging
 import pytest
 from caption_samples import COCO, KARPATHY, write
 
-from synthcap_mm.datasets.sources import Caption, CaptionFile
+from synthcap_mm.datasets.captions import Caption, CaptionFile
 
 FORMATS = {
     "text": ("c.txt", "A dog\nTwo  cats \n", [("1", "A dog", None), ("2", "Two cats", None)]),
