@@ -1,8 +1,25 @@
 """What a user can mend."""
 
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
 
 class UserError(Exception):
     """A fault in what the user gave: a file, a setting, a store. The message says what is wrong and what to do.
 
     Every command prints it as a sentence, without a traceback, and ends with status 1.
     """
+
+
+def listed(names: Iterable[Any], count: int = 5) -> str:
+    """The first few names for a message, and how many there are in all.
+
+    Args:
+        names: anything that has a text.
+        count: how many are shown. Default 5.
+    """
+    names = list(names)
+    more = f", … ({len(names)} in all)" if len(names) > count else ""
+    return ", ".join(map(str, names[:count])) + more

@@ -1,4 +1,4 @@
-"""Photos in files: which of a folder's files they are, and how one is decoded."""
+"""Image files: which of a folder's files they are, and how one is read."""
 
 from __future__ import annotations
 
@@ -7,33 +7,34 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from synthcap_mm.errors import UserError
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-#: Extensions that a folder's photos are known by.
+#: Extensions by which a folder's images are known.
 IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
-#: Most pixels of a photo that is decoded, in all: about 540 MB of memory. Pillow's own limit, as of version 13.
+#: Most pixels of an image that is decoded: about 540 MB of memory. Pillow's own limit, as of version 13.
 MAX_PIXELS = 178_956_970
 
 
 def find_images(root: str | Path, extensions: Sequence[str] = IMAGE_EXTENSIONS) -> dict[str, Path]:
-    """All photos under a folder, in subfolders too; hidden files and folders are left out.
+    """All images in a folder and its subfolders, without hidden files and folders.
 
     Args:
         root: the folder.
-        extensions: those of photos, in any case. Default :data:`IMAGE_EXTENSIONS`.
+        extensions: those of images, in any case. Default :data:`IMAGE_EXTENSIONS`.
 
     Returns:
         dict[str, Path]: path relative to ``root``, with '/', to the file; sorted.
 
     Raises:
-        FileNotFoundError: if the folder does not exist.
-        ValueError: if it holds no photo.
+        UserError: if the folder does not exist, or holds no image.
     """
     root = Path(root)
     if not root.is_dir():
-        raise FileNotFoundError(f"the photo folder {root} does not exist (it is relative to {Path.cwd()})")
+        raise UserError(f"the photo folder {root} does not exist (it is relative to {Path.cwd()})")
     wanted = {extension.lower() for extension in extensions}
     paths = {}
     for path in root.rglob("*"):
@@ -42,15 +43,15 @@ def find_images(root: str | Path, extensions: Sequence[str] = IMAGE_EXTENSIONS) 
         if path.suffix.lower() in wanted and not hidden and path.is_file():
             paths[relative.as_posix()] = path
     if not paths:
-        raise ValueError(f"no photo in {root} (looked for {', '.join(sorted(wanted))}, in subfolders too)")
+        raise UserError(f"no photo in {root} (looked for {', '.join(sorted(wanted))}, in subfolders too)")
     return {key: paths[key] for key in sorted(paths)}
 
 
 def upright_rgb(image: Image) -> Image:
-    """An opened picture as RGB with 8 bits a channel, turned upright as its EXIF orientation says.
+    """An opened image as RGB with 8 bits a channel, turned upright as its EXIF orientation says.
 
-    Of an animation it is the first frame. 16-bit greys are scaled to 8 bits (Pillow alone would
-    cut them, which turns nearly all of a picture white).
+    Of an animation it is the first frame. 16-bit greys are scaled to 8 bits; Pillow alone
+    would cut them, which turns nearly all of an image white.
     """
     from PIL import ImageOps
 
@@ -60,7 +61,7 @@ def upright_rgb(image: Image) -> Image:
         from PIL import Image
 
         values = np.asarray(image)
-        # Mode "I" is whatever its file held; a picture with no value above 255 is one of 8 bits.
+        # Mode "I" is whatever its file held; an image with no value above 255 is one of 8 bits.
         if image.mode != "I" or values.max(initial=0) > 255:
             values = values.astype(np.int64) >> 8
         image = Image.fromarray(values.clip(0, 255).astype(np.uint8))
@@ -68,41 +69,35 @@ def upright_rgb(image: Image) -> Image:
 
 
 def read_image(file: str | Path | bytes, name: str | None = None, max_pixels: int = MAX_PIXELS) -> Image:
-    """A photo as :func:`upright_rgb` makes it.
+    """Decode an image; stores, photo sources, the inferencer and the page all read images with this function.
 
     Args:
         file: path of the file, or its content.
-        name: what it is called in messages. Default: the path.
-        max_pixels: more are refused, before they are decoded. Default :data:`MAX_PIXELS`.
+        name: what messages call it. Default: the path.
+        max_pixels: larger images are refused before they are decoded. Default :data:`MAX_PIXELS`.
+
+    Returns:
+        The image as :func:`upright_rgb` makes it.
 
     Raises:
-        FileNotFoundError: if there is no such file.
+        OSError: if the file cannot be read.
         ValueError: if it does not decode; the message names it and says why.
     """
     from PIL import Image, UnidentifiedImageError
 
-    name = str(file) if name is None else name
-    problem = f"the photo {name} does not decode"
-    if not isinstance(file, bytes):
-        if Path(file).is_dir():
-            raise ValueError(f"{problem}: it is a folder")
-        if Path(file).stat().st_size == 0:
-            raise ValueError(f"{problem}: the file is empty (0 bytes)")
-    elif not file:
-        raise ValueError(f"{problem}: it is empty (0 bytes)")
+    problem = f"the photo {file if name is None else name} does not decode"
+    content = file if isinstance(file, bytes) else Path(file).read_bytes()
+    if not content:
+        raise ValueError(f"{problem}: the file is empty (0 bytes)")
     too_large = f"{problem}: it has more than {max_pixels / 1e6:.0f} million pixels; make it smaller"
     try:
-        with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as photo:
-            if photo.width * photo.height > max_pixels:
-                raise ValueError(too_large)
-            return upright_rgb(photo)
-    except Image.DecompressionBombError as error:
-        raise ValueError(too_large) from error
+        with Image.open(io.BytesIO(content)) as image:
+            if image.width * image.height <= max_pixels:
+                return upright_rgb(image)
+    except Image.DecompressionBombError:
+        pass
     except UnidentifiedImageError as error:
         raise ValueError(f"{problem}: it is no image, or of a format that Pillow does not know") from error
-    except FileNotFoundError:
-        raise
     except Exception as error:  # Pillow raises many kinds for damaged files, SyntaxError among them
-        if str(error).startswith(problem):
-            raise
         raise ValueError(f"{problem}: {type(error).__name__}: {error}") from error
+    raise ValueError(too_large)

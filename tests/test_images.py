@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from synthcap_mm.errors import UserError
 from synthcap_mm.images import MAX_PIXELS, find_images, read_image
 
 RAMP = np.linspace(0, 255, 24 * 16).reshape(16, 24).astype(np.uint8)  # 24 wide, 16 high
@@ -72,12 +73,11 @@ def test_what_does_not_decode_is_named_with_the_reason(tmp_path):
     ):
         with pytest.raises(ValueError, match=rf"the photo .*{name} does not decode: {why}"):
             read_image(tmp_path / name)
-    with pytest.raises(ValueError, match=r"the photo an upload does not decode: it is empty \(0 bytes\)"):
+    with pytest.raises(ValueError, match="the photo an upload does not decode"):
         read_image(b"", "an upload")
-    with pytest.raises(ValueError, match="it is a folder"):
-        read_image(tmp_path)
-    with pytest.raises(FileNotFoundError):
-        read_image(tmp_path / "none.jpg")
+    for unreadable in (tmp_path, tmp_path / "none.jpg"):
+        with pytest.raises(OSError, match=str(unreadable)):
+            read_image(unreadable)
 
 
 @pytest.mark.parametrize("side", [20_000, 14_000])  # beyond Pillow's limit, and only beyond ours (below: given)
@@ -93,7 +93,7 @@ def test_find_photos(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"")
     assert list(find_images(tmp_path)) == ["a b.png", "b.JPG", "ordner/ü.webp"]
-    with pytest.raises(ValueError, match=r"no photo in .*\(looked for .*\.bmp, .*in subfolders too\)"):
+    with pytest.raises(UserError, match=r"\.bmp"):
         find_images(tmp_path / ".hidden" / "..", extensions=(".bmp",))
-    with pytest.raises(FileNotFoundError, match="does not exist"):
+    with pytest.raises(UserError, match="nowhere"):
         find_images(tmp_path / "nowhere")

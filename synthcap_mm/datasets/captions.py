@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from mmengine.logging import print_log
 
-from synthcap_mm.datasets.caption_formats import (
-    FORMATS,
-    RawCaption,
-    census,
-    check_characters,
-    listed,
-    read_captions,
-    read_names,
-)
+from synthcap_mm.datasets.caption_formats import FORMATS, RawCaption, check_characters, read_captions, read_names
+from synthcap_mm.errors import UserError, listed
 from synthcap_mm.registry import DATASETS
 
 
@@ -46,18 +39,21 @@ class CaptionFile:
     ============== ====================================================== =================== ================
     format         content                                                id                  group
     ============== ====================================================== =================== ================
-    text           one caption a line                                     line number, from 1 none
+    text           one caption a line                                     of the sentence     none
     csv            header with ``caption`` (or ``text``, ``comment``);    column ``id``, else column ``image``
                    delimited by comma, tab, ``|`` or ``;`` (Flickr8k's    ``image#n``, else
-                   ``image,caption``)                                     line number
-    json, jsonl    list, or a line each, of ``{"caption": …}`` (or        ``id``, else index  ``image_id``,
-                   ``text``)                                              or line number      ``image`` or
+                   ``image,caption``)                                     of the sentence
+    json, jsonl    list, or a line each, of ``{"caption": …}`` (or        ``id``, else of the ``image_id``,
+                   ``text``)                                              sentence            ``image`` or
                                                                                               ``group``
     coco           COCO's captions json                                   annotation id       image id
     nocaps         NoCaps' captions json; its domains are splits          annotation id       image id
     karpathy       ``dataset_coco.json``, ``dataset_flickr30k.json``      ``sentid``          ``imgid``
     flickr_token   ``name.jpg#0<tab>caption``                             ``name.jpg#0``      ``name.jpg``
     ============== ====================================================== =================== ================
+
+    An id "of the sentence" is a hash of it: 16 hexadecimal digits of BLAKE2b, and ``-2``, ``-3``, … behind
+    them where the sentence is repeated. A sentence that is inserted or deleted changes no other's id.
 
     Any run of white space within a caption, line breaks included, becomes one blank.
 
@@ -67,17 +63,16 @@ class CaptionFile:
         split (str, optional): of a file with splits: Karpathy's, where ``'train'``
             takes 'train' and 'restval'; NoCaps' domains ('in-domain', 'near-domain',
             'out-domain'); csv and json with a field ``split``. ``'all'`` takes
-            everything. A file with several splits wants one named, since the test
-            split may be among them; NoCaps' domains are all taken by default.
+            everything. Of a file with several splits one must be named, since the test
+            split may be among them; only NoCaps' domains are all taken by default.
         exclude_groups (list[str] | str | Path, optional): groups to leave out,
             or a file of them: text, one a line, or json, a list or lists by
-            name. Names that do not occur are fine, and are counted.
+            name. Names that do not occur are counted, and are no error.
         on_empty (str): what to do with captions without text: ``'error'``, or
-            ``'skip'``, which says how many. Defaults to ``'error'``.
+            ``'skip'``, which logs how many. Defaults to ``'error'``.
 
     Raises:
-        ValueError: for an unknown ``format`` or ``on_empty``. The file is
-            opened by :meth:`read` only.
+        UserError: for an unknown ``format`` or ``on_empty``. Only :meth:`read` opens the file.
     """
 
     def __init__(
@@ -89,29 +84,23 @@ class CaptionFile:
         on_empty: str = "error",
     ) -> None:
         if format not in ("auto", *FORMATS):
-            raise ValueError(f"unknown format={format!r} for {path}; known: auto, {', '.join(FORMATS)}")
+            raise UserError(f"unknown format={format!r} for {path}; known: auto, {', '.join(FORMATS)}")
         if on_empty not in ("error", "skip"):
-            raise ValueError(f"on_empty={on_empty!r} is not 'error' or 'skip'")
+            raise UserError(f"on_empty={on_empty!r} is not 'error' or 'skip'")
         self.path = Path(path)
         self.format = format
         self.split = split
         self.exclude_groups = exclude_groups
         self.on_empty = on_empty
         self._captions: list[Caption] | None = None
-        self._found = ""
-        self._census: dict[str | None, tuple[int, int]] = {}
-        self._skipped = 0
-        self._excluded = 0
-        self._excluded_groups = (0, 0)
+        self._found = ""  # what describe() tells of the file, part by part
 
     def read(self) -> list[Caption]:
         """All captions, in the file's order; read once, then remembered.
 
         Raises:
-            FileNotFoundError: if the file does not exist.
-            ValueError: if it is empty, not UTF-8, in no known format, has a
-                caption without text, a repeated id or an unknown split; the
-                message names the line or field.
+            UserError: if the file does not exist, is empty, not UTF-8, in no known format, has a
+                caption without text, a repeated id or an unknown split; the message names the line or field.
         """
         if self._captions is None:
             self._captions = self._read()
@@ -119,106 +108,119 @@ class CaptionFile:
 
     def _read(self) -> list[Caption]:
         found, raws = read_captions(self.path, self.format)
-        self._census = census(raws)
-        captions, empty = self._clean(self._of_split(raws, found))
+        written, empty = self._check(self._of_split(raws, found))
         if empty:
-            what = f"{len(empty)} captions of {self.path} are empty: {listed(empty)}"
-            if self.on_empty == "error":
-                raise ValueError(f"{what}. Remove them, or set on_empty='skip'")
-            print_log(f"{what}; skipped, as on_empty='skip' says", logger="current", level=logging.WARNING)
-        self._found, self._skipped = found, len(empty)
-        captions = self._exclude(captions)
+            self._refuse_or_log_empty(empty)
+        captions, excluded = self._without_excluded(_named(written))
         if not captions:
-            raise ValueError(f"no caption is left of {self.path}: {len(empty)} are empty, {self._excluded} excluded")
+            raise UserError(f"no caption is left of {self.path}: {len(empty)} are empty, the others excluded")
+        about = [_counts(captions)]
+        about += [f"split {self.split}"] if self.split is not None else []
+        about += _counts_by_split(raws)
+        about += [f"{len(empty)} empty ones skipped"] if empty else []
+        self._found = f"{self.path} ({found}): {', '.join([*about, *excluded])}"
         return captions
 
     def _of_split(self, raws: list[RawCaption], found: str) -> list[RawCaption]:
-        present = [split for split in self._census if split is not None]
+        present = list(dict.fromkeys(raw.split for raw in raws if raw.split is not None))
         if self.split is None:
-            if found == "karpathy":
-                raise ValueError(f"{self.path} has Karpathy splits: set split='train' (or 'val', 'test', 'all')")
-            if len(present) > 1 and found != "nocaps":
-                raise ValueError(f"{self.path} has the splits {', '.join(present)}: set split= to one, or to 'all'")
+            if found == "karpathy" or (len(present) > 1 and found != "nocaps"):
+                raise UserError(f"{self.path} has the splits {', '.join(present)}: set split= to one, or to 'all'")
             return raws
         if not present:
-            raise ValueError(
-                f"split={self.split!r} is for files with splits (Karpathy's, NoCaps' domains, a field 'split'); "
-                f"{self.path} has the format {found!r} and none"
-            )
+            raise UserError(f"split={self.split!r}: {self.path} has the format {found!r} and no splits")
         if self.split == "all":
             return raws
         wanted = ("train", "restval") if (self.split, found) == ("train", "karpathy") else (self.split,)
         chosen = [raw for raw in raws if raw.split in wanted]
         if not chosen:
-            raise ValueError(f"{self.path} has no split {self.split!r}; it has {', '.join(sorted(present))}")
+            raise UserError(f"{self.path} has no split {self.split!r}; it has {', '.join(sorted(present))}")
         return chosen
 
-    def _clean(self, raws: list[RawCaption]) -> tuple[list[Caption], list[str]]:
-        captions, empty, seen = [], [], {}
+    def _check(self, raws: list[RawCaption]) -> tuple[list[RawCaption], list[str]]:
+        """The captions with their text on one line, and the places of those without text."""
+        written, empty = [], []
+        seen: dict[str, str] = {}
         for raw in raws:
+            where = f"{self.path}, {raw.where}"
             if raw.text is not None and not isinstance(raw.text, str):
-                raise ValueError(f"{self.path}, {raw.where}: expected text, found {type(raw.text).__name__}")
-            check_characters(f"{self.path}, {raw.where}", raw.text, raw.id, raw.group)
-            if not raw.id:
-                raise ValueError(f"{self.path}, {raw.where}: the id is empty")
+                raise UserError(f"{where}: expected text, found {type(raw.text).__name__}")
+            check_characters(where, raw.text, raw.id, raw.group)
+            if raw.id == "":
+                raise UserError(f"{where}: the id is empty")
             if raw.id in seen:
-                raise ValueError(
-                    f"{self.path}: the id {raw.id!r} is given twice, at {seen[raw.id]} and at {raw.where}; "
-                    "ids must be unique (seeds and resuming depend on them)"
+                raise UserError(
+                    f"{where}: the id {raw.id!r} is that of {seen[raw.id]} too; ids must be unique, since seeds and "
+                    "resuming depend on them"
                 )
-            seen[raw.id] = raw.where
-            caption = " ".join((raw.text or "").split())
-            if caption:
-                captions.append(Caption(raw.id, caption, raw.group))
+            if raw.id is not None:
+                seen[raw.id] = raw.where
+            text = " ".join((raw.text or "").split())
+            if text:
+                written.append(raw._replace(text=text))
             else:
                 empty.append(raw.where)
-        return captions, empty
+        return written, empty
 
-    def _exclude(self, captions: list[Caption]) -> list[Caption]:
+    def _refuse_or_log_empty(self, empty: list[str]) -> None:
+        what = f"{len(empty)} captions of {self.path} are empty: {listed(empty)}"
+        if self.on_empty == "error":
+            raise UserError(f"{what}. Remove them, or set on_empty='skip'")
+        print_log(f"{what}; skipped, since on_empty='skip'", logger="current", level=logging.WARNING)
+
+    def _without_excluded(self, captions: list[Caption]) -> tuple[list[Caption], list[str]]:
+        """Captions of groups that are not excluded, and a line about the others."""
         if self.exclude_groups is None:
-            return captions
+            return captions, []
         if isinstance(self.exclude_groups, (str, Path)):
             names = set(read_names(Path(self.exclude_groups)))
         else:
             names = {str(name) for name in self.exclude_groups}
         groups = {caption.group for caption in captions} - {None}
         if names and not groups:
-            raise ValueError(f"exclude_groups is set, but {self.path} does not say which group its captions belong to")
-        kept = [caption for caption in captions if caption.group not in names]
-        self._excluded = len(captions) - len(kept)
-        self._excluded_groups = (len(groups & names), len(names))
-        if names and not groups & names:
+            raise UserError(f"exclude_groups is set, but {self.path} does not say which group its captions belong to")
+        if names and not groups & names:  # else a test split that is misspelt would be trained on silently
             print_log(
                 f"none of the {len(names)} exclude_groups occurs in {self.path}: they look like "
                 f"{listed(sorted(names), 2)}, its groups like {listed(sorted(groups), 2)}",
                 logger="current",
                 level=logging.WARNING,
             )
-        return kept
+        kept = [caption for caption in captions if caption.group not in names]
+        occur = f"{len(groups & names)} of {len(names)} groups named occur"
+        return kept, [f"{len(captions) - len(kept)} excluded ({occur})"]
 
     def describe(self) -> str:
         """One line: the file, its format, how many captions and groups, what each split has, what was left out."""
-        captions = self.read()
-        groups = len({caption.group for caption in captions} - {None})
-        parts = [f"{len(captions)} captions" + (f" of {groups} groups" if groups else "")]
-        if self.split is not None:
-            parts.append(f"split {self.split}")
-        if any(split is not None for split in self._census):
-            splits = (
-                f"{split or 'no split'} {count} captions" + (f" of {images} groups" if images else "")
-                for split, (count, images) in self._census.items()
-            )
-            parts.append(f"the file has {'; '.join(splits)}")
-        if self._skipped:
-            parts.append(f"{self._skipped} empty ones skipped")
-        if self.exclude_groups is not None:
-            hit, asked = self._excluded_groups
-            parts.append(f"{self._excluded} excluded ({hit} of {asked} groups named occur)")
-        return f"{self.path} ({self._found}): {', '.join(parts)}"
+        self.read()
+        return self._found
 
-    def sha256(self) -> str:
-        """Hash of what :meth:`read` returns (ids, texts and groups in order), not of the file's bytes."""
-        digest = hashlib.sha256()
-        for caption in self.read():
-            digest.update(json.dumps(caption, ensure_ascii=False).encode() + b"\n")
-        return digest.hexdigest()
+
+def _named(raws: Iterable[RawCaption]) -> list[Caption]:
+    """Captions; those without an id get a hash of their sentence and its occurrence."""
+    seen: Counter[str] = Counter()
+    captions = []
+    for raw in raws:
+        name = raw.id
+        if name is None:
+            seen[raw.text] += 1
+            name = hashlib.blake2b(raw.text.encode()).hexdigest()[:16]
+            name += f"-{seen[raw.text]}" if seen[raw.text] > 1 else ""
+        captions.append(Caption(name, raw.text, raw.group))
+    return captions
+
+
+def _counts(captions: Sequence[Caption | RawCaption]) -> str:
+    groups = len({caption.group for caption in captions} - {None})
+    return f"{len(captions)} captions" + (f" of {groups} groups" if groups else "")
+
+
+def _counts_by_split(raws: Sequence[RawCaption]) -> list[str]:
+    """What each split of the file has; nothing for a file without splits."""
+    by_split: dict[str | None, list[RawCaption]] = {}
+    for raw in raws:
+        by_split.setdefault(raw.split, []).append(raw)
+    if set(by_split) == {None}:
+        return []
+    parts = (f"{split or 'no split'} {_counts(part)}" for split, part in by_split.items())
+    return [f"the file has {'; '.join(parts)}"]
