@@ -30,6 +30,8 @@ CORE = [
     "tokenizers>=0.22,<0.24",
     # Looks whether a model is at hand, before anything starts; transformers caps it alike.
     "huggingface-hub>=1.31,<3",
+    # The model card of an export is a template.
+    "jinja2>=3.1,<4",
     # The stores' tables are Arrow files, read memory-mapped; a major release comes every quarter.
     "pyarrow>=20,<27",
     # Weights that ship with the package and small local files; 0.x.

@@ -24,6 +24,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
+from synthcap_mm.inference.generation import generation_options
 from synthcap_mm.inference.inferencer import CaptionInferencer
 from synthcap_mm.miniscenes.sources import MiniScenesPhotos
 from synthcap_mm.pairs import PairFactory
@@ -99,7 +100,7 @@ def against_transformers(captioner: CaptionInferencer, files: list[str], repeats
     with torch.no_grad():
         prefix = model.run_necks(data["prefix"], "predict")[0].feats
     ids, lengths = data["input_ids"], data["lengths"]
-    settings = captioner.generation_options(**options)
+    settings = generation_options(captioner.model, **options)
     # What anybody would write: embeddings, padded on the left, and a mask.
     soft, longest = prefix.shape[1], int(lengths.max())
     embeds = torch.zeros(len(ids), soft + longest, prefix.shape[2])

@@ -56,10 +56,12 @@ def _child(name: str, *locations: str) -> SuggestingRegistry:
 #: Captioners, backbones, necks, heads, generators, tag providers, data preprocessors.
 MODELS = _child("MODELS", "synthcap_mm.models")
 #: Datasets, and the sources of captions and photos that the stores are made from.
-DATASETS = _child("DATASETS", "synthcap_mm.datasets")
+DATASETS = _child("DATASETS", "synthcap_mm.datasets", "synthcap_mm.miniscenes.sources")
 METRICS = _child("METRICS", "synthcap_mm.evaluation")
 #: The metrics that :class:`CaptionMetric` computes, by the names that its ``metrics`` takes.
-CAPTION_SCORERS = SuggestingRegistry("caption scorer", scope=SCOPE, locations=["synthcap_mm.evaluation"])
+CAPTION_SCORERS = SuggestingRegistry(
+    "caption scorer", scope=SCOPE, locations=["synthcap_mm.evaluation", "synthcap_mm.miniscenes.object_errors"]
+)
 HOOKS = _child("HOOKS", "synthcap_mm.engine")
 OPTIM_WRAPPERS = _child("OPTIM_WRAPPERS", "synthcap_mm.engine")
 VISUALIZERS = _child("VISUALIZERS", "synthcap_mm.evaluation.caption_visualizer")

@@ -3,6 +3,5 @@
 from synthcap_mm.datasets import captions, photos
 from synthcap_mm.datasets.caption_eval_dataset import CaptionEvalDataset
 from synthcap_mm.datasets.synth_pair_dataset import SynthPairDataset
-from synthcap_mm.miniscenes import sources as miniscenes_sources
 
-__all__ = ["CaptionEvalDataset", "SynthPairDataset", "captions", "miniscenes_sources", "photos"]
+__all__ = ["CaptionEvalDataset", "SynthPairDataset", "captions", "photos"]

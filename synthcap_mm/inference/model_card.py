@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
-
-from synthcap_mm.stores import Store
 
 _FILES = {
     "config.json": "the captioner, its encoder and its tag provider, as data",
@@ -17,90 +17,115 @@ _FILES = {
     "encoder/bpe.txt.gz": "the encoder's vocabulary",
     "detector/weights.safetensors": "weights of the detector",
 }
+_TEMPLATE = """\
+---
+{{ card_data }}
+---
+
+# {{ name }}
+
+An image captioner that was trained from captions alone, exported by synthcap_mm {{ manifest.synthcap_mm }}.
+
+```python
+from synthcap_mm.inference.inferencer import CaptionInferencer
+
+captioner = CaptionInferencer.from_pretrained("this/folder")
+captioner("photo.jpg")["predictions"]
+```
+
+Reading this folder executes nothing of it: the config is json, the weights are safetensors.
+
+## Parts
+
+- checkpoint: {{ manifest.checkpoint.file }}, epoch {{ manifest.epoch }}
+- encoder: {{ (manifest.encoder or {}).name or "unknown" }}; its weights are {{ encoder_place }}
+- tags: {{ tags }}
+{%- if manifest.memory %}
+- memory: {{ manifest.memory.rows }} captions
+{%- endif %}
+{%- for why in manifest.left_out.values() %}
+- {{ why }}
+{%- endfor %}
+
+## Trained on
+{% for line in trained_on %}
+- {{ line }}
+{%- endfor %}
+
+## Compared with the captioner before it was exported
+
+{{ manifest.compared.summary | capitalize }}.
+
+## Files
+
+| file | what | MB |
+|---|---|---|
+{%- for file, what, size in files %}
+| `{{ file }}` | {{ what }} | {{ "%.2f" | format(size) }} |
+{%- endfor %}
+
+## Limits
+
+It writes what its captions taught it, mistakes and prejudices included, and names things that are not there when a
+photo is unlike its captions. How well it does is for you to measure on photos of yours: `tools/test.py`. Licences of
+the captions, the encoder and the detector apply.
+"""
 
 
-def _trained_on(store: Store | None) -> list[str]:
-    if store is None:
-        return ["The config named no store, so what it was trained on is not known here."]
-    made = store.manifest
-    lines = [f"- captions: {len(store.captions)} (no image-text pairs)"]
-    for name, label in (("generator", "pictures by"), ("tag_provider", "tags by")):
-        part = made.get(name)
-        if part:
-            model = part.get("model") or part.get("config") or ""
-            lines.append(f"- {label}: {part.get('type')} {model}".rstrip())
-    return lines
-
-
-def model_card(manifest: dict[str, Any], config: dict[str, Any], store: Store | None) -> str:
-    """The page, Markdown.
+def model_card(
+    manifest: Mapping[str, Any], config: Mapping[str, Any], training: Mapping[str, Any], captions: int | None
+) -> str:
+    """The page, Markdown with the Hugging Face hub's header.
 
     Args:
         manifest: of the export.
         config: of the export.
-        store: that the captioner was trained on, if it is known.
+        training: the config that the captioner was trained with.
+        captions: how many captions its store has, if that is known.
     """
-    name = manifest["config_name"] or "captioner"
-    encoder, memory = manifest["encoder"] or {}, manifest["memory"]
-    where = "in this folder"
-    if "encoder" in manifest["left_out"] or config["encoder"] is None:
-        where = "**not** in this folder"
-    elif "encoder weights" in manifest["left_out"]:
-        where = "**not** in this folder: open_clip downloads them at first use"
-    elif config["encoder"]["type"] == "MiniCLIP":
-        where = "part of the package synthcap_mm"
-    tagger = config["tag_provider"]
-    tags = "the captioner uses no tags"
-    if tagger is not None:
-        needs = (
-            ", its weights in this folder, its code from mmdet" if tagger["type"].endswith("MMDetTagProvider") else ""
-        )
-        tags = f"{tagger['type']}{needs}"
-    elif "tag_provider" in manifest["left_out"]:
-        tags = "**not** in this folder"
-    lines = [
-        f"# {name}",
-        "",
-        f"An image captioner that was trained from captions alone, exported by synthcap_mm {manifest['synthcap_mm']}.",
-        "",
-        "```python",
-        "from synthcap_mm.inference.inferencer import CaptionInferencer",
-        "",
-        'captioner = CaptionInferencer.from_pretrained("this/folder")',
-        'captioner("photo.jpg")["predictions"]',
-        "```",
-        "",
-        "Reading this folder executes nothing of it: the config is json, the weights are safetensors.",
-        "",
-        "## Parts",
-        "",
-        f"- checkpoint: {manifest['checkpoint']['file']}, epoch {manifest['epoch']}",
-        f"- encoder: {encoder.get('name', 'unknown')}; its weights are {where}",
-        f"- tags: {tags}",
+    from huggingface_hub import ModelCard, ModelCardData
+
+    data = ModelCardData(library_name="synthcap_mm", pipeline_tag="image-to-text", tags=["image-captioning"])
+    files = [
+        (file, _FILES[file], record["bytes"] / 1e6) for file, record in manifest["files"].items() if file in _FILES
     ]
-    if memory is not None:
-        lines.append(f"- memory: {memory['rows']} of {memory['of']} captions, {memory['precision']}")
-    lines += [f"- {why}" for why in manifest["left_out"].values()]
-    lines += [
-        "",
-        "## Trained on",
-        "",
-        *_trained_on(store),
-        "",
-        "## Compared with the captioner before it was exported",
-        "",
-    ]
-    lines += [f"{manifest['compared']['told'][:1].upper()}{manifest['compared']['told'][1:]}.", "", "## Files", ""]
-    lines += ["| file | what | MB |", "|---|---|---|"]
-    for file, record in manifest["files"].items():
-        if file in _FILES:
-            lines.append(f"| `{file}` | {_FILES[file]} | {record['bytes'] / 1e6:.2f} |")
-    lines += [
-        "",
-        "## Limits",
-        "",
-        "It writes what its captions taught it, mistakes and prejudices included, and names things that are not there "
-        "when a picture is unlike its captions. How well it does is for you to measure on pictures of yours: "
-        "`tools/test.py`. Licences of the captions, the encoder and the detector apply.",
-    ]
-    return "\n".join(lines) + "\n"
+    card = ModelCard.from_template(
+        data,
+        template_str=_TEMPLATE,
+        manifest=manifest,
+        name=manifest["config_name"] or "captioner",
+        encoder_place=_encoder_place(manifest, config),
+        tags=_tags(manifest, config),
+        trained_on=_trained_on(training, captions),
+        files=files,
+    )
+    return card.content.rstrip() + "\n"
+
+
+def _encoder_place(manifest: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+    if config["encoder"] is None:
+        return "**not** in this folder"
+    if "encoder weights" in manifest["left_out"]:
+        return "**not** in this folder: open_clip downloads them at first use"
+    return "part of the package synthcap_mm" if config["encoder"]["type"] == "MiniCLIP" else "in this folder"
+
+
+def _tags(manifest: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+    if "tag_provider" in manifest["left_out"]:
+        return "**not** in this folder"
+    if config["tag_provider"] is None:
+        return "the captioner uses no tags"
+    kind = config["tag_provider"]["type"]
+    is_detector = kind.endswith("MMDetTagProvider")
+    return kind + (", its weights in this folder, its code from mmdet" if is_detector else "")
+
+
+def _trained_on(training: Mapping[str, Any], captions: int | None) -> list[str]:
+    lines = [f"captions: {'an unknown number' if captions is None else captions} (no image-text pairs)"]
+    for name, label in (("generator", "images by"), ("tag_provider", "tags by")):
+        part = training.get("synthesis", {}).get(name)
+        if part:
+            model = str(part.get("model") or "")
+            model = Path(model).name if Path(model).exists() else model  # no folder of this machine
+            lines.append(f"{label}: {part['type']} {model}".rstrip())
+    return lines

@@ -6,6 +6,7 @@ import hashlib
 import re
 from typing import TYPE_CHECKING
 
+from synthcap_mm.datasets.captions import Caption
 from synthcap_mm.miniscenes.language import describe_distinct
 from synthcap_mm.miniscenes.painting import photograph
 from synthcap_mm.miniscenes.scenes import DIALECTS, Scene, scene_of, scene_rng
@@ -13,8 +14,6 @@ from synthcap_mm.registry import DATASETS
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-    from synthcap_mm.datasets.captions import Caption
 
 #: Captions of one training scene (assumed; COCO has five): as many scenes as captions teach most.
 CAPTIONS_PER_SCENE = 1
@@ -68,8 +67,6 @@ class MiniScenesCaptions:
 
     def read(self) -> list[Caption]:
         """The captions; ``group`` is the scene's key, ``id`` the same with ``-0``."""
-        from synthcap_mm.datasets.captions import Caption
-
         found = []
         for index in range(-(-self.num // CAPTIONS_PER_SCENE)):
             where = ("train", self.seed, index)
