@@ -82,7 +82,7 @@ def test_without_a_captioner_it_says_how_to_train_one(app, tmp_path, monkeypatch
 def test_examples(app, tmp_path):
     made = app.examples(None, tmp_path)
     assert len(made) == 8 and app.examples(str(tmp_path), tmp_path / "unused") == made
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(UserError):
         app.examples(str(tmp_path / "nowhere"), tmp_path)
 
 

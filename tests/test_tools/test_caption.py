@@ -57,7 +57,7 @@ def test_caption_and_export(trained):
     ]
     done = run("export", config, checkpoint, "export", cwd=folder)
     assert done.returncode == 0, done.stderr
-    assert "held-out pictures have the same caption as before" in done.stdout + done.stderr
+    assert "held-out images have the same caption as before" in done.stdout + done.stderr
     (folder / "data").rename(folder / "data gone")
     try:
         done = run("caption", "export", "photos/a*.png", "--out", "out/b.jsonl", "--num-beams", 2, cwd=folder)
