@@ -38,7 +38,7 @@ CORE = [
     "safetensors>=0.5,<1",
     # BLEU, ROUGE-L and CIDEr; 1.2 is the only release on PyPI.
     "pycocoevalcap>=1.2,<2",
-    # COCO-format caption files; 2.0.8 is built for numpy 2.
+    # pycocoevalcap needs it; 2.0.8 is built for numpy 2.
     "pycocotools>=2.0.8,<3",
     # 2.0 changed the ABI that pyarrow, pycocotools and mmcv are built against.
     "numpy>=2.0,<3",
