@@ -30,13 +30,15 @@ CORE = [
     "tokenizers>=0.22,<0.24",
     # Looks whether a model is at hand, before anything starts; transformers caps it alike.
     "huggingface-hub>=1.31,<3",
+    # The model card of an export is a template.
+    "jinja2>=3.1,<4",
     # The stores' tables are Arrow files, read memory-mapped; a major release comes every quarter.
     "pyarrow>=20,<27",
     # Weights that ship with the package and small local files; 0.x.
     "safetensors>=0.5,<1",
     # BLEU, ROUGE-L and CIDEr; 1.2 is the only release on PyPI.
     "pycocoevalcap>=1.2,<2",
-    # COCO-format caption files; 2.0.8 is built for numpy 2.
+    # pycocoevalcap needs it; 2.0.8 is built for numpy 2.
     "pycocotools>=2.0.8,<3",
     # 2.0 changed the ABI that pyarrow, pycocotools and mmcv are built against.
     "numpy>=2.0,<3",

@@ -24,7 +24,8 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-from synthcap_mm.apis.inferencer import CaptionInferencer
+from synthcap_mm.inference.generation import generation_options
+from synthcap_mm.inference.inferencer import CaptionInferencer
 from synthcap_mm.miniscenes.sources import MiniScenesPhotos
 from synthcap_mm.registry import MODELS
 from synthcap_mm.synthesis.synthesis import Synthesis
@@ -99,7 +100,7 @@ def against_transformers(captioner: CaptionInferencer, files: list[str], repeats
     with torch.no_grad():
         prefix = model.run_necks(data["prefix"], "predict")[0].feats
     ids, lengths = data["input_ids"], data["lengths"]
-    settings = captioner.generation_options(**options)
+    settings = generation_options(captioner.model, **options)
     # What anybody would write: embeddings, padded on the left, and a mask.
     soft, longest = prefix.shape[1], int(lengths.max())
     embeds = torch.zeros(len(ids), soft + longest, prefix.shape[2])
@@ -137,7 +138,7 @@ def against_transformers(captioner: CaptionInferencer, files: list[str], repeats
 
 def stages(captioner: CaptionInferencer, files: list[str], repeats: int, options: dict[str, Any]) -> None:
     """Each stage alone, batch 32."""
-    from synthcap_mm.apis.photo_inputs import iter_inputs
+    from synthcap_mm.inference.inputs import iter_inputs
 
     items = list(iter_inputs(files[:32]))
     pictures = [captioner.pipeline(item) for item in items]
@@ -163,7 +164,7 @@ def stages(captioner: CaptionInferencer, files: list[str], repeats: int, options
 FIRST = """
 import sys, time
 start = time.perf_counter()
-from synthcap_mm.apis.inferencer import CaptionInferencer
+from synthcap_mm.inference.inferencer import CaptionInferencer
 imported = time.perf_counter()
 captioner = CaptionInferencer.from_pretrained(sys.argv[1])
 loaded = time.perf_counter()

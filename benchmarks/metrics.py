@@ -21,7 +21,7 @@ from pathlib import Path
 from tokenizer_parity import java_tokenize
 
 from synthcap_mm.datasets.caption_formats import read_captions
-from synthcap_mm.evaluation import score_captions, scorer
+from synthcap_mm.evaluation import CaptionSet, caption_set, score_captions
 from synthcap_mm.requirements import require
 
 
@@ -64,10 +64,10 @@ def main() -> None:
     parser.add_argument("--java", action="store_true")
     args = parser.parse_args()
     predictions, references = make_set(args.captions, args.images)
-    every = scorer.CaptionSet(predictions, references)
+    every = CaptionSet(predictions, references)
     best = {"ours": float("inf"), "scorers alone": float("inf")}
     for _ in range(args.repeats):
-        scorer._tokenized.cache_clear()
+        caption_set._tokenized.cache_clear()
         start = time.perf_counter()
         ours, _ = score_captions(predictions, references)
         best["ours"] = min(best["ours"], time.perf_counter() - start)

@@ -15,10 +15,11 @@ check_installation()  # before MMEngine is imported: a broken one would hide why
 
 from PIL import Image
 
-from synthcap_mm.apis.inferencer import CaptionInferencer
-from synthcap_mm.apis.photo_inputs import PhotoInput
-from synthcap_mm.datasets.photo_files import decode_photo, find_photos
+from synthcap_mm.errors import UserError
 from synthcap_mm.evaluation.caption_visualizer import draw_tags
+from synthcap_mm.images import find_images, read_image
+from synthcap_mm.inference.inferencer import CaptionInferencer
+from synthcap_mm.inference.inputs import PhotoInput
 from synthcap_mm.models.memory import CaptionMemory
 from synthcap_mm.structures import Tag
 
@@ -46,8 +47,8 @@ def load_captioner(export: str | None, device: str | None = None) -> CaptionInfe
                     "python demo/app.py EXPORT"
                 )
             captioner = CaptionInferencer(DEMO_CONFIG, found[-1], device=device)
-        captioner.reader  # noqa: B018 - builds encoder and tag provider: what is missing is said now
-    except (RuntimeError, ValueError, OSError, ImportError) as error:
+        _ = captioner.reader  # builds encoder and tag provider, so that the start names what is missing
+    except (UserError, RuntimeError, ValueError, OSError, ImportError) as error:
         raise SystemExit(str(error)) from error
     return captioner
 
@@ -68,24 +69,24 @@ class Page:
         """The photo in a file.
 
         Raises:
-            ValueError: a sentence for the reader, if it is too large or no image.
+            UserError, ValueError: a sentence for the reader, if it is too large or no image.
         """
         name, size = Path(path).name, Path(path).stat().st_size
         if size > MAX_BYTES:
-            raise ValueError(
+            raise UserError(
                 f"the photo {name} has {size / 1e6:.0f} MB; at most {MAX_BYTES // 10**6} MB are taken: make it smaller"
             )
-        return decode_photo(path, name, MAX_PIXELS)
+        return read_image(path, name, MAX_PIXELS)
 
     def sentences(self, text: str | None) -> list[str]:
         """The sentences of a pasted memory, one a line; none: the captioner's own memory is used.
 
         Raises:
-            ValueError: if there are too many.
+            UserError: if there are too many.
         """
         found = [" ".join(line.split()) for line in (text or "").splitlines() if line.strip()]
         if len(found) > MAX_SENTENCES:
-            raise ValueError(f"the memory has {len(found)} sentences; at most {MAX_SENTENCES} are taken here")
+            raise UserError(f"the memory has {len(found)} sentences; at most {MAX_SENTENCES} are taken here")
         return found
 
     def answer(
@@ -104,7 +105,7 @@ class Page:
             The photo with boxes, and the prediction with everything that explains it.
 
         Raises:
-            ValueError: a sentence for the reader.
+            UserError, ValueError: a sentence for the reader.
         """
         photo = self.read(path)
         sentences = self.sentences(memory)
@@ -137,7 +138,7 @@ class Page:
 def examples(folder: str | None, place: Path) -> list[str]:
     """Photos to pick from: those of a folder, else some of the mini-world's, written to ``place``."""
     if folder is not None:
-        return [str(path) for path in list(find_photos(folder).values())[:12]]
+        return [str(path) for path in list(find_images(folder).values())[:12]]
     from synthcap_mm.miniscenes.sources import MiniScenesPhotos
 
     photos = MiniScenesPhotos(split="test", num=8)
@@ -166,16 +167,16 @@ def build(page: Page, picked: list[str], title: str) -> Any:
             return "Drop a photo, or pick an example.", *nothing
         try:
             photo, found = page.answer(path, beams, length, penalty, memory)
-        except ValueError as error:
+        except (UserError, ValueError) as error:
             sentence = str(error)
             return f"⚠️ {sentence[:1].upper()}{sentence[1:]}.", *nothing
         score = found["clip_score"]
-        told = "" if score is None else f"CLIPScore {score:.3f}. "
-        told += f"Tags told to the decoder: {', '.join(found['prompt_tags']) or 'none'}."
+        about = "" if score is None else f"CLIPScore {score:.3f}. "
+        about += f"Tags in the prompt: {', '.join(found['prompt_tags']) or 'none'}."
         best = [[c["caption"], round(c["logprob"], 3), round(c["score"], 4)] for c in found["captions"]]
         remembered = [[m["caption"], round(m["weight"], 4)] for m in found["memory"] or []]
         seen = [[t["name"], round(t["score"], 3)] for t in found["tags"]]
-        return told, f"## {found['caption'] or '(nothing was written)'}", photo, best, remembered, seen
+        return about, f"## {found['caption'] or '(nothing was written)'}", photo, best, remembered, seen
 
     with gr.Blocks(title=title, analytics_enabled=False) as blocks:
         gr.Markdown(f"# {title}")
@@ -208,7 +209,7 @@ def build(page: Page, picked: list[str], title: str) -> Any:
                 )
                 seen = gr.Dataframe(headers=["tag", "score"], label="All tags", elem_id="seen")
         inputs, outputs = [photo, beams, length, penalty, memory], [message, caption, drawn, best, remembered, seen]
-        # Whoever types or drags on gets the last answer, not all of them.
+        # While the user goes on typing or dragging, only the last state is answered.
         gr.on(
             [photo.change, beams.release, length.release, penalty.release, memory.change],
             show,
@@ -249,12 +250,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         try:
             picked = examples(args.examples, Path(place))
-        except (ValueError, OSError) as error:
+        except (UserError, OSError) as error:
             raise SystemExit(str(error)) from error
         build(page, picked, title).launch(
             server_name=args.host,
             server_port=args.port,
-            # Ours is the smaller limit, and says so; this one keeps the disk from filling.
+            # Page.read has the smaller limit and explains it; this one keeps the disk from filling.
             max_file_size=5 * MAX_BYTES,
             theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
             share=False,

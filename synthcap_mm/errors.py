@@ -1,5 +1,10 @@
 """What a user can mend."""
 
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
 
 class UserError(Exception):
     """A fault in what the user gave: a file, a setting, a store. The message says what is wrong and what to do.
@@ -10,3 +15,15 @@ class UserError(Exception):
 
 class NotYet(UserError):
     """Something that other workers make is still missing; the same command goes on later. Ends with status 75."""
+
+
+def listed(names: Iterable[Any], count: int = 5) -> str:
+    """The first few names for a message, and how many there are in all.
+
+    Args:
+        names: anything that has a text.
+        count: how many are shown. Default 5.
+    """
+    names = list(names)
+    more = f", … ({len(names)} in all)" if len(names) > count else ""
+    return ", ".join(map(str, names[:count])) + more

@@ -213,7 +213,7 @@ def run_test(runner: Runner, cfg: Config, checkpoint: str) -> dict[str, float]:
     Returns:
         The metrics.
     """
-    from synthcap_mm.apis.reporting import KeepSamplesHook, metrics_table, save_test_gallery
+    from synthcap_mm.evaluation.reporting import KeepSamplesHook, metrics_table, save_test_gallery
 
     chosen_by = _chosen_by(runner.load_checkpoint(checkpoint))
     folder = Path(runner.work_dir)

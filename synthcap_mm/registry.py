@@ -91,7 +91,7 @@ CAPTION_SCORERS = SuggestingRegistry(
 HOOKS = _child("HOOKS", "synthcap_mm.engine")
 OPTIM_WRAPPERS = _child("OPTIM_WRAPPERS", "synthcap_mm.engine")
 VISUALIZERS = _child("VISUALIZERS", "synthcap_mm.evaluation.caption_visualizer")
-INFERENCERS = _child("INFERENCERS", "synthcap_mm.apis.inferencer")
+INFERENCERS = _child("INFERENCERS", "synthcap_mm.inference.inferencer")
 RUNNERS = _child("RUNNERS", "synthcap_mm.engine")
 STRATEGIES = _child("STRATEGIES", "synthcap_mm.engine")
 # We have no components of these kinds. Without a registry of the scope for each, MMEngine warns at every build, and a

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from synthcap_mm.datasets.sources import Caption
+from synthcap_mm.datasets.captions import Caption
 from synthcap_mm.models.backbones.base import BaseBackbone
 from synthcap_mm.registry import DATASETS, MODELS
 from synthcap_mm.structures import Tag

@@ -53,7 +53,8 @@ def main() -> None:
     with stopping_cleanly(
         "stopped. What is captioned is kept, and the same command goes on from it; type:\n  " + typed_command()
     ):
-        from synthcap_mm.apis.captioning import caption_files
+        from synthcap_mm.errors import UserError
+        from synthcap_mm.inference.captioning import caption_files
 
         options = {
             name: getattr(args, name)
@@ -76,7 +77,7 @@ def main() -> None:
                 workers=args.workers,
                 **options,
             )
-        except (ValueError, OSError, RuntimeError, ImportError) as error:  # what the user can mend
+        except (UserError, ValueError, OSError, RuntimeError, ImportError) as error:  # what the user can mend
             raise SystemExit(str(error)) from error
 
 

@@ -47,11 +47,11 @@ def main() -> None:
     from mmengine.registry import init_default_scope
     from mmengine.utils import import_modules_from_strings
 
-    from synthcap_mm.apis.eval_captions import eval_captions
     from synthcap_mm.config_files import resolve_config
+    from synthcap_mm.errors import UserError
     from synthcap_mm.evaluation import DEFAULT_METRICS
+    from synthcap_mm.evaluation.eval_captions import eval_captions
     from synthcap_mm.registry import SCOPE
-    from synthcap_mm.store import StoreError
 
     init_default_scope(SCOPE)
     options = {"synonyms": args.synonyms, "instances": args.instances}
@@ -78,7 +78,7 @@ def main() -> None:
             samples=args.samples,
             seed=args.seed,
         )
-    except (ValueError, OSError, StoreError) as error:  # what the user can mend
+    except (UserError, ValueError, OSError) as error:  # what the user can mend
         raise SystemExit(str(error)) from error
 
 

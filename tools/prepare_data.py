@@ -2,7 +2,8 @@
 
 import argparse
 
-from synthcap_mm.datasets.preparation import RECIPES, PreparationError, prepare
+from synthcap_mm.datasets.preparation import RECIPES, prepare
+from synthcap_mm.errors import UserError
 
 
 def parse_args() -> argparse.Namespace:
@@ -19,7 +20,7 @@ def parse_args() -> argparse.Namespace:
         nargs="+",
         default=[],
         metavar="FOLDER",
-        help="folders of the downloads, searched with their archives",
+        help="folders of the unpacked downloads",
     )
     parser.add_argument("--out", default="data", help="folder of the layout (default: data, as in the configs)")
     parser.add_argument("--copy", action="store_true", help="copy files instead of linking them")
@@ -32,7 +33,7 @@ def main() -> None:
     args = parse_args()
     try:
         print("\n".join(prepare(args.dataset, args.out, args.source, args.copy, args.train_photos)))
-    except PreparationError as error:
+    except UserError as error:
         raise SystemExit(str(error)) from error
 
 

@@ -29,13 +29,12 @@ def main() -> None:
     args = parse_args()
     cfg = load_config(args)
     with process_group(cfg):
-        from synthcap_mm.apis.test_sets import test_many
-        from synthcap_mm.pipeline import MissingInputsError
-        from synthcap_mm.store import StoreError
+        from synthcap_mm.errors import UserError
+        from synthcap_mm.evaluation.test_sets import test_many
 
         try:
             test_many(cfg, args.checkpoint, args.sets)
-        except (MissingInputsError, StoreError, ValueError) as error:  # what the user can mend, without a traceback
+        except (UserError, ValueError) as error:  # what the user can mend, without a traceback
             raise SystemExit(str(error)) from error
 
 

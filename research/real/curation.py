@@ -22,8 +22,7 @@ from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 from PIL import Image
 
-import research.real.dual_encoder_backbone  # noqa: F401 - registers it
-from synthcap_mm.datasets.sources import Caption
+from synthcap_mm.datasets.captions import Caption
 from synthcap_mm.models.generators.base import BaseGenerator
 from synthcap_mm.registry import DATASETS, MODELS
 from synthcap_mm.store import Store

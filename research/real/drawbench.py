@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from synthcap_mm.datasets.sources import CaptionFile
+from synthcap_mm.datasets.captions import CaptionFile
 from synthcap_mm.store import Store
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from PIL import Image
 
-from synthcap_mm.datasets.sources import CaptionFile
+from synthcap_mm.datasets.captions import CaptionFile
 from synthcap_mm.models.generators.base import BaseGenerator, check_seeds
 from synthcap_mm.registry import MODELS
 from synthcap_mm.synthesis.synthesis import seed_of

@@ -32,7 +32,7 @@ class CaptionEvalDataset(Dataset):
             photos is another score. Of ``photos``, a damaged one is refused when it is
             met; to count them beforehand, ``True`` decodes all of them once more.
         photos: config of a photo source, e.g. ``dict(type='CocoPhotos', ann_file=...,
-            image_root=...)`` (a captions json, read with pycocotools), ``PhotoFolder`` or any
+            image_root=...)`` (a captions json), ``PhotoFolder`` or any
             other with ``keys``, ``load`` and ``references`` (and ``domain``, where metrics are wanted by
             domain). Default ``None``: there is a ``store``.
         tags: config of what names the things of a photo by its stored feature (:class:`CLIPTagProvider`,

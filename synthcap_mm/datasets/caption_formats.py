@@ -1,323 +1,235 @@
-"""The formats that captions come in: recognised by content, read, and rejected with the line that is not understood."""
+"""The formats that captions come in: recognised by content, and refused with the line that does not fit."""
 
 from __future__ import annotations
 
 import csv
-import io
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-#: Formats that :class:`CaptionFile` reads.
-FORMATS = ("text", "csv", "json", "jsonl", "coco", "karpathy", "flickr_token", "nocaps")
+from synthcap_mm.errors import UserError, listed
 
-_CAPTION_COLUMNS = ("caption", "text", "comment", "raw", "sentence", "prompt")
-_ID_COLUMNS = ("id", "caption_id", "sentid")
-_GROUP_COLUMNS = ("image", "image_id", "image_name", "filename", "file_name", "group")
+_CAPTION_FIELDS = ("caption", "text", "comment", "raw", "sentence", "prompt")
+_ID_FIELDS = ("id", "caption_id", "sentid")
+_GROUP_FIELDS = ("image", "image_id", "image_name", "filename", "file_name", "group")
 _OTHER_COLUMNS = ("comment_number", "caption_number", "split", "score", "url")
-_SPLIT_COLUMN = "split"
-_SHOWN = 5
-# What a download often is instead of what was wanted.
-_NOT_CAPTIONS = (
-    (b"<!doctype html", "a web page (a download that failed?)"),
-    (b"<html", "a web page (a download that failed?)"),
-    (b"version https://git-lfs", "a pointer of Git LFS (fetch the file itself: git lfs pull)"),
-    (b"pk\x03\x04", "a zip archive (unpack it first)"),
-    (b"\x1f\x8b", "a gzip archive (unpack it first)"),
-    (b"\xff\xd8\xff", "a JPEG photo"),
-    (b"\x89png", "a PNG picture"),
-)
 
 
 class RawCaption(NamedTuple):
-    """A caption as it stands in the file.
+    """A caption as its file has it.
 
     Attributes:
-        where: for messages: 'line 3', 'annotations[17].caption'.
-        id: given by the file, or its place in it.
+        where: its place, for messages: 'line 3', 'annotations[17].caption'.
+        id: what the file calls it; ``None`` if it has no name there.
         text: not checked yet.
         group: the photo that it belongs to; ``None`` if the file does not say.
-        split: Karpathy's split, NoCaps' domain, or a column ``split``; ``None`` if the file has none.
+        split: Karpathy's split, NoCaps' domain, or a field ``split``; ``None`` if the file has none.
     """
 
     where: str
-    id: str
+    id: str | None
     text: Any
-    group: str | None
+    group: str | None = None
     split: str | None = None
 
 
-def listed(names: Iterable[str], count: int = _SHOWN) -> str:
-    """The first few names for a message, and how many there are."""
-    names = list(names)
-    more = f", … ({len(names)} in all)" if len(names) > count else ""
-    return ", ".join(str(name) for name in names[:count]) + more
-
-
+# ---- text and JSON
 def read_text(path: Path) -> str:
-    """The text of a UTF-8 file.
+    """The text of a UTF-8 file; its lines end with line feeds, whatever ended them in the file.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is empty or not UTF-8 text.
+        UserError: if there is no such file, or it is empty or not UTF-8 text.
     """
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder; a file is expected here")
-    if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist; check the path in the config (it is relative to {Path.cwd()})")
+    if not path.is_file():
+        raise UserError(f"there is no file {path}; check the path in the config (it is relative to {Path.cwd()})")
     data = path.read_bytes()
-    kind = next((kind for start, kind in _NOT_CAPTIONS if data.lstrip()[:40].lower().startswith(start)), None)
-    if kind is not None:
-        raise ValueError(f"{path}, line 1: this is {kind}, not a file of captions")
     if not data.strip():
-        raise ValueError(f"{path} is empty; it should hold captions (see CaptionFile's docstring for the formats)")
+        raise UserError(f"{path} is empty; it should hold captions (CaptionFile's docstring has the formats)")
+    if data.lstrip()[:14].lower().startswith((b"<!doctype html", b"<html")):
+        raise UserError(f"{path}, line 1: this is a web page (a download that failed?), not a file of captions")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        # utf-8-sig counts from behind the byte-order mark
-        offset = error.start + (3 if data.startswith(b"\xef\xbb\xbf") else 0)
-        line = data.count(b"\n", 0, offset) + 1
-        guess = "UTF-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "ISO-8859-1"
-        raise ValueError(
-            f"{path} is not UTF-8: byte 0x{data[offset]:02x} at offset {offset} (line {line}). Convert it, e.g. "
-            f"(if it is {guess}): iconv -f {guess} -t UTF-8 '{path}' > '{path.with_suffix('.utf8' + path.suffix)}'"
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise UserError(
+            f"{path}, line {line}: not UTF-8 text ({error.reason}). Text in another encoding is converted by, "
+            f"e.g., iconv -f ISO-8859-1 -t UTF-8 '{path}' > NEW_FILE"
         ) from None
     if "\0" in text:
-        raise ValueError(f"{path} holds NUL bytes: it is not a text file (or is UTF-16 without a byte-order mark)")
-    return text
-
-
-def check_characters(where: str, *texts: str | None) -> None:
-    """Refuse half a character, which JSON's escapes can write but no file can hold."""
-    for text in texts:
-        half = re.search("[\ud800-\udfff]", text or "")
-        if half:
-            raise ValueError(
-                f"{where}: half of a surrogate pair, \\u{ord(half[0]):04x}, is no character; write the whole pair, or "
-                "remove it"
-            )
+        raise UserError(f"{path} holds NUL bytes: it is not a text file")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def lines_of(text: str) -> list[str]:
-    """The lines of a text, whatever ends them."""
-    # not str.splitlines, which also cuts at U+2028 and the like
-    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    return lines[:-1] if lines[-1] == "" else lines
+    """The lines of a text of :func:`read_text`."""
+    return text.removesuffix("\n").split("\n")  # str.splitlines also cuts at U+2028 and the like
 
 
-def read_json(path: Path) -> Any:
-    """What a json file holds.
+def check_characters(where: str, *texts: str | None) -> None:
+    """Refuse half a character, which JSON's escapes can write and no file of ours can hold.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is no JSON; the message names line and column.
+        UserError: naming ``where``.
     """
-    text = read_text(path)
+    for text in texts:
+        half = re.search("[\ud800-\udfff]", text or "")
+        if half:
+            raise UserError(f"{where}: \\u{ord(half[0]):04x} is half of a surrogate pair; write the whole pair")
+
+
+def parse_json(path: Path, text: str, first_line: int = 1) -> Any:
+    """The JSON value in a text.
+
+    Args:
+        path: of the file, for messages.
+        text: all of the file, or a line of it.
+        first_line: number of the text's first line in the file. Default 1.
+
+    Raises:
+        UserError: if it is no JSON, with line and column.
+    """
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not valid JSON: line {error.lineno}, column {error.colno}: {error.msg}") from None
+        line = first_line + error.lineno - 1
+        raise UserError(f"{path}, line {line}, column {error.colno}: not valid JSON: {error.msg}") from None
+
+
+def read_json(path: Path) -> Any:
+    """The JSON value in a file.
+
+    Raises:
+        UserError: see :func:`read_text` and :func:`parse_json`.
+    """
+    return parse_json(path, read_text(path))
+
+
+def json_lines(path: Path, text: str) -> Iterator[tuple[str, Any]]:
+    """The place ('line 3') and the JSON value of each line that is not blank.
+
+    Raises:
+        UserError: see :func:`parse_json`.
+    """
+    for number, line in enumerate(lines_of(text), 1):
+        if line.strip():
+            yield f"line {number}", parse_json(path, line, number)
+
+
+def entries_of(path: Path, data: Any, field: str, fields: Sequence[str], within: str = "") -> list[dict[str, Any]]:
+    """``data[field]``, which must be a list of objects that have ``fields``.
+
+    Args:
+        path: of the file, for messages.
+        data: an object.
+        field: name of the list.
+        fields: names that every object of the list needs.
+        within: the place of ``data`` in the file, such as ``'images[3].'``. Default: the top.
+
+    Raises:
+        UserError: naming the entry and the field that is missing.
+    """
+    entries = data.get(field) if isinstance(data, dict) else None
+    if not isinstance(entries, list):
+        raise UserError(f"{path}: there is no list '{within}{field}'; is this the right kind of file?")
+    for n, entry in enumerate(entries):
+        missing = [name for name in fields if not isinstance(entry, dict) or name not in entry]
+        if missing:
+            raise UserError(f"{path}, {within}{field}[{n}]: no field '{missing[0]}'")
+    return entries
+
+
+# ---- the formats
+def _from_fields(path: Path, where: str, item: Any) -> RawCaption:
+    """A caption that is a string, or an object with fields of the usual names."""
+    if isinstance(item, str):
+        return RawCaption(where, None, item)
+    if not isinstance(item, dict):
+        raise UserError(f"{path}, {where}: expected an object or a string, found {type(item).__name__}")
+    caption = next((name for name in _CAPTION_FIELDS if name in item), None)
+    if caption is None:
+        raise UserError(f"{path}, {where}: no field 'caption' or 'text' among {', '.join(item) or 'no fields'}")
+
+    def first(names: Sequence[str]) -> str | None:
+        return next((str(item[name]).strip() for name in names if item.get(name) is not None), None)
+
+    return RawCaption(where, first(_ID_FIELDS), item[caption], first(_GROUP_FIELDS), first(["split"]))
+
+
+def _read_plain(path: Path, text: str) -> list[RawCaption]:
+    return [RawCaption(f"line {n}", None, line) for n, line in enumerate(lines_of(text), 1)]
 
 
 def _is_token_line(line: str) -> bool:
     return re.match(r"[^\t]+#\d+\t", line) is not None
 
 
+def _read_token(path: Path, text: str) -> list[RawCaption]:
+    raws = []
+    for n, line in enumerate(lines_of(text), 1):
+        if _is_token_line(line):
+            name, caption = line.split("\t", 1)
+            raws.append(RawCaption(f"line {n}", name, caption, name.rpartition("#")[0]))
+        elif line.strip():
+            raise UserError(f"{path}, line {n}: expected 'name.jpg#0<tab>caption', found {line[:60]!r}")
+    return raws
+
+
 def _delimiter(header: str) -> str:
     return max(",\t|;", key=header.count)
 
 
-def _header(line: str) -> list[str]:
+def _csv_rows(path: Path, text: str) -> Iterator[tuple[str, dict[str, str]]]:
+    """The place of each row, where it begins, and its fields by column."""
+    lines = [f"{line}\n" for line in lines_of(text)]
+    above = next(n for n, line in enumerate(lines) if line.strip())  # blank lines above the header
+    delimiter = _delimiter(lines[above])
+    reader = csv.reader(lines[above:], delimiter=delimiter)
     try:
-        return [name.strip().lower() for name in next(csv.reader([line], delimiter=_delimiter(line)), [])]
-    except csv.Error:
-        return []
-
-
-def recognise(path: Path, text: str) -> str:
-    """One of :data:`FORMATS`, by content; the extension only decides between csv and text.
-
-    Raises:
-        ValueError: if none fits.
-    """
-    start = text.lstrip()
-    if start[0] in "[{":
-        try:
-            data = json.loads(text)
-        except json.JSONDecodeError as error:
-            try:
-                json.loads(start.partition("\n")[0])
-                return "jsonl"
-            except json.JSONDecodeError:
-                if path.suffix.lower() not in (".json", ".jsonl"):
-                    return "text"
-                raise ValueError(
-                    f"{path} is not valid JSON: line {error.lineno}, column {error.colno}: {error.msg}"
-                ) from None
-        if isinstance(data, list):
-            return "json"
-        images = data.get("images")
-        image = images[0] if isinstance(images, list) and images and isinstance(images[0], dict) else {}
-        if "open_images_id" in image:
-            return "nocaps"
-        if isinstance(data.get("annotations"), list):
-            return "coco"
-        if "sentences" in image:
-            return "karpathy"
-        if image:
-            raise ValueError(
-                f"{path} names {len(images)} images, but holds no captions: neither 'annotations' (COCO's, NoCaps') "
-                "nor 'sentences' within the images (Karpathy's). An image info file has photos to caption, no text to "
-                "train on"
-            )
-        if any(name in data for name in _CAPTION_COLUMNS):
-            return "jsonl"  # of one line
-        raise ValueError(
-            f"{path} has an unknown format: a JSON object with the fields {listed(data, 8)}. Recognised are COCO "
-            "captions ('annotations'), Karpathy splits ('images' with 'sentences'), NoCaps ('open_images_id'), "
-            "and a list of objects with 'caption' or 'text'"
-        )
-    lines = lines_of(text)
-    filled = [line for line in lines if line.strip()]
-    # Most of them: a damaged line is then named by the reader, and not taken for a caption.
-    if sum(_is_token_line(line) for line in filled[:100]) * 2 > len(filled[:100]):
-        return "flickr_token"
-    columns = _header(filled[0])
-    if path.suffix.lower() in (".csv", ".tsv"):
-        return "csv"
-    known = _CAPTION_COLUMNS + _ID_COLUMNS + _GROUP_COLUMNS + _OTHER_COLUMNS
-    if len(columns) > 1 and all(c in known for c in columns) and any(c in _CAPTION_COLUMNS for c in columns):
-        return "csv"
-    if path.suffix.lower() in (".json", ".jsonl"):
-        raise ValueError(f"{path} is not valid JSON: it starts with {start[:20]!r}")
-    if all("\t" in line.strip() for line in filled[:100]):
-        raise ValueError(
-            f"{path}, line 1: columns divided by tabs, without a header that names one of them 'caption': "
-            f"{filled[0][:60]!r}. Add the header, or set format='text' if the lines are captions as they are"
-        )
-    return "text"
-
-
-def _read_plain(path: Path, text: str) -> list[RawCaption]:
-    return [RawCaption(f"line {n}", str(n), line, None) for n, line in enumerate(lines_of(text), 1)]
-
-
-def _read_token(path: Path, text: str) -> list[RawCaption]:
-    raws = []
-    for n, line in enumerate(lines_of(text), 1):
-        if not _is_token_line(line):
-            if not line.strip():
-                continue
-            raise ValueError(f"{path}, line {n}: expected 'name.jpg#0<tab>caption', found {line[:60]!r}")
-        name, caption = line.split("\t", 1)
-        raws.append(RawCaption(f"line {n}", name, caption, name.rpartition("#")[0]))
-    return raws
-
-
-def _read_csv(path: Path, text: str) -> list[RawCaption]:
-    body = text.lstrip()
-    skipped = len(lines_of(text[: len(text) - len(body)] + "x")) - 1  # blank lines in front of the header
-    delimiter = _delimiter(lines_of(body)[0])
-    reader = csv.reader(io.StringIO(body, newline=""), delimiter=delimiter)
-    columns = [name.strip().lower() for name in next(reader)]
-
-    def column(names: Sequence[str]) -> int | None:
-        return next((columns.index(name) for name in names if name in columns), None)
-
-    caption, id_, group = column(_CAPTION_COLUMNS), column(_ID_COLUMNS), column(_GROUP_COLUMNS)
-    split = column([_SPLIT_COLUMN])
-    if caption is None:
-        raise ValueError(
-            f"{path}, line {1 + skipped}: no caption column among {', '.join(columns)}; name one of them 'caption' "
-            "in the header (for a file of one caption a line, set format='text')"
-        )
-    raws: list[RawCaption] = []
-    seen: Counter[str] = Counter()
-    line = 2 + skipped
-    try:
+        columns = [name.strip().lower() for name in next(reader)]
+        begins = above + reader.line_num + 1
         for row in reader:
-            where, line = f"line {line}", reader.line_num + skipped + 1
-            if not row:
-                continue
-            if len(row) != len(columns):
+            where, begins = f"line {begins}", above + reader.line_num + 1
+            if row and len(row) != len(columns):
                 hint = "quote captions that hold the delimiter" if len(row) > len(columns) else "the row is cut short"
-                raise ValueError(
+                raise UserError(
                     f"{path}, {where}: {len(row)} fields where the header has {len(columns)} "
                     f"({', '.join(columns)}); {hint}: {delimiter.join(row)[:80]!r}"
                 )
-            name = row[group].strip() if group is not None else None
-            if id_ is not None:
-                key = row[id_].strip()
-            elif name is not None:
-                key = f"{name}#{seen[name]}"  # as in Flickr8k's token file
-                seen[name] += 1
-            else:
-                key = where.removeprefix("line ")
-            raws.append(RawCaption(where, key, row[caption], name, row[split].strip() if split is not None else None))
+            if row:
+                yield where, dict(zip(columns, row))
     except csv.Error as error:
-        raise ValueError(f"{path}, line {reader.line_num + skipped}: not valid csv: {error}") from None
+        raise UserError(f"{path}, line {above + reader.line_num}: not valid csv: {error}") from None
+
+
+def _read_csv(path: Path, text: str) -> list[RawCaption]:
+    raws = []
+    seen: Counter[str] = Counter()
+    for where, row in _csv_rows(path, text):
+        raw = _from_fields(path, where, row)
+        if raw.id is None and raw.group is not None:  # as in Flickr8k's token file
+            raw = raw._replace(id=f"{raw.group}#{seen[raw.group]}")
+            seen[raw.group] += 1
+        raws.append(raw)
     return raws
-
-
-def _from_object(path: Path, where: str, item: Any, default_id: str) -> RawCaption:
-    if isinstance(item, str):
-        return RawCaption(where, default_id, item, None)
-    if not isinstance(item, dict):
-        raise ValueError(f"{path}, {where}: expected an object or a string, found {type(item).__name__}")
-    caption = next((name for name in _CAPTION_COLUMNS if name in item), None)
-    if caption is None:
-        raise ValueError(f"{path}, {where}: no field 'caption' or 'text' among {', '.join(item) or 'no fields'}")
-    id_ = next((item[name] for name in _ID_COLUMNS if name in item), default_id)
-    group = next((item[name] for name in _GROUP_COLUMNS if item.get(name) is not None), None)
-    split = item.get(_SPLIT_COLUMN)
-    return RawCaption(
-        f"{where}.{caption}",
-        str(id_),
-        item[caption],
-        None if group is None else str(group),
-        None if split is None else str(split),
-    )
-
-
-def _read_json_list(path: Path, text: str) -> list[RawCaption]:
-    data = json.loads(text)
-    if not isinstance(data, list):
-        raise ValueError(f"{path}: format 'json' is a list of captions, found a JSON {type(data).__name__}")
-    return [_from_object(path, f"[{n}]", item, str(n)) for n, item in enumerate(data)]
 
 
 def _read_jsonl(path: Path, text: str) -> list[RawCaption]:
-    raws = []
-    for n, line in enumerate(lines_of(text), 1):
-        if not line.strip():
-            continue
-        try:
-            item = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path}, line {n}: not valid JSON: {error.msg} (column {error.colno})") from None
-        raws.append(_from_object(path, f"line {n}", item, str(n)))
-    return raws
+    return [_from_fields(path, where, item) for where, item in json_lines(path, text)]
 
 
-def entries_of(path: Path, data: Any, field: str, fields: Sequence[str]) -> list[dict[str, Any]]:
-    """``data[field]``, checked: a list of objects that have ``fields``."""
-    entries = data.get(field) if isinstance(data, dict) else None
-    if not isinstance(entries, list):
-        raise ValueError(f"{path}: no list '{field}' at the top level; is this the right kind of file?")
-    for n, entry in enumerate(entries):
-        missing = [name for name in fields if not isinstance(entry, dict) or name not in entry]
-        if missing:
-            raise ValueError(f"{path}, {field}[{n}]: no field '{missing[0]}'")
-    return entries
+def _read_json_list(path: Path, data: Any) -> list[RawCaption]:
+    if not isinstance(data, list):
+        raise UserError(f"{path}: format 'json' is a list of captions, found a JSON {type(data).__name__}")
+    return [_from_fields(path, f"[{n}]", item) for n, item in enumerate(data)]
 
 
-def _read_coco(path: Path, text: str) -> list[RawCaption]:
-    entries = entries_of(path, json.loads(text), "annotations", ("id", "image_id"))
+def _read_coco(path: Path, data: Any) -> list[RawCaption]:
+    entries = entries_of(path, data, "annotations", ("id", "image_id"))
     if entries and "caption" not in entries[0]:
-        raise ValueError(
+        raise UserError(
             f"{path}, annotations[0]: no field 'caption'; is this an instances file? "
             "The captions are in captions_*.json"
         )
@@ -327,123 +239,169 @@ def _read_coco(path: Path, text: str) -> list[RawCaption]:
     ]
 
 
-def _read_nocaps(path: Path, text: str) -> list[RawCaption]:
+def _read_nocaps(path: Path, data: Any) -> list[RawCaption]:
     """COCO's form; the images' domains are the splits."""
-    data = json.loads(text)
     images = entries_of(path, data, "images", ("id",))
     if not data.get("annotations"):
-        raise ValueError(
+        raise UserError(
             f"{path} names {len(images)} images of NoCaps, but no captions: it is image info (the test set's captions "
             "are not public), so there are photos to caption (CocoPhotos), and no text to train on"
         )
     domains = {str(image["id"]): image.get("domain") for image in images}
-    raws = _read_coco(path, text)
+    raws = _read_coco(path, data)
     unknown = [raw for raw in raws if raw.group not in domains]
     if unknown:
-        raise ValueError(f"{path}, {unknown[0].where}: the image {unknown[0].group} is not among 'images'")
+        raise UserError(f"{path}, {unknown[0].where}: the image {unknown[0].group} is not among 'images'")
     return [raw._replace(split=domains[raw.group]) for raw in raws]
 
 
 def karpathy_images(path: Path, data: Any, split: str | None) -> list[tuple[int, dict[str, Any]]]:
-    """The images of a split with their index; 'train' takes 'restval' too, as the field does."""
+    """The images of a Karpathy split with their index in the file.
+
+    Args:
+        path: of the file, for messages.
+        data: its JSON value.
+        split: 'train' takes 'restval' too, as is usual; ``None`` takes all.
+
+    Raises:
+        UserError: for a damaged file or an unknown split.
+    """
     images = list(enumerate(entries_of(path, data, "images", ("sentences", "split"))))
     for n, image in images:
-        if not isinstance(image["sentences"], list):
-            raise ValueError(
-                f"{path}, images[{n}].sentences: expected a list of objects with 'raw', found "
-                f"{type(image['sentences']).__name__}; mend or remove that image"
-            )
-        for m, sentence in enumerate(image["sentences"]):
-            if not isinstance(sentence, dict):
-                raise ValueError(
-                    f"{path}, images[{n}].sentences[{m}]: expected an object with 'raw', found "
-                    f'{type(sentence).__name__}; write it as {{"raw": "..."}}'
-                )
+        entries_of(path, image, "sentences", ("raw",), f"images[{n}].")
     if split is None:
         return images
     splits = (split, "restval") if split == "train" else (split,)
     chosen = [(n, image) for n, image in images if image["split"] in splits]
     if not chosen:
         present = ", ".join(sorted({str(image["split"]) for _, image in images}))
-        raise ValueError(f"{path} has no split {split!r}; it has {present or 'no images'}")
+        raise UserError(f"{path} has no split {split!r}; it has {present or 'no images'}")
     return chosen
 
 
-def _read_karpathy(path: Path, text: str) -> list[RawCaption]:
+def _read_karpathy(path: Path, data: Any) -> list[RawCaption]:
     raws = []
-    for n, image in karpathy_images(path, json.loads(text), None):
+    for n, image in karpathy_images(path, data, None):
+        group = str(image.get("imgid", n))
         for m, sentence in enumerate(image["sentences"]):
             where = f"images[{n}].sentences[{m}].raw"
-            group = str(image.get("imgid", n))
             id_ = str(sentence.get("sentid", f"{group}#{m}"))
-            raws.append(RawCaption(where, id_, sentence.get("raw"), group, str(image["split"])))
+            raws.append(RawCaption(where, id_, sentence["raw"], group, str(image["split"])))
     return raws
 
 
-_READERS = {
+_TEXT_READERS: dict[str, Callable[[Path, str], list[RawCaption]]] = {
     "text": _read_plain,
     "csv": _read_csv,
-    "json": _read_json_list,
     "jsonl": _read_jsonl,
-    "coco": _read_coco,
-    "nocaps": _read_nocaps,
-    "karpathy": _read_karpathy,
     "flickr_token": _read_token,
 }
+_JSON_READERS: dict[str, Callable[[Path, Any], list[RawCaption]]] = {
+    "json": _read_json_list,
+    "coco": _read_coco,
+    "karpathy": _read_karpathy,
+    "nocaps": _read_nocaps,
+}
+#: Formats that :class:`~synthcap_mm.datasets.captions.CaptionFile` reads.
+FORMATS = (*_TEXT_READERS, *_JSON_READERS)
+
+
+# ---- recognising them
+def _json_value(text: str) -> dict | list | None:
+    """The object or list that a text is; ``None`` for any other text."""
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError:
+        return None
+    return value if isinstance(value, (dict, list)) else None
+
+
+def _format_of_json(path: Path, data: dict | list) -> str:
+    if isinstance(data, list):
+        return "json"
+    images = data.get("images")
+    image = images[0] if isinstance(images, list) and images and isinstance(images[0], dict) else {}
+    if "open_images_id" in image:
+        return "nocaps"
+    if isinstance(data.get("annotations"), list):
+        return "coco"
+    if "sentences" in image:
+        return "karpathy"
+    if any(name in data for name in _CAPTION_FIELDS):
+        return "jsonl"  # of one line
+    raise UserError(
+        f"{path} holds no captions that are known: a JSON object with the fields {listed(data, 8)}. Recognised are "
+        "COCO captions ('annotations'), Karpathy splits ('images' with 'sentences'), NoCaps ('open_images_id'), and a "
+        "list of objects with 'caption' or 'text'. An image info file has photos to caption, and no text to train on"
+    )
+
+
+def _format_of_lines(path: Path, text: str) -> str:
+    filled = [line for line in lines_of(text) if line.strip()]
+    kind = path.suffix.lower()
+    if _json_value(filled[0]) is not None:
+        return "jsonl"
+    if kind in (".json", ".jsonl"):
+        parse_json(path, text)  # says what is wrong
+    # Most of them: a damaged line is then named by the reader, and not taken for a caption.
+    if sum(map(_is_token_line, filled[:100])) * 2 > len(filled[:100]):
+        return "flickr_token"
+    columns = [name.strip(' "').lower() for name in filled[0].split(_delimiter(filled[0]))]
+    known = _CAPTION_FIELDS + _ID_FIELDS + _GROUP_FIELDS + _OTHER_COLUMNS
+    if kind in (".csv", ".tsv") or (
+        len(columns) > 1 and set(columns) <= set(known) and not set(columns).isdisjoint(_CAPTION_FIELDS)
+    ):
+        return "csv"
+    if all("\t" in line.strip() for line in filled[:100]):
+        raise UserError(
+            f"{path}, line 1: columns divided by tabs, without a header that names one of them 'caption': "
+            f"{filled[0][:60]!r}. Add the header, or set format='text' if the lines are captions as they are"
+        )
+    return "text"
 
 
 def read_captions(path: Path, format: str = "auto") -> tuple[str, list[RawCaption]]:
-    """All captions of a file, as they stand there.
+    """All captions of a file, unchanged.
 
     Args:
         path: the file.
-        format: one of :data:`FORMATS`, or ``'auto'``.
+        format: one of :data:`FORMATS`, or ``'auto'``: by content; the extension only decides between csv and text.
 
     Returns:
         tuple: the format, and the captions in the file's order.
 
     Raises:
-        FileNotFoundError: if the file does not exist.
-        ValueError: if it is empty, not UTF-8, or not in that format (in none that is known); the message names the
-            line or field.
+        UserError: if the file does not exist, is empty, not UTF-8, or not in that format (in none that is known);
+            the message names the line or field.
     """
     text = read_text(path)
-    found = recognise(path, text) if format == "auto" else format
-    try:
-        return found, _READERS[found](path, text)
-    except json.JSONDecodeError as error:
-        raise ValueError(
-            f"{path} is not valid JSON (format {found!r}): line {error.lineno}, column {error.colno}: {error.msg}"
-        ) from None
-
-
-def census(raws: Iterable[RawCaption]) -> dict[str | None, tuple[int, int]]:
-    """How many captions and how many groups (images) each split has, in the file's order; ``None``: without a split."""
-    captions: Counter[str | None] = Counter()
-    groups: dict[str | None, set[str | None]] = {}
-    for raw in raws:
-        captions[raw.split] += 1
-        groups.setdefault(raw.split, set()).add(raw.group)
-    return {split: (count, len(groups[split] - {None})) for split, count in captions.items()}
+    data = _json_value(text)
+    if format == "auto":
+        format = _format_of_lines(path, text) if data is None else _format_of_json(path, data)
+    if format in _TEXT_READERS:
+        return format, _TEXT_READERS[format](path, text)
+    return format, _JSON_READERS[format](path, parse_json(path, text) if data is None else data)
 
 
 def read_names(path: Path, split: str | None = None) -> list[str]:
-    """Names from a text file (one a line) or a json file (a list, or lists by split)."""
+    """Names from a text file (one a line), or a json file (a list, or an object of lists by split).
+
+    Args:
+        path: the file.
+        split: the list to take of an object; ``None`` takes all of them. Default ``None``.
+
+    Raises:
+        UserError: if it is no such file, or has no such split.
+    """
     text = read_text(path)
-    if path.suffix.lower() != ".json":
-        if split is not None:
-            raise ValueError(f"split={split!r} needs a json file of lists by split; {path} is not one")
-        return [line.strip() for line in lines_of(text) if line.strip()]
-    data = read_json(path)
+    data = _json_value(text) if path.suffix.lower() == ".json" else lines_of(text)
     if isinstance(data, dict):
-        if split is not None:
-            if split not in data:
-                raise ValueError(f"{path} has no split {split!r}; it has {', '.join(data)}")
-            data = data[split]
-        elif all(isinstance(names, list) for names in data.values()):
-            data = [name for names in data.values() for name in names]
+        if split is not None and split not in data:
+            raise UserError(f"{path} has no split {split!r}; it has {', '.join(data)}")
+        lists = list(data.values()) if split is None else [data[split]]
+        data = [name for names in lists for name in names] if all(isinstance(x, list) for x in lists) else None
     elif split is not None:
-        raise ValueError(f"split={split!r} needs a json file of lists by split; {path} holds one list")
+        raise UserError(f"split={split!r} needs a json file of lists by split; {path} is not one")
     if not isinstance(data, list) or not all(isinstance(name, (str, int)) for name in data):
-        raise ValueError(f"{path}: expected a list of names, or an object of such lists by split")
-    return [str(name) for name in data]
+        raise UserError(f"{path}: expected a list of names, or an object of such lists by split")
+    return [str(name).strip() for name in data if str(name).strip()]

@@ -1,4 +1,4 @@
-"""Tags that are made when a dataset is read, in place of a store's detections."""
+"""Tags computed when a dataset is read, in place of a store's detections."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from synthcap_mm.errors import UserError
 from synthcap_mm.registry import MODELS
 from synthcap_mm.store import Store
 from synthcap_mm.structures import Tag
@@ -16,16 +17,16 @@ _BLOCK = 4096
 
 
 def caption_tagger(config: dict[str, Any]) -> Any:
-    """What names the things that captions mention, built from its config.
+    """Build a provider of tags from captions.
 
     Raises:
-        ValueError: if it needs pictures instead.
+        UserError: if it needs images instead.
     """
     tagger = MODELS.build(dict(config))
     if not hasattr(tagger, "tag_captions"):
-        raise ValueError(
-            f"tags={config['type']} looks at pictures, and training samples want tags from their captions "
-            "(tags=dict(type='CaptionEntities', vocabulary=...)); tags of training pictures are the store's: "
+        raise UserError(
+            f"tags={config['type']} reads images, and training samples need tags from their captions "
+            "(tags=dict(type='CaptionEntities', vocabulary=...)); tags of training images are the store's: "
             "synthesis.tag_provider"
         )
     return tagger
@@ -43,13 +44,12 @@ def tags_by_features(config: dict[str, Any], store: Store, rows: np.ndarray) -> 
         One list for each row.
 
     Raises:
-        ValueError: if the provider wants pixels, or captions.
-        StoreError: if the provider's encoder is not the store's.
+        UserError: if the provider needs pixels or captions, or its encoder is not the store's.
     """
     tagger = MODELS.build(dict(config))
     if not hasattr(tagger, "detect_features"):
-        raise ValueError(
-            f"tags={config['type']} has no detect_features, so it cannot name what is in a stored picture by its "
+        raise UserError(
+            f"tags={config['type']} has no detect_features, so it cannot name what is in a stored image by its "
             "feature: use CLIPTagProvider or RetrievedEntities, or leave tags out for the store's detections"
         )
     source = tagger if hasattr(tagger, "fingerprint") else tagger.encoder

@@ -30,7 +30,7 @@ def paired_bootstrap(
 
     Args:
         scores_a (array): per-image scores, ``(N,)``, or ``(S, N)`` for S seeds;
-            e.g. CIDEr from :func:`~synthcap_mm.evaluation.caption_metric.score_captions`.
+            e.g. CIDEr from :func:`~synthcap_mm.evaluation.scored_captions.score_captions`.
         scores_b (array): those of the other method, the same images in the same
             order; its number of seeds may differ.
         samples (int): resamples. Defaults to 1000.

@@ -1,4 +1,4 @@
-"""Why a captioner wrote what it wrote, in one picture."""
+"""A drawing of why a captioner wrote a caption."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from mmengine.dist import master_only
 from mmengine.visualization import Visualizer
 from PIL import Image, ImageDraw, ImageFont
 
-from synthcap_mm.evaluation.text_lines import wrap_text
-from synthcap_mm.files import write_atomically
+from synthcap_mm.errors import UserError
+from synthcap_mm.evaluation.drawing import save_drawing, wrap_text
 from synthcap_mm.registry import VISUALIZERS
 from synthcap_mm.structures import Tag
 
@@ -55,7 +55,7 @@ class CaptionVisualizer(Visualizer):
         """Draw a result.
 
         Args:
-            name: of the picture, for the backends.
+            name: of the drawing, for the backends.
             image: the photo, ``(H, W, 3)`` uint8 RGB.
             data_sample: a result of ``CaptionInferencer`` (``sample``, ``memory``, ``clip_score``).
             draw_gt: the references, where the sample has them. Defaults to ``False``.
@@ -66,14 +66,14 @@ class CaptionVisualizer(Visualizer):
             step: for the backends. Defaults to 0.
 
         Returns:
-            ndarray: the picture, ``(H, W, 3)`` uint8 RGB.
+            ndarray: the drawing, ``(H, W, 3)`` uint8 RGB.
 
         Raises:
-            ValueError: if the result has no captions.
+            UserError: if the result has no captions, or ``out_file`` no extension of an image.
         """
         sample = data_sample.sample
         if sample is None or not sample.pred_captions:
-            raise ValueError(f"{data_sample.key} has no captions to draw: {data_sample.error or 'caption it first'}")
+            raise UserError(f"{data_sample.key} has no captions to draw: {data_sample.error or 'caption it first'}")
         photo, scale = _photo(image)
         in_prompt = [tag for tag in sample.tags if tag.name in (sample.pred_tags or []) and tag.box is not None]
         if draw_pred:
@@ -82,11 +82,7 @@ class CaptionVisualizer(Visualizer):
         drawn = np.asarray(_beside(photo, lines))
         self.set_image(drawn)
         if out_file is not None:
-            kind = Image.registered_extensions().get(Path(out_file).suffix.lower())
-            if kind is None:
-                raise ValueError(f"{out_file}: {Path(out_file).suffix!r} is no extension of a picture; use .png")
-            with write_atomically(out_file) as file:
-                Image.fromarray(drawn).save(file, format=kind)
+            save_drawing(Image.fromarray(drawn), out_file)
         else:
             self.add_image(name, drawn, step)
         if show:
@@ -143,7 +139,7 @@ def _texts(result: Any, draw_gt: bool, draw_pred: bool) -> list[_Line]:
             text = f"{number + 1}. {caption}  (log p {logprob:.2f}, ranked by {score:.3f})"
             lines.append((text, 14, _INK, 0.0, number == 0))
         named = ", ".join(sample.pred_tags or []) or "none"
-        lines.append((f"tags told to the decoder: {named}", 14, _BLUE, 0.0, True))
+        lines.append((f"tags in the prompt: {named}", 14, _BLUE, 0.0, True))
         if result.memory is not None:
             shown = sum(weight for _, weight in result.memory)
             title = f"captions of the memory, with their weights (in all {shown:.0%}):"
@@ -167,11 +163,11 @@ def _beside(photo: Image.Image, lines: Sequence[_Line]) -> Image.Image:
             rows.append((y, piece, font, colour, bar if number == 0 else 0.0, size))
             y += round(1.35 * size)
     height = max(photo.height + 2 * _GAP, y + _GAP)
-    picture = Image.new("RGB", (photo.width + 3 * _GAP + _COLUMN, height), "white")
-    picture.paste(photo, (_GAP, _GAP))
-    draw, left = ImageDraw.Draw(picture), photo.width + 2 * _GAP
+    drawing = Image.new("RGB", (photo.width + 3 * _GAP + _COLUMN, height), "white")
+    drawing.paste(photo, (_GAP, _GAP))
+    draw, left = ImageDraw.Draw(drawing), photo.width + 2 * _GAP
     for top, piece, font, colour, bar, size in rows:
         if bar > 0:
             draw.rectangle((left, top, left + bar * _COLUMN, top + round(1.3 * size)), fill=_BAR)
         draw.text((left + 4, top), piece, colour, font)
-    return picture
+    return drawing

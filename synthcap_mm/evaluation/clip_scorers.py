@@ -2,15 +2,54 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
+from synthcap_mm.errors import UserError
+from synthcap_mm.evaluation.caption_set import CaptionSet
 from synthcap_mm.evaluation.clip_score import clip_score, ref_clip_score
-from synthcap_mm.evaluation.scorer import CaptionScorer, CaptionSet, Scores
-from synthcap_mm.registry import CAPTION_SCORERS
+from synthcap_mm.evaluation.scorer import CaptionScorer, Scores
+from synthcap_mm.registry import CAPTION_SCORERS, MODELS
 
 _BATCH = 256
+
+
+def text_encoder(config: Mapping[str, Any], store_encoder: Mapping[str, Any]) -> Callable[[list[str]], np.ndarray]:
+    """The text side of an encoder, after comparing it with the one that made a store's image features.
+
+    Args:
+        config: of a backbone.
+        store_encoder: the store's fingerprint.
+
+    Returns:
+        Callable: texts → ``(N, D)`` float32; a text that was encoded before is not encoded again.
+
+    Raises:
+        UserError: if it is another encoder; both are named.
+    """
+    import torch
+
+    from synthcap_mm.store.fingerprint import describe_mismatch, same_encoder
+
+    backbone = MODELS.build(dict(config)).to("cuda" if torch.cuda.is_available() else "cpu")
+    own = backbone.fingerprint()
+    if not same_encoder(own, store_encoder):
+        raise UserError(
+            "CLIPScore: the encoder for the text is another one than made the images' features: "
+            f"{describe_mismatch(own, store_encoder)}. Name the encoder of the store, or encode the photos anew"
+        )
+    known: dict[str, np.ndarray] = {}
+
+    def encode(texts: list[str]) -> np.ndarray:
+        new = [text for text in dict.fromkeys(texts) if text not in known]
+        if new:
+            with torch.no_grad():
+                known.update(zip(new, backbone.encode_text(new).float().cpu().numpy(), strict=True))
+        return np.stack([known[text] for text in texts])
+
+    return encode
 
 
 def _encode(captions: CaptionSet, texts: list[str]) -> dict[str, np.ndarray]:

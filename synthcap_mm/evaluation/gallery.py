@@ -1,4 +1,4 @@
-"""A picture to look at: images with what was written for them."""
+"""A drawing of images with their captions, tags and references."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from synthcap_mm.evaluation.text_lines import wrap_text
+from synthcap_mm.evaluation.drawing import save_drawing, wrap_text
 from synthcap_mm.structures import CaptionSample
 
 if TYPE_CHECKING:
@@ -43,16 +43,15 @@ def save_gallery(
     columns: int = 4,
     title: str | None = None,
 ) -> Path:
-    """Draw images with their captions, tags and references into one picture.
+    """Draw images with their captions, tags and references.
 
     Pillow's own font is used; it has Latin letters only.
 
     Args:
-        samples (Sequence[CaptionSample]): after ``predict``: ``pred_caption``,
+        samples (Sequence[CaptionSample]): at least one, after ``predict``: ``pred_caption``,
             ``pred_tags`` (else the names of ``tags``), ``references``.
         load_image (Callable[[str], PIL.Image.Image]): gives the image of a sample's ``key``.
-        path (str | Path): file to write, by rename; its extension gives the
-            format (``.png``, ``.jpg``, …).
+        path (str | Path): file to write; see :func:`~synthcap_mm.evaluation.drawing.save_drawing`.
         columns (int): images in a row. Defaults to 4.
         title (str, optional): line above all.
 
@@ -60,20 +59,10 @@ def save_gallery(
         Path: ``path``.
 
     Raises:
-        ValueError: if there are no samples, ``columns`` is below 1, or the extension is none of a picture.
+        UserError: if the extension is none of an image.
     """
     from PIL import Image, ImageDraw, ImageFont
 
-    from synthcap_mm.files import write_atomically
-
-    path = Path(path)
-    kind = Image.registered_extensions().get(path.suffix.lower())
-    if kind is None or kind not in Image.SAVE:
-        raise ValueError(f"{path}: {path.suffix!r} is no extension of a picture; use .png or .jpg")
-    if not samples:
-        raise ValueError("a gallery needs at least one sample")
-    if columns < 1:
-        raise ValueError(f"columns={columns}; at least 1 is needed")
     fonts = {style: ImageFont.load_default(style[0]) for style in (_CAPTION, _TAGS, _REFERENCE, _TITLE)}
 
     cells = []
@@ -93,21 +82,20 @@ def save_gallery(
     heights = [max(height(lines) for _, lines in row) for row in rows]
     titles = wrap_text(title, fonts[_TITLE], columns * _CELL - 2 * _PADDING) if title else []
     top = len(titles) * round(1.4 * _TITLE[0]) + _PADDING if titles else 0
-    picture = Image.new("RGB", (columns * _CELL, top + sum(heights)), "white")
-    draw = ImageDraw.Draw(picture)
+    drawing = Image.new("RGB", (columns * _CELL, top + sum(heights)), "white")
+    draw = ImageDraw.Draw(drawing)
     for n, line in enumerate(titles):
         draw.text((_PADDING, _PADDING + n * round(1.4 * _TITLE[0])), line, _TITLE[1], fonts[_TITLE])
     for row, row_height in zip(rows, heights, strict=True):
         for column, (photo, lines) in enumerate(row):
             left = column * _CELL + _PADDING
-            picture.paste(photo, (left + (_PHOTO[0] - photo.width) // 2, top + _PADDING))
+            drawing.paste(photo, (left + (_PHOTO[0] - photo.width) // 2, top + _PADDING))
             y = top + 2 * _PADDING + _PHOTO[1]
             for line, style, gap in lines:
                 y += 3 * gap
                 draw.text((left, y), line, style[1], fonts[style])
                 y += round(1.3 * style[0])
         top += row_height
-        draw.line((0, top - 1, picture.width, top - 1), "#dddddd")
-    with write_atomically(path) as file:
-        picture.save(file, format=kind)
-    return path
+        draw.line((0, top - 1, drawing.width, top - 1), "#dddddd")
+    save_drawing(drawing, path)
+    return Path(path)

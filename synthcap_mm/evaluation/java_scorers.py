@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 from mmengine.logging import print_log
 
-from synthcap_mm.evaluation.scorer import CaptionScorer, CaptionSet, Scores, SkippedError
+from synthcap_mm.evaluation.caption_set import CaptionSet
+from synthcap_mm.evaluation.scorer import CaptionScorer, Scores, SkippedError
 from synthcap_mm.registry import CAPTION_SCORERS
 from synthcap_mm.requirements import require
 

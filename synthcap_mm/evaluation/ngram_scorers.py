@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from synthcap_mm.evaluation.scorer import CaptionScorer, CaptionSet, Scores
+from synthcap_mm.evaluation.caption_set import CaptionSet
+from synthcap_mm.evaluation.scorer import CaptionScorer, Scores
 from synthcap_mm.registry import CAPTION_SCORERS
 from synthcap_mm.requirements import require
 

@@ -1,27 +1,45 @@
-"""Files of predicted captions and of references, from anybody's hands, joined by image."""
+"""Files of predicted captions and of references, in anybody's format, joined by image."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from synthcap_mm.datasets.caption_formats import check_characters, lines_of, read_captions, read_text
-from synthcap_mm.evaluation.scorer import few
+from synthcap_mm.datasets.caption_formats import (
+    RawCaption,
+    check_characters,
+    json_lines,
+    parse_json,
+    read_captions,
+    read_json,
+    read_text,
+)
+from synthcap_mm.errors import UserError, listed
 
 
 def image_names(name: str) -> list[str]:
-    """What an image may go by, likeliest first: its name, that without folders, without extension, COCO's number in it.
+    """What an image may be called: its name, that without folders, without extension, and COCO's number in it.
 
-    ``'val2014/COCO_val2014_000000000042.jpg'`` is also ``'42'``.
+    ``'val2014/COCO_val2014_000000000042.jpg'`` is also ``'42'``. The likeliest comes first.
     """
     last = PurePosixPath(name).name
     stem = last.rpartition(".")[0] or last
     number = stem.rpartition("_")[2]
-    return list(
-        dict.fromkeys([name, last, stem, *([str(int(number))] if number.isascii() and number.isdigit() else [])])
-    )
+    is_number = number.isascii() and number.isdigit()
+    return list(dict.fromkeys([name, last, stem, *([str(int(number))] if is_number else [])]))
+
+
+def _own_images(text: str) -> dict[str, Any] | None:
+    """The images of a json that :class:`CaptionMetric` wrote, or ``None`` if the text is of another file."""
+    if text.lstrip()[:1] != "{":
+        return None
+    try:
+        data = json.loads(text)
+    except json.JSONDecodeError:  # several lines: jsonl
+        return None
+    return data["images"] if isinstance(data.get("images"), dict) else None
 
 
 class Predictions(NamedTuple):
@@ -39,32 +57,10 @@ class Predictions(NamedTuple):
 
 
 def _entries(path: Path, text: str) -> Iterable[tuple[str, Any]]:
-    """Where each entry stands, and the entry."""
+    """The place of each entry, and the entry."""
     if text.lstrip()[:1] == "[":
-        try:
-            yield from ((f"[{n}]", entry) for n, entry in enumerate(json.loads(text)))
-            return
-        except json.JSONDecodeError as error:
-            raise ValueError(
-                f"{path} is not valid JSON: line {error.lineno}, column {error.colno}: {error.msg}"
-            ) from None
-    for number, line in enumerate(lines_of(text), 1):
-        if line.strip():
-            try:
-                yield f"line {number}", json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{path}, line {number}: not valid JSON: {error.msg} (column {error.colno})") from None
-
-
-def _ours(text: str) -> dict[str, Any] | None:
-    """The images of a json that :class:`CaptionMetric` wrote, or ``None`` if it is another file."""
-    if text.lstrip()[:1] != "{":
-        return None
-    try:
-        data = json.loads(text)
-    except json.JSONDecodeError:  # several lines: jsonl
-        return None
-    return data["images"] if isinstance(data, dict) and isinstance(data.get("images"), dict) else None
+        return ((f"[{n}]", entry) for n, entry in enumerate(parse_json(path, text)))
+    return json_lines(path, text)
 
 
 def read_predictions(path: str | Path) -> Predictions:
@@ -75,154 +71,167 @@ def read_predictions(path: str | Path) -> Predictions:
             "caption": …}`` as ``tools/caption.py`` writes them, or the json of :class:`CaptionMetric`.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is none of these, or an image has several captions; file and entry are named.
+        UserError: if there is no such file, it is none of these, or an image has several captions; file and entry
+            are named.
     """
     path = Path(path)
     text = read_text(path)
-    images = _ours(text)
+    images = _own_images(text)
     if images is not None:
         return Predictions(path, {key: image["hypothesis"] for key, image in images.items()}, [])
     captions: dict[str, str] = {}
-    places: dict[str, list[str]] = {}
+    places: dict[str, str] = {}
     failed: list[str] = []
-    for where, entry in _entries(path, text):
-        if not isinstance(entry, dict):
-            raise ValueError(f"{path}, {where}: expected an object, found {type(entry).__name__}")
-        name = next((entry[field] for field in ("image_id", "image") if entry.get(field) is not None), None)
-        if name is None:
-            raise ValueError(
-                f"{path}, {where}: no field 'image_id' (COCO's result format) or 'image' among "
-                f"{', '.join(entry) or 'no fields'}"
-            )
-        name = str(name)
+    for place, entry in _entries(path, text):
+        where = f"{path}, {place}"
+        name = _image_of(where, entry)
         if entry.get("caption") is None and "error" in entry:
             failed.append(name)
             continue
         if not isinstance(entry.get("caption"), str):
-            raise ValueError(f"{path}, {where}: 'caption' of the image {name!r} is no text: {entry.get('caption')!r}")
-        check_characters(f"{path}, {where}", entry["caption"], name)
-        captions[name] = entry["caption"]
-        places.setdefault(name, []).append(where)
-    repeated = {name: found for name, found in places.items() if len(found) > 1}
-    if repeated:
-        shown = "; ".join(f"{name!r} at {', '.join(found)}" for name, found in list(repeated.items())[:5])
-        raise ValueError(
-            f"{path}: {len(repeated)} images have more than one caption: {shown}. One is scored: of several, keep the "
-            "best"
-        )
+            raise UserError(f"{where}: 'caption' of the image {name!r} is no text: {entry.get('caption')!r}")
+        check_characters(where, entry["caption"], name)
+        if name in captions:
+            raise UserError(
+                f"{where}: the image {name!r} has a caption already, at {places[name]}; of several captions, keep the "
+                "best"
+            )
+        captions[name], places[name] = entry["caption"], place
     if not captions:
-        raise ValueError(f"{path} holds no predictions; expected a list of {{'image_id': …, 'caption': …}}")
+        raise UserError(f"{path} holds no predictions; expected a list of {{'image_id': …, 'caption': …}}")
     return Predictions(path, captions, failed)
 
 
-def read_references(path: str | Path, split: str | None = None) -> tuple[dict[str, list[str]], dict[str, str]]:
+def _image_of(where: str, entry: Any) -> str:
+    if not isinstance(entry, dict):
+        raise UserError(f"{where}: expected an object, found {type(entry).__name__}")
+    name = next((entry[field] for field in ("image_id", "image") if entry.get(field) is not None), None)
+    if name is None:
+        fields = ", ".join(entry) or "no fields"
+        raise UserError(f"{where}: no field 'image_id' (COCO's result format) or 'image' among {fields}")
+    return str(name)
+
+
+class References(NamedTuple):
+    """Captions of people.
+
+    Attributes:
+        path: the file.
+        captions: captions by image.
+        images: the image of each name that it may go by; names that two images share are left out.
+    """
+
+    path: Path
+    captions: dict[str, list[str]]
+    images: dict[str, str]
+
+
+def read_references(path: str | Path, split: str | None = None) -> References:
     """Captions of people.
 
     Args:
-        path: any format of :class:`~synthcap_mm.datasets.sources.CaptionFile` that tells the images apart (COCO's and
+        path: any format of :class:`~synthcap_mm.datasets.captions.CaptionFile` that names the images (COCO's and
             Karpathy's json, Flickr's files, …), or the json of :class:`CaptionMetric`.
         split: of a file with splits. Defaults to ``None``: Karpathy's ``'test'``, all of NoCaps' domains.
 
-    Returns:
-        tuple: captions by image, and the image of each name that it may go by (names that two share are left out).
-
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it has no captions or does not tell the images apart, several splits and none named, or not the
-            split.
+        UserError: if there is no such file, it has no captions or does not name the images, has several splits and
+            none is chosen, or lacks the split.
     """
     path = Path(path)
-    images = _ours(read_text(path))
-    aliases: dict[str, list[str]] = {}
-    if images is not None:
-        references = {key: list(image["references"]) for key, image in images.items()}
-    else:
-        found, raws = read_captions(path, "auto")
-        splits = sorted({raw.split for raw in raws if raw.split is not None})
-        if split is None and found == "karpathy":
-            split = "test"
-        if split is None and len(splits) > 1 and found != "nocaps":
-            raise ValueError(f"{path} has the splits {', '.join(splits)}: name one (--split)")
-        if split is not None and split != "all":
-            if split not in splits:
-                raise ValueError(f"{path} has no split {split!r}; it has {', '.join(splits) or 'none'}")
-            raws = [raw for raw in raws if raw.split == split]
-        if any(raw.group is None for raw in raws):
-            raise ValueError(f"{path} (format {found}) does not say which image its captions belong to")
-        if found in ("coco", "karpathy", "nocaps"):
-            aliases = _other_names(path, found)
-        references = {}
-        for raw in raws:
-            # Karpathy's own numbers of images are COCO's numbers of others, so there they are no names.
-            key = aliases[raw.group][0] if found == "karpathy" and aliases[raw.group] else raw.group
-            references.setdefault(key, []).append(raw.text or "")
-        if found == "karpathy":
-            aliases = {names[0]: names[1:] for names in aliases.values() if names}
-    owner: dict[str, str] = {}
-    # What the file itself calls an image goes before what its name may be short for.
-    given = {key: [key, *aliases.get(key, [])] for key in references}
-    for names_of in (lambda name: [name], image_names):
-        found_now: dict[str, set[str]] = {}
-        for key, names in given.items():
-            for name in names:
-                for short in names_of(name):
-                    found_now.setdefault(short, set()).add(key)
-        owner |= {name: next(iter(keys)) for name, keys in found_now.items() if len(keys) == 1 and name not in owner}
-    return references, owner
-
-
-def _other_names(path: Path, found: str) -> dict[str, list[str]]:
-    """What else the images of a json are called, by the name that its captions go by."""
-    data = json.loads(read_text(path))
-    if found != "karpathy":
-        return {str(i["id"]): [str(i["file_name"])] for i in data.get("images") or [] if "id" in i and "file_name" in i}
+    own = _own_images(read_text(path))
+    if own is not None:
+        captions = {key: list(image["references"]) for key, image in own.items()}
+        return References(path, captions, _image_by_name({key: [key] for key in captions}))
+    found, raws = read_captions(path)
+    raws = _of_split(path, found, raws, split)
+    if any(raw.group is None for raw in raws):
+        raise UserError(f"{path} (format {found}) does not say which image its captions belong to")
+    in_file = _names_in_file(path, found)
     names: dict[str, list[str]] = {}
-    for n, image in enumerate(data["images"]):
+    captions = {}
+    for raw in raws:
+        called = in_file.get(raw.group, [raw.group])
+        names[called[0]] = called
+        captions.setdefault(called[0], []).append(raw.text or "")
+    return References(path, captions, _image_by_name(names))
+
+
+def _of_split(path: Path, found: str, raws: Sequence[RawCaption], split: str | None) -> Sequence[RawCaption]:
+    splits = sorted({raw.split for raw in raws if raw.split is not None})
+    if split is None and found == "karpathy":
+        split = "test"
+    if split is None and len(splits) > 1 and found != "nocaps":
+        raise UserError(f"{path} has the splits {', '.join(splits)}: name one (--split)")
+    if split in (None, "all"):
+        return raws
+    if split not in splits:
+        raise UserError(f"{path} has no split {split!r}; it has {', '.join(splits) or 'none'}")
+    return [raw for raw in raws if raw.split == split]
+
+
+def _names_in_file(path: Path, found: str) -> dict[str, list[str]]:
+    """What a json calls each image, by the name that its captions refer to; the first is the image's key."""
+    if found in ("coco", "nocaps"):
+        images = read_json(path).get("images") or []
+        return {str(i["id"]): [str(i["id"]), str(i["file_name"])] for i in images if "id" in i and "file_name" in i}
+    if found != "karpathy":
+        return {}
+    names = {}
+    for n, image in enumerate(read_json(path)["images"]):
+        # Karpathy's numbers of images are COCO's numbers of others, so that they are no names.
         parts = [str(image[field]) for field in ("filepath", "filename") if field in image]
-        names[str(image.get("imgid", n))] = [
-            *parts[-1:],
-            "/".join(parts),
-            *([str(image["cocoid"])] if "cocoid" in image else []),
-        ]
+        number = [str(image["cocoid"])] if "cocoid" in image else []
+        imgid = str(image.get("imgid", n))
+        names[imgid] = [*parts[-1:], *(["/".join(parts)] if parts else [imgid]), *number]
     return names
 
 
-def join(
-    predictions: Predictions, references: Mapping[str, list[str]], images: Mapping[str, str], path: str | Path
-) -> dict[str, str]:
+def _image_by_name(names: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """The image of each name; the file's own names count before what they may be shortened to."""
+    image: dict[str, str] = {}
+    for forms in (lambda name: [name], image_names):
+        candidates: dict[str, set[str]] = {}
+        for key, own in names.items():
+            for form in (form for name in own for form in forms(name)):
+                candidates.setdefault(form, set()).add(key)
+        image |= {form: next(iter(keys)) for form, keys in candidates.items() if len(keys) == 1 and form not in image}
+    return image
+
+
+def join(predictions: Predictions, references: References) -> dict[str, str]:
     """Predictions by the references' images.
 
     Args:
         predictions: see :func:`read_predictions`.
         references: see :func:`read_references`.
-        images: the image of each name, see there.
-        path: the references' file, for messages.
 
     Raises:
-        ValueError: if a prediction is for no image of the references, two are for the same, or an image has none.
+        UserError: if a prediction is for no image of the references, two are for the same, or an image has none.
     """
     joined: dict[str, str] = {}
-    by: dict[str, str] = {}
+    name_of: dict[str, str] = {}
     extra = []
     for name, caption in predictions.captions.items():
-        key = next((images[n] for n in image_names(name) if n in images), None)
+        key = next((references.images[n] for n in image_names(name) if n in references.images), None)
         if key is None:
             extra.append(name)
             continue
         if key in joined:
-            raise ValueError(f"{predictions.path}: {by[key]!r} and {name!r} are the same image of {path}, {key!r}")
-        joined[key], by[key] = caption, name
+            raise UserError(
+                f"{predictions.path}: {name_of[key]!r} and {name!r} are the same image of {references.path}, {key!r}"
+            )
+        joined[key], name_of[key] = caption, name
     if extra:
-        raise ValueError(
-            f"{predictions.path}: {len(extra)} predictions are for images that {path} lacks: {few(extra)}; its images "
-            f"are like {few(list(references)[:2])}"
+        raise UserError(
+            f"{predictions.path}: {len(extra)} predictions are for images that {references.path} lacks: "
+            f"{listed(extra)}; its images are called {listed(references.captions, 2)}"
         )
-    missing = [key for key in references if key not in joined]
+    missing = [key for key in references.captions if key not in joined]
     if missing:
         failed = f" ({len(predictions.failed)} could not be captioned, says the file)" if predictions.failed else ""
-        raise ValueError(
-            f"{predictions.path}: {len(missing)} of {len(references)} images of {path} have no prediction: "
-            f"{few(missing)}{failed}. An average over the others would be another score"
+        raise UserError(
+            f"{predictions.path}: {len(missing)} of {len(references.captions)} images of {references.path} have no "
+            f"prediction: {listed(missing)}{failed}. An average over the others would be another score"
         )
     return joined

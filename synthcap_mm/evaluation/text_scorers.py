@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from itertools import pairwise
 
-from synthcap_mm.evaluation.scorer import CaptionScorer, CaptionSet, Scores
+from synthcap_mm.evaluation.caption_set import CaptionSet
+from synthcap_mm.evaluation.scorer import CaptionScorer, Scores
 from synthcap_mm.registry import CAPTION_SCORERS
 
 

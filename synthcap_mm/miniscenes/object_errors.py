@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from synthcap_mm.evaluation.scorer import CaptionScorer, CaptionSet, Scores
+from synthcap_mm.evaluation.caption_set import CaptionSet
+from synthcap_mm.evaluation.scorer import CaptionScorer, Scores
 from synthcap_mm.miniscenes.language import kinds_named
 from synthcap_mm.miniscenes.sources import scene_named
 from synthcap_mm.registry import CAPTION_SCORERS

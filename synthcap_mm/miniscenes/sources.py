@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from synthcap_mm.datasets.sources import Caption
+from synthcap_mm.datasets.captions import Caption
 from synthcap_mm.miniscenes.language import describe_distinct
 from synthcap_mm.miniscenes.painting import photograph
 from synthcap_mm.miniscenes.scenes import Scene, scene_of, scene_rng

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from synthcap_mm.errors import UserError
 from synthcap_mm.registry import DATASETS, MODELS
 from synthcap_mm.store import Store
 
@@ -41,7 +42,7 @@ class Pictures:
         if "pool" in generator:
             try:
                 self._pool = DATASETS.build(generator["pool"])
-            except (OSError, ValueError) as error:
+            except (OSError, ValueError, UserError) as error:
                 self.problem = f"the pool of {kind} cannot be read: {error}"
                 return
             self._place = {key: i for i, key in enumerate(self._pool.keys)}

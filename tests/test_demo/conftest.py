@@ -10,8 +10,8 @@ def page_export(tmp_path_factory):
     import torch
     from mmengine.registry import init_default_scope
 
-    from synthcap_mm.apis.export import export_captioner
     from synthcap_mm.datasets import SynthPairDataset
+    from synthcap_mm.inference.export import export_captioner
     from synthcap_mm.registry import MODELS
     from synthcap_mm.synthesis.synthesis import Synthesis
 
@@ -47,6 +47,6 @@ def page_export(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def tiny_captioner_on_page(page_export):
-    from synthcap_mm.apis.inferencer import CaptionInferencer
+    from synthcap_mm.inference.inferencer import CaptionInferencer
 
     return CaptionInferencer.from_pretrained(page_export, device="cpu")

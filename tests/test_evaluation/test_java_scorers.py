@@ -4,9 +4,9 @@ import stat
 
 import pytest
 
-from synthcap_mm.evaluation import java_scorers
+from synthcap_mm.evaluation import CaptionSet, java_scorers, score_set
 from synthcap_mm.evaluation.java_scorers import Meteor, Spice
-from synthcap_mm.evaluation.scorer import CaptionSet, SkippedError, score_set
+from synthcap_mm.evaluation.scorer import SkippedError
 
 PREDICTIONS = {
     "a": "a dog runs along the beach",

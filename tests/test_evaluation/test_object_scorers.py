@@ -2,8 +2,9 @@ import json
 
 import pytest
 
-from synthcap_mm.evaluation.object_scorers import CHAIR, ObjectHallucination, ObjectNames, read_synonyms
-from synthcap_mm.evaluation.scorer import CaptionSet, score_set
+from synthcap_mm.errors import UserError
+from synthcap_mm.evaluation import CHAIR, CaptionSet, ObjectHallucination, object_scorers, score_set
+from synthcap_mm.evaluation.object_names import ObjectNames, read_synonyms, synonyms_sha256
 
 LIST = """person, man, woman, child, adult, baby, passenger
 dog, puppy
@@ -81,18 +82,14 @@ def test_shares_by_hand(files):
 
 
 def test_chair_wants_the_published_list(files, monkeypatch):
-    with pytest.raises(ValueError, match=r"not the list that CHAIR was published with .*ObjectHallucination"):
+    with pytest.raises(UserError, match=r"not the list that CHAIR was published with .*ObjectHallucination"):
         CHAIR(**files)
-    from synthcap_mm.evaluation import object_scorers
-
-    monkeypatch.setattr(object_scorers, "PUBLISHED_SHA256", object_scorers.synonyms_sha256(files["synonyms"]))
+    monkeypatch.setattr(object_scorers, "PUBLISHED_SHA256", synonyms_sha256(files["synonyms"]))
     found = score_set(CaptionSet({"7": "a bus"}, {"7": ["a dog"]}), {"CHAIR": CHAIR(**files)})
     assert found.averages == {"CHAIR-i": 100, "CHAIR-s": 100}
 
 
 def test_blanks_and_the_end_of_the_list_do_not_change_its_hash(tmp_path):
-    from synthcap_mm.evaluation.object_scorers import synonyms_sha256
-
     for name, text in (("1", "dog, puppy\ncat\n"), ("2", "\ufeffdog,  puppy \r\n\r\ncat"), ("3", "dog, puppy\ncats")):
         (tmp_path / name).write_text(text, encoding="utf-8", newline="")
     one, two, three = (synonyms_sha256(tmp_path / name) for name in "123")
@@ -110,22 +107,22 @@ def test_blanks_and_the_end_of_the_list_do_not_change_its_hash(tmp_path):
 def test_a_bad_instances_file_is_named(files, change, said):
     with open(files["instances"], "w") as file:
         json.dump(INSTANCES | change, file)
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(UserError, match=said):
         ObjectHallucination(**files).score(CaptionSet({"7": "a bus"}, {"7": ["a dog"]}))
 
 
 def test_images_that_are_not_annotated_are_named(files):
-    with pytest.raises(ValueError, match=r"1 of 2 images are not in .*instances.json: 'nine.jpg'"):
+    with pytest.raises(UserError, match=r"1 of 2 images are not in .*instances.json: nine.jpg"):
         ObjectHallucination(**files).score(CaptionSet({"7": "x", "nine.jpg": "x"}, {"7": ["x"], "nine.jpg": ["x"]}))
 
 
 @pytest.mark.parametrize(("text", "said"), [("dog,,cat", "line 1: a name is empty"), ("\n", "holds no names")])
 def test_a_bad_list_is_named(tmp_path, text, said):
     (tmp_path / "names.txt").write_text(text)
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(UserError, match=said):
         read_synonyms(tmp_path / "names.txt")
 
 
 def test_a_missing_list_says_where_it_is(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"github\.com/LisaAnne/Hallucination"):
+    with pytest.raises(UserError, match=r"github\.com/LisaAnne/Hallucination"):
         read_synonyms(tmp_path / "names.txt")

@@ -1,6 +1,6 @@
 import pytest
 
-from synthcap_mm.evaluation.scorer import CaptionSet, build_scorers, score_set
+from synthcap_mm.evaluation import CaptionSet, build_scorers, score_set
 
 CAPTIONS = CaptionSet({"x": "A dog and a dog.", "y": "a cat", "z": ""}, {key: ["a dog"] for key in "xyz"})
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from store_files import files, make, new_files
 
-from synthcap_mm.datasets.sources import Caption
+from synthcap_mm.datasets.captions import Caption
 from synthcap_mm.errors import UserError
 from synthcap_mm.registry import DATASETS, MODELS
 from synthcap_mm.store import Store

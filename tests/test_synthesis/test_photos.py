@@ -81,7 +81,7 @@ def test_a_photo_more_and_other_references(photo_files):
 
 
 def test_a_photos_domain_is_stored_and_another_one_noticed(photo_files, tiny, monkeypatch):
-    from synthcap_mm.datasets.photo_sources import PhotoFolder
+    from synthcap_mm.datasets.photos import PhotoFolder
 
     kwargs, _ = photo_files
     for domain in ("near", "out"):

@@ -26,7 +26,7 @@ def test_score_compare_and_say_what_is_wrong(tmp_path):
     write(tmp_path / "b.json", [{"image_id": 7, "caption": "a dog"}, {"image_id": 8, "caption": ""}])
     said = run(tmp_path, "a.json", "ref.json", "--out", "scores.json")
     assert "ROUGE_L    100.00" in said and (tmp_path / "scores.json").is_file()
-    assert "have one reference only: '8'" in said
+    assert "have one reference only: 8" in said
     command = [sys.executable, "-m", "synthcap_mm.cli", "eval-captions"]
     said = run(tmp_path, "a.json", "b.json", "ref.json", "--metrics", "ROUGE_L", "--samples", "100", command=command)
     assert "95 % interval" in said and "captions of b.json are empty" in said
@@ -35,4 +35,4 @@ def test_score_compare_and_say_what_is_wrong(tmp_path):
         tmp_path, "a.json", "ref.json", "--metrics", "CHAIR", ok=False
     )
     write(tmp_path / "b.json", [{"image_id": 7, "caption": "a dog"}])
-    assert "1 of 2 images of ref.json have no prediction: '8'" in run(tmp_path, "b.json", "ref.json", ok=False)
+    assert "1 of 2 images of ref.json have no prediction: 8" in run(tmp_path, "b.json", "ref.json", ok=False)

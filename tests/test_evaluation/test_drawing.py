@@ -2,7 +2,7 @@
 
 from PIL import ImageFont
 
-from synthcap_mm.evaluation.text_lines import wrap_text
+from synthcap_mm.evaluation.drawing import wrap_text
 
 
 def test_wrap_keeps_all_words_within_the_width():

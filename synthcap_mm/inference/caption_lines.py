@@ -1,26 +1,22 @@
-"""A file of captions, a line an image: written as they come, and gone on with after any stop."""
+"""A file of written captions, a line an image: appended to as they come, and continued after any stop."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
+from synthcap_mm.errors import UserError
 from synthcap_mm.files import write_atomically, write_json
-
-
-class CaptionFileError(RuntimeError):
-    """A file of captions that cannot be gone on with; the message says why."""
 
 
 class CaptionLines:
     """``captions.jsonl``: an object with ``image`` and ``captions``, or ``image`` and ``error``, a line.
 
-    What was written by other settings is not gone on with: they stand beside the
-    file, in ``NAME.settings.json``. When it is opened, a line that a kill cut short is taken
-    away, and so are errors: their images are tried again.
+    The settings that the captions were written with stand beside the file, in ``NAME.settings.json``; a file
+    of other settings is not continued. When a file is opened again, a line that a kill cut short is
+    removed, and so are errors: their images are tried again.
 
     A context manager.
 
@@ -32,7 +28,7 @@ class CaptionLines:
         done (set[str]): images that have their captions.
 
     Raises:
-        CaptionFileError: if the file was written with other settings, or is not such a file.
+        UserError: if the file was written with other settings, or is not such a file.
     """
 
     def __init__(self, path: str | os.PathLike[str], settings: dict[str, Any]) -> None:
@@ -43,7 +39,7 @@ class CaptionLines:
         settings = json.loads(json.dumps(settings))
         if self.path.is_file() and self.path.stat().st_size:
             self._compare(notes, settings)
-            self._mend()
+            self._keep_captions()
         else:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             write_json(notes, settings)
@@ -52,40 +48,34 @@ class CaptionLines:
         try:
             old = json.loads(notes.read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            raise CaptionFileError(
-                f"{self.path} is there, and nothing beside it says how it was made ({notes.name}): delete it, or give "
-                "another --out"
+            raise UserError(
+                f"{self.path} exists, and {notes.name}, which records its settings, cannot be read: delete "
+                "it, or give another --out"
             ) from None
         names = sorted({*old, *settings})
         changed = [f"{n}: {old.get(n)!r} → {settings.get(n)!r}" for n in names if old.get(n) != settings.get(n)]
         if changed:
-            raise CaptionFileError(
+            raise UserError(
                 f"{self.path} was written with other settings ({'; '.join(changed)}): delete it, or give another --out"
             )
 
-    def _lines(self) -> Iterator[tuple[int, bytes]]:
+    def _keep_captions(self) -> None:
+        """Remove errors and a line that was cut short; remember whose captions are there."""
         with open(self.path, "rb") as file:
-            yield from enumerate(file, 1)
-
-    def _mend(self) -> None:
-        kept, dropped = [], False
-        for number, line in self._lines():
-            whole = line.endswith(b"\n")
+            lines = file.readlines()
+        kept = []
+        for number, line in enumerate(lines, 1):
+            if not line.endswith(b"\n"):
+                continue
             try:
                 row = json.loads(line)
                 key = row["image"]
             except (ValueError, KeyError, TypeError) as error:
-                if whole:
-                    raise CaptionFileError(
-                        f"{self.path}, line {number} is no line of captions ({error!r}): mend or delete the file"
-                    ) from error
-                row = {"error": "cut short"}
-            if not whole or "error" in row:
-                dropped = True
-                continue
-            self.done.add(key)
-            kept.append(line)
-        if dropped:
+                raise UserError(f"{self.path}, line {number} is no line of captions ({error!r}): delete it") from error
+            if "error" not in row:
+                self.done.add(key)
+                kept.append(line)
+        if len(kept) < len(lines):
             with write_atomically(self.path) as file:
                 file.writelines(kept)
 

@@ -1,4 +1,4 @@
-"""A captioner as one folder of data: what is in it, and how it is read without executing anything."""
+"""An exported captioner: the files of its folder, and how they are read without executing anything."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from synthcap_mm.errors import UserError
 from synthcap_mm.files import file_sha256
 from synthcap_mm.models.memory import CaptionMemory
 from synthcap_mm.registry import MODELS, SCOPE
@@ -28,51 +29,40 @@ DATA_SUFFIXES = (".safetensors", ".json", ".txt", ".gz")
 _REFUSED = ("_scope_", "custom_imports", "init_cfg")
 
 
-class ExportError(RuntimeError):
-    """An exported folder that cannot be used, or a captioner that cannot be exported; the message says why."""
-
-
 def is_export(folder: str | os.PathLike[str]) -> bool:
     """Whether a folder was written by ``tools/export.py``."""
     return Path(folder, MANIFEST).is_file()
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _read_json(path: Path) -> Any:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ExportError(
-            f"the export {path.parent} has no {path.name}: copy the whole folder, or export anew"
-        ) from None
+        return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ExportError(f"{path} is not valid json: {error}; export anew") from error
-    if not isinstance(value, dict):
-        raise ExportError(f"{path} holds no object; export anew")
-    return value
+        raise UserError(f"{path} is not valid json: {error}; export anew") from error
 
 
 def check_settings(settings: Any, where: str = "config.json") -> None:
     """Refuse settings by which an export could bring code.
 
-    Components are those that are registered: the package's own, and what the user
-    imported. (MMEngine's registries would else import whatever a dotted name says.)
+    Only registered components are built: the package's own, and those that the user
+    imported. (MMEngine's registries would import the module of any dotted name.)
 
     Args:
         settings: of a component.
         where: for messages.
 
     Raises:
-        ExportError: naming what is refused.
+        UserError: naming what is refused.
     """
     if isinstance(settings, dict):
         for key in _REFUSED:
             if settings.get(key) is not None:
-                raise ExportError(f"{where}: {key!r} has no place in an export, which executes nothing")
+                raise UserError(f"{where}: {key!r} has no place in an export, which executes nothing")
         for key, value in settings.items():
             if key == "type":
                 _check_type(value, where)
             elif isinstance(value, str) and Path(value).suffix in (".py", ".pt", ".pth", ".bin", ".pkl", ".ckpt"):
-                raise ExportError(f"{where}: {key}={value!r} names a file of code or pickled objects; it is not read")
+                raise UserError(f"{where}: {key}={value!r} names a file of code or pickled objects; it is not read")
             else:
                 check_settings(value, where)
     elif isinstance(settings, list):
@@ -84,7 +74,7 @@ def _check_type(name: Any, where: str) -> None:
     MODELS.import_from_location()
     plain = name.removeprefix(f"{SCOPE}.") if isinstance(name, str) else name
     if not isinstance(plain, str) or plain not in MODELS.module_dict:
-        raise ExportError(
+        raise UserError(
             f"{where} names the component {name!r}, which is not one of synthcap_mm's. If it is your own, import the "
             "module that registers it first; nothing is imported because an export says so."
         )
@@ -106,10 +96,6 @@ class Export:
         self.encoder: dict[str, Any] | None = config.get("encoder")
         self.tag_provider: dict[str, Any] | None = config.get("tag_provider")
 
-    def get(self, part: str) -> Any:
-        """``encoder`` or ``tag_provider``."""
-        return getattr(self, part)
-
     @property
     def model(self) -> dict[str, Any]:
         """Config of the captioner, with the folder's tokenizer, and memories that are still to be set."""
@@ -120,31 +106,24 @@ class Export:
         """Give a captioner that was built from :attr:`model` its weights and memory.
 
         Raises:
-            ExportError: if they do not fit.
+            UserError: if they do not fit.
         """
+        from safetensors.torch import load_model
+
+        try:
+            load_model(model, self.folder / WEIGHTS)
+        except RuntimeError as error:
+            raise UserError(f"{self.folder / WEIGHTS} does not fit {CONFIG}: {error}") from error
+        model.encoder = self.manifest["encoder"]
+        if (self.folder / MEMORY).is_file():
+            self._load_memory_into(model)
+
+    def _load_memory_into(self, model: torch.nn.Module) -> None:
         from safetensors.torch import load_file
 
-        state = load_file(self.folder / WEIGHTS)
-        found = model.load_state_dict(state, strict=False)
-        model.encoder = self.encoder
-        # Tied weights are in the file once.
-        loaded = {tensor.data_ptr() for name, tensor in model.state_dict().items() if name in state}
-        own = model.state_dict()
-        missing = [name for name in found.missing_keys if name not in own or own[name].data_ptr() not in loaded]
-        if missing or found.unexpected_keys:
-            raise ExportError(
-                f"{self.folder / WEIGHTS} does not fit {CONFIG}: missing {missing[:3]}, unknown "
-                f"{found.unexpected_keys[:3]}; export anew"
-            )
-        if not (self.folder / MEMORY).is_file():
-            return
-        tensors = load_file(self.folder / MEMORY)
-        feats = tensors["features"].float()
-        if "scales" in tensors:
-            feats = feats * tensors["scales"].float()[:, None]
-        feats = torch.nn.functional.normalize(feats, dim=-1) if "scales" in tensors else feats
+        feats = load_file(self.folder / MEMORY)["features"].float()
         digest = self.manifest["memory"]["sha256"]
-        model.bind_memory(CaptionMemory(feats, self.memory_text, self.encoder, digest))
+        model.bind_memory(CaptionMemory(feats, self.memory_text, self.manifest["encoder"], digest))
 
     @cached_property
     def _texts(self) -> list[str]:
@@ -155,7 +134,7 @@ class Export:
         return self._texts[row]
 
     def left_out(self, part: str) -> str:
-        """Why a part is not there and what to do, to be put behind a message."""
+        """Why a part is not in the folder and what to do, for the end of a message."""
         why = self.manifest.get("left_out", {}).get(part)
         return f". {why}" if why else f": give {part}=dict(type=...)"
 
@@ -170,39 +149,39 @@ def read_export(folder: str | os.PathLike[str]) -> Export:
         folder: the folder.
 
     Raises:
-        ExportError: if it is no export, is damaged, was made by a newer version, or brings what would be executed.
+        UserError: if it is no export, is damaged, was made by a newer version, or brings what would be executed.
     """
     folder = Path(folder)
     if not is_export(folder):
-        raise ExportError(
+        raise UserError(
             f"{folder} is no exported captioner (no {MANIFEST} in it). Make one: "
             "python tools/export.py CONFIG CHECKPOINT FOLDER"
         )
-    manifest = _json(folder / MANIFEST)
+    manifest = _read_json(folder / MANIFEST)
     version = manifest.get("schema_version")
     if not isinstance(version, int) or version > EXPORT_SCHEMA:
-        raise ExportError(
+        raise UserError(
             f"the export {folder} has schema {version} (synthcap_mm {manifest.get('synthcap_mm', 'unknown')}), this "
             f"synthcap_mm reads up to {EXPORT_SCHEMA}: update synthcap_mm (pip install -U synthcap_mm)."
         )
     for name, record in manifest["files"].items():
         path = _inside(folder, name)
         if path.suffix not in (*DATA_SUFFIXES, ".md"):
-            raise ExportError(f"the export {folder} holds {name}, which is not data; it is not used")
+            raise UserError(f"the export {folder} holds {name}, which is not data; it is not used")
         if not path.is_file():
-            raise ExportError(f"the export {folder} lacks {name}: copy the whole folder, or export anew")
+            raise UserError(f"the export {folder} lacks {name}: copy the whole folder, or export anew")
         if path.stat().st_size != record["bytes"] or file_sha256(path) != record["sha256"]:
-            raise ExportError(f"the export's file {path} is damaged (its checksum differs): copy it or export anew")
-    config = _json(folder / CONFIG)
+            raise UserError(f"the export's file {path} is damaged (its checksum differs): copy it or export anew")
+    config = _read_json(folder / CONFIG)
     check_settings(config, str(folder / CONFIG))
     if config["model"].get("head", {}).get("pretrained") is not None:
-        raise ExportError(f"{folder / CONFIG}: 'pretrained' has no place in an export, whose weights are its own")
+        raise UserError(f"{folder / CONFIG}: 'pretrained' has no place in an export, whose weights are its own")
     return Export(folder, manifest, _with_paths(config, folder, manifest))
 
 
 def _inside(folder: Path, name: str) -> Path:
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)*", name) or ".." in name.split("/"):
-        raise ExportError(f"the export {folder} names the file {name!r}, which is not in it")
+        raise UserError(f"the export {folder} names the file {name!r}, which is not in it")
     return folder / name
 
 
@@ -212,7 +191,7 @@ def _with_paths(value: Any, folder: Path, manifest: dict[str, Any]) -> Any:
         if FILE in value:
             name = value[FILE]
             if name not in manifest["files"]:
-                raise ExportError(f"{folder / CONFIG} names the file {name!r}, which {MANIFEST} does not list")
+                raise UserError(f"{folder / CONFIG} names the file {name!r}, which {MANIFEST} does not list")
             return str(_inside(folder, name))
         return {key: _with_paths(one, folder, manifest) for key, one in value.items()}
     return [_with_paths(one, folder, manifest) for one in value] if isinstance(value, list) else value

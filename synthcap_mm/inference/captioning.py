@@ -1,4 +1,4 @@
-"""Images to a file of captions, as ``tools/caption.py`` does it."""
+"""Photos to a file of captions, as ``tools/caption.py`` does it."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from typing import Any
 
 from mmengine.logging import MMLogger, print_log
 
-from synthcap_mm.apis.caption_file import CaptionLines
-from synthcap_mm.apis.exported import MANIFEST, is_export
-from synthcap_mm.apis.inferencer import CaptionInferencer
-from synthcap_mm.apis.photo_inputs import PhotoInput, iter_inputs
+from synthcap_mm.errors import UserError
 from synthcap_mm.files import file_sha256
+from synthcap_mm.inference.caption_lines import CaptionLines
+from synthcap_mm.inference.export_folder import MANIFEST, is_export
+from synthcap_mm.inference.inferencer import CaptionInferencer
+from synthcap_mm.inference.inputs import iter_inputs
 from synthcap_mm.progress import Progress
 
 
@@ -29,37 +30,32 @@ def caption_files(
     workers: int = 2,
     **options: Any,
 ) -> dict[str, int]:
-    """Caption images, a line each, going on where an earlier call was stopped.
+    """Caption photos, a line each; a call that was stopped is continued by the same call.
 
     Args:
         model: a config, or an exported folder.
         checkpoint: of the config; ``None`` with an export.
         inputs: files, folders, patterns, URLs. One that is named twice is captioned once.
-        out: file to write, see :class:`~synthcap_mm.apis.caption_file.CaptionLines`.
-        batch_size: images at once. Default 32.
-        device: see :class:`~synthcap_mm.apis.inferencer.CaptionInferencer`. Default ``None``.
+        out: file to write, see :class:`~synthcap_mm.inference.caption_lines.CaptionLines`.
+        batch_size: photos at once. Default 32.
+        device: see :class:`~synthcap_mm.inference.inferencer.CaptionInferencer`. Default ``None``.
         dtype: see there. Default ``'float32'``.
         workers: see there. Default 2.
         **options: of :meth:`CaptionInferencer.forward`.
 
     Returns:
-        Counts: ``captioned``, ``unreadable``, ``found`` (done before), ``repeated`` (named again).
+        Counts: ``captioned``, ``unreadable``, ``found`` (captioned before), ``repeated`` (named again).
 
     Raises:
-        CaptionFileError: if ``out`` was written with other settings.
-        ValueError: see :class:`CaptionInferencer`, and for inputs that are none.
+        UserError: if ``out`` was written with other settings, there is no such model or input; see also
+            :class:`CaptionInferencer`.
     """
     if not MMLogger.check_instance_created("synthcap_mm"):
         MMLogger.get_instance("synthcap_mm", logger_name="synthcap_mm", log_level="INFO")
-    everything = list(iter_inputs(list(inputs)))
-    by_key: dict[str, PhotoInput] = {item.key: item for item in everything}
-    if checkpoint is None and not is_export(model):
-        raise FileNotFoundError(f"the folder {model} is no export of tools/export.py")
-    if checkpoint is not None and not Path(checkpoint).is_file():
-        raise FileNotFoundError(f"no checkpoint {checkpoint}")
-    weights = Path(model, MANIFEST) if checkpoint is None else Path(checkpoint)
-    settings = {"model": Path(model).name, "weights": file_sha256(weights), "dtype": dtype, **options}
-    counts: Counter[str] = Counter(captioned=0, unreadable=0, found=0, repeated=len(everything) - len(by_key))
+    named = list(iter_inputs(list(inputs)))
+    by_key = {item.key: item for item in named}
+    settings = {"model": Path(model).name, "weights": _weights_sha256(model, checkpoint), "dtype": dtype, **options}
+    counts: Counter[str] = Counter(captioned=0, unreadable=0, found=0, repeated=len(named) - len(by_key))
     with CaptionLines(out, settings) as lines:
         todo = [item for key, item in by_key.items() if key not in lines.done]
         counts["found"] = len(by_key) - len(todo)
@@ -70,13 +66,21 @@ def caption_files(
                     lines.write(prediction)
                     bar.update(1)
                     if "error" in prediction:
-                        counts["unreadable"] += 1
                         print_log(prediction["error"], logger="current", level=30)
-                    else:
-                        counts["captioned"] += 1
+                    counts["unreadable" if "error" in prediction else "captioned"] += 1
     print_log(
         f"captions: {counts['captioned']} written, {counts['found']} found from before, {counts['unreadable']} images "
-        f"could not be read, {counts['repeated']} were named twice; {out}",
+        f"could not be read, {counts['repeated']} duplicates; {out}",
         logger="current",
     )
     return dict(counts)
+
+
+def _weights_sha256(model: str, checkpoint: str | None) -> str:
+    """Hash of the checkpoint, or of an export's list of files."""
+    if checkpoint is None and not is_export(model):
+        raise UserError(f"the folder {model} is no export of tools/export.py")
+    weights = Path(model, MANIFEST) if checkpoint is None else Path(checkpoint)
+    if not weights.is_file():
+        raise UserError(f"no checkpoint {checkpoint}")
+    return file_sha256(weights)

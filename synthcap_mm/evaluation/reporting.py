@@ -1,4 +1,4 @@
-"""What a test ends with: a table and a picture."""
+"""What a test reports: a table of metrics, and a gallery of its first photos."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
+from synthcap_mm.errors import UserError
 from synthcap_mm.registry import DATASETS
 from synthcap_mm.structures import CaptionSample
 
@@ -30,14 +31,14 @@ class KeepSamplesHook(Hook):
     def after_test_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Sequence[CaptionSample] | None = None
     ) -> None:
-        """Keep what is still wanted."""
+        """Keep samples until there are enough."""
         self.samples += list(outputs or [])[: max(0, self.num - len(self.samples))]
 
 
 def metrics_table(
     metrics: Mapping[str, float], skipped: Mapping[str, str] | None = None, notes: Mapping[str, str] | None = None
 ) -> str:
-    """Metrics as a text table, one a line; what was skipped says why, and notes follow."""
+    """Metrics as a text table, one a line; then skipped metrics with the reason, and notes."""
     skipped, notes = skipped or {}, notes or {}
     width = max(map(len, [*metrics, *skipped]), default=0)
     lines = [f"  {name:<{width}}  {float(value):8.2f}" for name, value in metrics.items()]
@@ -47,10 +48,10 @@ def metrics_table(
 
 
 def save_test_gallery(cfg: Config, samples: Sequence[CaptionSample], path: Path) -> Path | None:
-    """A picture of test photos with what was written for them, or ``None`` where the photos are not at hand.
+    """Draw test photos with their captions.
 
-    The photos come from the entry of ``cfg.photo_stores`` whose store the test set reads. A test reads features from
-    its store; that the photos themselves are gone by then costs the picture only, never the figures.
+    The photos come from the entry of ``cfg.photo_stores`` whose store the test set reads. Without the photos there
+    is no gallery, and the metrics stay, since they need the store only.
 
     Args:
         cfg: the config.
@@ -58,7 +59,7 @@ def save_test_gallery(cfg: Config, samples: Sequence[CaptionSample], path: Path)
         path: file to write.
 
     Returns:
-        ``path``, or ``None`` after logging why there is no picture.
+        ``path``, or ``None`` after logging why there is no gallery.
     """
     from synthcap_mm.evaluation.gallery import save_gallery
 
@@ -67,11 +68,16 @@ def save_test_gallery(cfg: Config, samples: Sequence[CaptionSample], path: Path)
     if entry is None:
         print_log(f"no gallery: no entry of photo_stores says where the photos of {store} are", logger="current")
         return None
-    try:
+    try:  # the photos may be gone, damaged, or others than those that the store was made from
         photos = DATASETS.build(entry["photos"])
         place = {key: i for i, key in enumerate(photos.keys)}
         save_gallery(samples, lambda key: photos.load(place[key]), path, title=cfg.config_name)
-    except (OSError, ValueError, LookupError) as error:  # gone, damaged, or other photos than the store was made from
+    except (
+        UserError,
+        OSError,
+        ValueError,
+        LookupError,
+    ) as error:
         print_log(f"no gallery: {type(error).__name__}: {error}", logger="current", level=logging.WARNING)
         return None
     return path

@@ -1,46 +1,49 @@
-"""Scoring of predictions that lie in files, one or two of them, against references."""
+"""Scores of one file of predictions against references, or a comparison of two."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from mmengine.logging import print_log
 
-from synthcap_mm.apis.reporting import metrics_table
-from synthcap_mm.evaluation import (
-    DEFAULT_METRICS,
-    CaptionSet,
-    ScoredCaptions,
-    build_scorers,
-    paired_bootstrap,
-    score_set,
-)
-from synthcap_mm.evaluation.caption_metric import text_encoder, write_scored
-from synthcap_mm.evaluation.prediction_files import image_names, join, read_predictions, read_references
-from synthcap_mm.evaluation.scorer import few
+from synthcap_mm.errors import UserError, listed
+from synthcap_mm.evaluation.bootstrap import paired_bootstrap
+from synthcap_mm.evaluation.caption_set import CaptionSet
+from synthcap_mm.evaluation.clip_scorers import text_encoder
+from synthcap_mm.evaluation.prediction_files import References, image_names, join, read_predictions, read_references
+from synthcap_mm.evaluation.reporting import metrics_table
+from synthcap_mm.evaluation.scored_captions import ScoredCaptions, score_set, write_scored
+from synthcap_mm.evaluation.scorer import DEFAULT_METRICS, build_scorers
 from synthcap_mm.files import write_json
+from synthcap_mm.store import Store
 
 
 def _say(message: str, level: int = logging.INFO) -> None:
     print_log(message, logger="current", level=level)
 
 
-def _features(store: str, keys: Sequence[str]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Image features of a store of photos by image, and the fingerprint of their encoder."""
-    from synthcap_mm.store import Store, StoreError
-
-    opened = Store.open(store)
-    rows = {name: row for row, key in enumerate(opened.images.strings("key")) for name in reversed(image_names(key))}
+def _features(store: Store, keys: Sequence[str]) -> dict[str, np.ndarray]:
+    """Features of images, from a store of photos."""
+    rows = {name: row for row, key in enumerate(store.images.strings("key")) for name in reversed(image_names(key))}
     place = {key: next((rows[n] for n in image_names(key) if n in rows), None) for key in keys}
     missing = [key for key, row in place.items() if row is None]
     if missing:
-        raise StoreError(f"the store {store} lacks {len(missing)} of {len(keys)} images: {few(missing)}")
-    feats = opened.images.features(np.array(list(place.values()))).astype(np.float32)
-    return dict(zip(place, feats, strict=True)), opened.encoder
+        raise UserError(f"the store {store.path} lacks {len(missing)} of {len(keys)} images: {listed(missing)}")
+    feats = store.images.features(np.array(list(place.values()))).astype(np.float32)
+    return dict(zip(place, feats, strict=True))
+
+
+def _log_single_references(truth: References) -> None:
+    single = [key for key, texts in truth.captions.items() if len(texts) == 1]
+    if single:
+        _say(
+            f"{len(single)} of {len(truth.captions)} images of {truth.path} have one reference only: "
+            f"{listed(single)}. The metrics take it, but their figures do not compare with those on five references",
+            logging.WARNING,
+        )
 
 
 def eval_captions(
@@ -72,44 +75,38 @@ def eval_captions(
         images have scores of their own, ``low`` and ``high`` of its 95 % interval, ``p`` and ``verdict``.
 
     Raises:
-        FileNotFoundError: if a file is missing.
-        ValueError: for files that do not fit, with file and entry; see the readers.
-        StoreError: if the store lacks images, or the encoder is another one than made it.
+        UserError: if a file is missing or does not fit, with file and entry; see the readers. If the store lacks
+            images, or the encoder is another one than made it.
     """
     scorers = build_scorers(metrics)
-    truth, images = read_references(references, split)
+    truth = read_references(references, split)
+    _log_single_references(truth)
     feats = encode = None
     if store is not None:
-        feats, made_by = _features(store, list(truth))
-        encode = text_encoder(encoder, made_by) if encoder is not None else None
-    single = [key for key, texts in truth.items() if len(texts) == 1]
-    if single:
-        _say(
-            f"{len(single)} of {len(truth)} images of {references} have one reference only: {few(single)}. The metrics "
-            "take it, but their figures do not compare with those on five references",
-            logging.WARNING,
-        )
+        opened = Store.open(store)
+        feats = _features(opened, list(truth.captions))
+        encode = None if encoder is None else text_encoder(encoder, opened.encoder)
     scored: list[ScoredCaptions] = []
     for file in predictions:
-        captions = join(read_predictions(file), truth, images, references)
-        empty = [key for key, caption in captions.items() if not caption.strip()]
-        if empty:
-            _say(f"{len(empty)} of {len(captions)} captions of {file} are empty, and count as such: {few(empty)}")
-        whole = CaptionSet(captions, truth, feats, encode)
-        scored.append(score_set(whole, scorers))
+        captions = CaptionSet(join(read_predictions(file), truth), truth.captions, feats, encode)
+        if captions.empty:
+            count = f"{len(captions.empty)} of {len(captions)} captions of {file}"
+            _say(f"{count} are empty, and count as such: {listed(captions.empty)}")
+        scored.append(score_set(captions, scorers))
         if out is not None and len(predictions) == 1:
-            write_scored(out, whole, scored[0])
+            write_scored(out, captions, scored[0])
     if len(scored) == 1:
         table = metrics_table(scored[0].averages, scored[0].skipped, scored[0].notes)
         _say(
-            f"{predictions[0]}, {len(truth)} images of {references}:\n{table}" + (f"\nwritten to {out}" if out else "")
+            f"{predictions[0]}, {len(truth.captions)} images of {references}:\n{table}"
+            + (f"\nwritten to {out}" if out else "")
         )
         return scored[0].averages
     compared = compare(*scored, samples=samples, seed=seed)
-    _say(f"{len(truth)} images of {references}\n{comparison_table(compared, predictions, scored[0].skipped)}")
+    _say(f"{len(truth.captions)} images of {references}\n{comparison_table(compared, predictions, scored[0].skipped)}")
     if out is not None:
-        settings = {"a": predictions[0], "b": predictions[1], "references": references, "images": len(truth)}
-        write_json(Path(out), {**settings, "samples": samples, "seed": seed, "metrics": compared})
+        settings = {"a": predictions[0], "b": predictions[1], "references": references, "images": len(truth.captions)}
+        write_json(out, {**settings, "samples": samples, "seed": seed, "metrics": compared})
         _say(f"written to {out}")
     return compared
 

@@ -1,14 +1,8 @@
-"""Where real photos come from.
-
-The sources name photos, open them, and know their reference captions. They share
-one contract, :class:`PhotoSource`.
-"""
+"""Sources of real photos: they name photos, open them, and know their reference captions."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import io
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -19,15 +13,14 @@ from synthcap_mm.datasets.caption_formats import (
     check_characters,
     entries_of,
     karpathy_images,
-    listed,
     read_json,
     read_names,
 )
-from synthcap_mm.datasets.photo_files import PHOTO_EXTENSIONS, decode_photo, find_photos
-from synthcap_mm.datasets.sources import CaptionFile
+from synthcap_mm.datasets.captions import CaptionFile
+from synthcap_mm.errors import UserError, listed
 from synthcap_mm.files import file_sha256
+from synthcap_mm.images import IMAGE_EXTENSIONS, find_images, read_image
 from synthcap_mm.registry import DATASETS
-from synthcap_mm.requirements import require
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -41,15 +34,15 @@ class PhotoSource:
         references (dict[str, list[str]], optional): reference captions by key.
         origin (str): where they come from, for messages.
         domains (dict[str, str], optional): the part of the set that each key belongs to, where metrics are
-            wanted by part (NoCaps). Defaults to ``None``: there are none.
+            wanted by part (NoCaps). Defaults to ``None``: there are no parts.
 
     Attributes:
         keys (list[str]): what identifies each photo; unique.
+        origin (str): see above.
 
     Raises:
-        FileNotFoundError: if photo files are missing: how many, the first few
-            and where they are expected.
-        ValueError: if there is no photo.
+        UserError: if there is no photo, or photo files are missing: how many, the first few, and where
+            they are expected.
     """
 
     def __init__(
@@ -60,17 +53,17 @@ class PhotoSource:
         domains: dict[str, str] | None = None,
     ) -> None:
         if not paths:
-            raise ValueError(f"no photos in {origin}")
+            raise UserError(f"no photos in {origin}")
         missing = [key for key, path in paths.items() if not path.is_file()]
         if missing:
-            raise FileNotFoundError(
+            raise UserError(
                 f"{len(missing)} of {len(paths)} photos of {origin} are missing: {listed(missing)}. The first is "
                 f"expected at {paths[missing[0]]}"
             )
         self.keys = list(paths)
+        self.origin = origin
         self._paths = paths
         self._references = references or {}
-        self._origin = origin
         self._domains = domains or {}
 
     def __len__(self) -> int:
@@ -80,13 +73,18 @@ class PhotoSource:
         """File of the photo at ``index``."""
         return self._paths[self.keys[index]]
 
+    def content(self, index: int) -> str:
+        """What the photo at ``index`` is: hex SHA-256 of its file, which names the shards that are made of it."""
+        return file_sha256(self.path(index))
+
     def load(self, index: int) -> Image:
         """The photo at ``index``, RGB, turned upright as its EXIF orientation says.
 
         Raises:
-            ValueError: if the file does not decode; the message names it.
+            OSError: if the file cannot be read.
+            ValueError: if it does not decode; the message names it.
         """
-        return decode_photo(self.path(index))
+        return read_image(self.path(index))
 
     def references(self, index: int) -> list[str]:
         """Reference captions of the photo at ``index``; empty if there are none."""
@@ -96,6 +94,12 @@ class PhotoSource:
         """The part of the set that the photo at ``index`` belongs to, or ``None``."""
         return self._domains.get(self.keys[index])
 
+    def describe(self) -> str:
+        """One line: where from, how many photos and references."""
+        count = sum(len(self.references(index)) for index in range(len(self)))
+        return f"{self.origin}: {len(self)} photos, {count} references"
+
+    # ---- for stores that compare photos as a whole; to be deleted with their callers in pairs/
     def sha256(self) -> str:
         """Hash of keys, file sizes, references and domains, in order; the pixels are not read."""
         digest = hashlib.sha256()
@@ -113,30 +117,29 @@ class PhotoSource:
         return digest.hexdigest()
 
     def files_sha256(self, rows: Iterable[int]) -> str:
-        """Hash of the files of some photos, byte by byte.
-
-        Args:
-            rows: their indices.
-        """
+        """Hash of the files of some photos, byte by byte."""
         digest = hashlib.sha256()
         for index in rows:
             digest.update(file_sha256(self.path(index)).encode())
         return digest.hexdigest()
 
-    def describe(self) -> str:
-        """One line: where from, how many photos and references."""
-        count = sum(len(self.references(index)) for index in range(len(self)))
-        return f"{self._origin}: {len(self)} photos, {count} references"
 
-
-def _clean_references(origin: str, key: str, captions: Iterable[Any]) -> list[str]:
+def _clean_references(origin: str, key: str, captions: Any) -> list[str]:
+    if not isinstance(captions, (list, tuple)):  # of a string, each letter would be a reference
+        raise UserError(f"{origin}: the references of {key} are a {type(captions).__name__}; give a list of strings")
     cleaned = []
     for caption in captions:
         if not isinstance(caption, str) or not caption.strip():
-            raise ValueError(f"{origin}: a reference caption of {key} is empty or no text: {caption!r}")
+            raise UserError(f"{origin}: a reference caption of {key} is empty or no text: {caption!r}")
         check_characters(f"{origin}: a reference caption of {key!a}", caption)
         cleaned.append(" ".join(caption.split()))
     return cleaned
+
+
+def _refuse_repeated(where: str, what: str, values: Iterable[Any]) -> None:
+    repeated = [value for value, count in Counter(values).items() if count > 1]
+    if repeated:
+        raise UserError(f"{where}: {len(repeated)} {what} occur more than once: {listed(repeated)}")
 
 
 def _choose(
@@ -145,7 +148,7 @@ def _choose(
     """``paths`` of ``keys`` only, in the order of ``keys``."""
     if keys is None:
         if split is not None:
-            raise ValueError(f"split={split!r} needs keys=, a json file of lists by split")
+            raise UserError(f"split={split!r} needs keys=, a json file of lists by split")
         return paths
     where = "keys"
     if isinstance(keys, (str, Path)):
@@ -153,57 +156,47 @@ def _choose(
         keys = read_names(Path(keys), split)
     unknown = [key for key in keys if key not in paths]
     if unknown:
-        raise ValueError(
+        raise UserError(
             f"{len(unknown)} names of {where} are not in {origin}: {listed(unknown)}; its names look like "
             f"{listed(paths, 2)}"
         )
-    repeated = [key for key, count in Counter(keys).items() if count > 1]
-    if repeated:
-        raise ValueError(f"{where} names {len(repeated)} photos more than once: {listed(repeated)}")
+    _refuse_repeated(where, "photos", keys)
     return {key: paths[key] for key in keys}
 
 
 @DATASETS.register_module()
 class PhotoFolder(PhotoSource):
-    """All photos under a folder; key = path relative to it, with '/'; sorted by key.
+    """All photos in a folder and its subfolders; key = path relative to it, with '/'; sorted by key.
 
     Args:
-        root (str | Path): the folder, searched recursively; hidden files and folders are left out.
-        extensions (Sequence[str]): lower-case extensions. Defaults to :data:`PHOTO_EXTENSIONS`.
+        root (str | Path): the folder; hidden files and folders are left out.
+        extensions (Sequence[str]): lower-case extensions. Defaults to
+            :data:`~synthcap_mm.images.IMAGE_EXTENSIONS`.
         references (dict[str, list[str]] | str | Path, optional): reference
             captions by key, or a json file of such a mapping.
 
     Raises:
-        FileNotFoundError: if the folder does not exist.
-        ValueError: if it holds no photo, or references name photos that are not there.
+        UserError: if the folder does not exist, holds no photo, or references name photos that are not there.
     """
 
     def __init__(
         self,
         root: str | Path,
-        extensions: Sequence[str] = PHOTO_EXTENSIONS,
+        extensions: Sequence[str] = IMAGE_EXTENSIONS,
         references: dict[str, list[str]] | str | Path | None = None,
     ) -> None:
-        paths = find_photos(root, extensions)
+        paths = find_images(root, extensions)
         where = "references"
         if isinstance(references, (str, Path)):
             where = str(references)
             references = read_json(Path(references))
             if not isinstance(references, dict):
-                raise ValueError(f"{where}: expected an object {{file name: [captions]}}")
+                raise UserError(f"{where}: expected an object {{file name: [captions]}}")
         references = references or {}
         unknown = [key for key in references if key not in paths]
         if unknown:
-            raise ValueError(f"{len(unknown)} names of {where} are not in {root}: {listed(unknown)}")
-        cleaned = {}
-        for key, captions in references.items():
-            if isinstance(captions, str):
-                raise ValueError(f"{where}: the references of {key} are one string; a list of strings is expected")
-            if not isinstance(captions, (list, tuple)):
-                raise ValueError(
-                    f"{where}: the references of {key} are of type {type(captions).__name__}; give a list of strings"
-                )
-            cleaned[key] = _clean_references(where, key, captions)
+            raise UserError(f"{len(unknown)} names of {where} are not in {root}: {listed(unknown)}")
+        cleaned = {key: _clean_references(where, key, captions) for key, captions in references.items()}
         super().__init__(paths, cleaned, str(root))
 
 
@@ -211,7 +204,7 @@ class PhotoFolder(PhotoSource):
 class CocoPhotos(PhotoSource):
     """Photos of a COCO-format captions json; key = file name; all its captions are references.
 
-    NoCaps' field ``domain`` goes with each photo, so that metrics are of each domain too.
+    NoCaps' field ``domain`` goes with each photo, so that there are metrics of each domain too.
 
     An image info file (COCO's or NoCaps' test set) has no captions: its photos have no references.
 
@@ -224,8 +217,7 @@ class CocoPhotos(PhotoSource):
         domain (str, optional): NoCaps' 'in-domain', 'near-domain' or 'out-domain' only. Defaults to ``None``, all.
 
     Raises:
-        FileNotFoundError: if the json or photos are missing.
-        ValueError: for a damaged json, repeated ids or names, captions of
+        UserError: if the json or photos are missing; for a damaged json, repeated ids or names, captions of
             unknown images, unknown ``keys``, or a ``domain`` that no image has.
     """
 
@@ -238,53 +230,41 @@ class CocoPhotos(PhotoSource):
         domain: str | None = None,
     ) -> None:
         ann_file, image_root = Path(ann_file), Path(image_root)
-        data = read_json(ann_file)
-        images = entries_of(ann_file, data, "images", ("id", "file_name"))
-        for n, image in enumerate(images):
-            if not isinstance(image["file_name"], str):
-                raise ValueError(
-                    f"{ann_file}, images[{n}].file_name: expected text, found {image['file_name']!r}; quote it"
-                )
-            check_characters(f"{ann_file}, images[{n}].file_name", image["file_name"])
-        if "annotations" not in data:
-            data = {**data, "annotations": []}  # image info
-        annotations = entries_of(ann_file, data, "annotations", ("id", "image_id", "caption"))
-        for field, values in (
-            ("images[].id", [image["id"] for image in images]),
-            ("images[].file_name", [image["file_name"] for image in images]),
-            ("annotations[].id", [annotation["id"] for annotation in annotations]),
-        ):
-            repeated = [value for value, count in Counter(values).items() if count > 1]
-            if repeated:
-                raise ValueError(f"{ann_file}: {len(repeated)} {field} occur more than once: {listed(repeated)}")
-        known = {image["id"] for image in images}
-        orphans = [annotation["id"] for annotation in annotations if annotation["image_id"] not in known]
-        if orphans:
-            raise ValueError(
-                f"{ann_file}: {len(orphans)} captions are of unknown images: annotation ids {listed(orphans)}"
-            )
-        if domain is not None:
-            domains = sorted({str(image["domain"]) for image in images if image.get("domain")})
-            if domain not in domains:
-                raise ValueError(f"{ann_file} has no image of domain={domain!r}; it has {', '.join(domains) or 'none'}")
-        coco_class = require("pycocotools.coco", purpose="CocoPhotos").COCO
-        with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
-            coco = coco_class()
-            coco.dataset = data
-            coco.createIndex()
-        references = {
-            image["file_name"]: _clean_references(
-                str(ann_file), image["file_name"], (a["caption"] for a in coco.imgToAnns.get(image["id"], []))
-            )
-            for image in images
-        }
-        paths = {
-            image["file_name"]: image_root / image["file_name"]
-            for image in images
-            if domain in (None, image.get("domain"))
-        }
+        images, captions = _coco_entries(ann_file)
         domains = {image["file_name"]: str(image["domain"]) for image in images if image.get("domain")}
+        if domain is not None and domain not in domains.values():
+            known = ", ".join(sorted(set(domains.values()))) or "none"
+            raise UserError(f"{ann_file} has no image of domain={domain!r}; it has {known}")
+        names = [image["file_name"] for image in images]
+        references = {
+            name: _clean_references(str(ann_file), name, captions[image["id"]]) for name, image in zip(names, images)
+        }
+        paths = {name: image_root / name for name in names if domain in (None, domains.get(name))}
         super().__init__(_choose(paths, keys, split, str(ann_file)), references, str(ann_file), domains)
+
+
+def _coco_entries(path: Path) -> tuple[list[dict[str, Any]], dict[Any, list[Any]]]:
+    """The images of a COCO json, and the captions of each image's id."""
+    data = read_json(path)
+    images = entries_of(path, data, "images", ("id", "file_name"))
+    for n, image in enumerate(images):
+        where = f"{path}, images[{n}].file_name"
+        if not isinstance(image["file_name"], str):
+            raise UserError(f"{where}: expected text, found {image['file_name']!r}; quote it")
+        check_characters(where, image["file_name"])
+    _refuse_repeated(str(path), "images[].id", (image["id"] for image in images))
+    _refuse_repeated(str(path), "images[].file_name", (image["file_name"] for image in images))
+    captions: dict[Any, list[Any]] = {image["id"]: [] for image in images}
+    if "annotations" not in data:
+        return images, captions  # image info
+    annotations = entries_of(path, data, "annotations", ("id", "image_id", "caption"))
+    _refuse_repeated(str(path), "annotations[].id", (annotation["id"] for annotation in annotations))
+    orphans = [annotation["id"] for annotation in annotations if annotation["image_id"] not in captions]
+    if orphans:
+        raise UserError(f"{path}: {len(orphans)} captions are of unknown images: annotation ids {listed(orphans)}")
+    for annotation in annotations:
+        captions[annotation["image_id"]].append(annotation["caption"])
+    return images, captions
 
 
 @DATASETS.register_module()
@@ -298,8 +278,7 @@ class KarpathyPhotos(PhotoSource):
         split (str): 'train' (which takes 'restval' too), 'val' or 'test'.
 
     Raises:
-        FileNotFoundError: if the json or photos are missing.
-        ValueError: for a damaged json, repeated names or an unknown split.
+        UserError: if the json or photos are missing; for a damaged json, repeated names or an unknown split.
     """
 
     def __init__(self, ann_file: str | Path, image_root: str | Path, split: str) -> None:
@@ -309,12 +288,12 @@ class KarpathyPhotos(PhotoSource):
         for n, image in karpathy_images(ann_file, read_json(ann_file), split):
             name = image.get("filename")
             if not name:
-                raise ValueError(f"{ann_file}, images[{n}]: no field 'filename'")
+                raise UserError(f"{ann_file}, images[{n}]: no field 'filename'")
             if name in paths:
-                raise ValueError(f"{ann_file}, images[{n}]: the file name {name!r} occurs more than once")
+                raise UserError(f"{ann_file}, images[{n}]: the file name {name!r} occurs more than once")
             nested = image_root / image.get("filepath", "") / name
             paths[name] = nested if nested.is_file() or not (image_root / name).is_file() else image_root / name
-            references[name] = _clean_references(str(ann_file), name, (s.get("raw") for s in image["sentences"]))
+            references[name] = _clean_references(str(ann_file), name, [s["raw"] for s in image["sentences"]])
         super().__init__(paths, references, f"{ann_file} ({split})")
 
 
@@ -330,8 +309,7 @@ class CsvPhotos(PhotoSource):
         split (str, optional): the list to take of a json file ``keys`` with lists by split.
 
     Raises:
-        FileNotFoundError: if the csv or photos are missing.
-        ValueError: for a damaged csv, no image column, or unknown ``keys``.
+        UserError: if the csv or photos are missing; for a damaged csv, no image column, or unknown ``keys``.
     """
 
     def __init__(
@@ -344,7 +322,7 @@ class CsvPhotos(PhotoSource):
         references: dict[str, list[str]] = {}
         for caption in CaptionFile(csv, format="csv").read():
             if caption.group is None:
-                raise ValueError(f"{csv}: no image column; name it 'image' in the header")
+                raise UserError(f"{csv}: no image column; name it 'image' in the header")
             references.setdefault(caption.group, []).append(caption.text)
         paths = {key: Path(image_root) / key for key in references}
         super().__init__(_choose(paths, keys, split, str(csv)), references, str(csv))
@@ -352,7 +330,7 @@ class CsvPhotos(PhotoSource):
 
 @DATASETS.register_module()
 class ConcatPhotos(PhotoSource):
-    """Several photo sources as one, e.g. the folders that a retrieval pool lies in.
+    """Several photo sources as one, e.g. the folders of a retrieval pool.
 
     Args:
         sources (Sequence[dict]): configs of photo sources, in this order.
@@ -360,8 +338,7 @@ class ConcatPhotos(PhotoSource):
             pool of unlabelled photos, whatever the sources know of them. Defaults to ``True``.
 
     Raises:
-        ValueError: if there is no source, or the same key occurs in two; the
-            message names keys and sources.
+        UserError: if there is no source, or the same key occurs in two; the message names keys and sources.
     """
 
     def __init__(self, sources: Sequence[dict[str, Any]], with_references: bool = True) -> None:
@@ -373,16 +350,16 @@ class ConcatPhotos(PhotoSource):
         for part in parts:
             repeated = [key for key in part.keys if key in owner]
             if repeated:
-                raise ValueError(
-                    f"{len(repeated)} photos of {part._origin} have keys that {owner[repeated[0]]} has too: "
+                raise UserError(
+                    f"{len(repeated)} photos of {part.origin} have keys that {owner[repeated[0]]} has too: "
                     f"{listed(repeated)}; keys must be unique over all sources"
                 )
             for index, key in enumerate(part.keys):
-                owner[key] = part._origin
+                owner[key] = part.origin
                 paths[key] = part.path(index)
                 if (domain := part.domain(index)) is not None:
                     domains[key] = domain
                 if with_references:
                     references[key] = part.references(index)
-        origin = " + ".join(part._origin for part in parts) or "ConcatPhotos(sources=[])"
+        origin = " + ".join(part.origin for part in parts) or "ConcatPhotos(sources=[])"
         super().__init__(paths, references, origin, domains)

@@ -21,7 +21,7 @@ from synthcap_mm.errors import UserError
 from synthcap_mm.files import write_atomically, write_json
 from synthcap_mm.models.memory import CaptionMemory
 from synthcap_mm.pipeline import prepare_evaluators, require_inputs, run_test
-from synthcap_mm.store import Store, StoreError
+from synthcap_mm.store import Store
 from synthcap_mm.store.store import view_file
 from synthcap_mm.synthesis.synthesis import Synthesis
 
@@ -40,25 +40,24 @@ def check_test_sets(cfg: Config, names: Sequence[str] | None = None) -> list[dic
         names: those that are wanted. Default ``None``: all.
 
     Raises:
-        ValueError: if the field is missing or malformed, a name is given twice, or a wanted one is not there.
+        UserError: if the field is missing or malformed, a name is given twice, or a wanted one is not there.
     """
     entries = [dict(entry) for entry in cfg.get("test_sets") or []]
     if not entries:
-        raise ValueError(f"the config {cfg.config_name} has no field 'test_sets'; e.g. {_EXAMPLE}")
+        raise UserError(f"the config {cfg.config_name} has no field 'test_sets'; e.g. {_EXAMPLE}")
     for n, entry in enumerate(entries):
         wrong = [f"it lacks {key!r}" for key in _FIELDS[:2] if key not in entry]
         wrong += [f"{key!r} is no field" for key in entry if key not in _FIELDS]
         if wrong:
-            raise ValueError(
-                f"test_sets[{n}]: {', '.join(wrong)}; its fields are {', '.join(_FIELDS)}. E.g. {_EXAMPLE}"
-            )
+            fields = ", ".join(_FIELDS)
+            raise UserError(f"test_sets[{n}]: {', '.join(wrong)}; its fields are {fields}. E.g. {_EXAMPLE}")
     known = [entry["name"] for entry in entries]
-    twice = sorted({name for name in known if known.count(name) > 1})
-    if twice:
-        raise ValueError(f"test_sets: the name {twice[0]!r} is given twice, and each is a line of the table")
+    repeated = sorted({name for name in known if known.count(name) > 1})
+    if repeated:  # one would overwrite the other's results
+        raise UserError(f"test_sets: the name {repeated[0]!r} is given twice")
     unknown = [name for name in names or () if name not in known]
     if unknown:
-        raise ValueError(f"no test set {unknown[0]!r} in the config; there are {', '.join(known)}")
+        raise UserError(f"no test set {unknown[0]!r} in the config; there are {', '.join(known)}")
     return [entry for entry in entries if names is None or entry["name"] in names]
 
 
@@ -78,18 +77,19 @@ def memory_store(memory: str | Mapping[str, Any], encoder: Mapping[str, Any] | N
         The store's folder.
 
     Raises:
-        ValueError: if captions are to be encoded and there is no encoder.
-        StoreError: if ``folder`` has a store of other captions.
+        UserError: if there is no such store or file, or captions are to be encoded and there is no encoder; if
+            ``folder`` has a store of other captions.
     """
-    if isinstance(memory, str) and view_file(memory).is_file():
-        return memory
-    if isinstance(memory, str) and not Path(memory).is_file():
-        raise StoreError(f"the memory {memory} is neither a store nor a file of captions")
+    if isinstance(memory, str):
+        if view_file(memory).is_file():
+            return memory
+        if not Path(memory).is_file():
+            raise UserError(f"the memory {memory} is neither a store nor a file of captions")
+        memory = {"type": "CaptionFile", "path": memory}
     if encoder is None:
-        raise ValueError("a memory of captions has to be encoded, and the config has no synthesis.encoder")
-    source = {"type": "CaptionFile", "path": memory} if isinstance(memory, str) else dict(memory)
+        raise UserError("a memory of captions has to be encoded, and the config has no synthesis.encoder")
     # All captions are the memory: none is held out, and nothing learns from them.
-    Synthesis(store=str(folder), captions=source, encoder=dict(encoder), tokenizer=None, holdout=0.0).run()
+    Synthesis(store=str(folder), captions=dict(memory), encoder=dict(encoder), tokenizer=None, holdout=0.0).run()
     return str(folder)
 
 
@@ -108,10 +108,9 @@ def test_many(cfg: Config, checkpoint: str, names: Sequence[str] | None = None) 
         Metrics by line of the table.
 
     Raises:
-        ValueError: see :func:`check_test_sets`.
-        UserError: if a set has a memory and the captioner uses none, or a memory of another encoder.
-        MissingInputsError: if the checkpoint or a store is missing, all at once.
-        UserError: if a set was made with another encoder than the captioner's.
+        UserError: see :func:`check_test_sets`; if the checkpoint or stores are missing (all are named at once), a set
+            has a memory and the captioner uses none, or a set or memory was made with another encoder than the
+            captioner's.
     """
     entries = check_test_sets(cfg, names)
     if not Path(checkpoint).is_file():
@@ -120,31 +119,39 @@ def test_many(cfg: Config, checkpoint: str, names: Sequence[str] | None = None) 
     require_inputs(cfg, "test_sets")
     prepare_evaluators(cfg)
     folder = Path(cfg.work_dir)
-    memories: dict[str, str] = {}
-    for entry in entries:
-        if "memory" in entry:
-            place = folder / "memories" / _slug(entry["name"])
-            memories[entry["name"]] = memory_store(entry["memory"], cfg.get("synthesis", {}).get("encoder"), place)
+    encoder = cfg.get("synthesis", {}).get("encoder")
+    memories = {
+        entry["name"]: memory_store(entry["memory"], encoder, folder / "memories" / _slug(entry["name"]))
+        for entry in entries
+        if "memory" in entry
+    }
     table: dict[str, dict[str, float]] = {}
     for entry in entries:
-        name = entry["name"]
-        own = copy.deepcopy(cfg)
-        own.work_dir = str(folder / _slug(name))
-        own.test_dataloader.dataset.store = entry["store"]
-        # Nothing is trained or validated here.
-        for part in ("train", "val"):
-            own[f"{part}_dataloader"] = own[f"{part}_cfg"] = None
-        own.val_evaluator = own.optim_wrapper = own.param_scheduler = None
-        runner = build_runner(own, to_test=True)
-        captioner = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        memory = CaptionMemory.from_store(Store.open(memories[name])) if name in memories else None
-        said = "" if memory is None else f", with the {len(memory)} captions of {memories[name]} as memory"
-        print_log(f"test set {name!r}: {entry['store']}{said}", logger="current")
-        with contextlib.nullcontext() if memory is None else captioner.swapped_memory(memory):
-            table |= _lines(name, run_test(runner, own, checkpoint))
+        table |= _lines(entry["name"], _test_one(cfg, entry, memories.get(entry["name"]), checkpoint))
     if is_main_process():
         _write(table, folder, checkpoint, entries)
     return table
+
+
+def _test_one(cfg: Config, entry: Mapping[str, Any], memory: str | None, checkpoint: str) -> Mapping[str, float]:
+    own = copy.deepcopy(cfg)
+    own.work_dir = str(Path(cfg.work_dir) / _slug(entry["name"]))
+    own.test_dataloader.dataset.store = entry["store"]
+    # Nothing is trained or validated here.
+    for part in ("train", "val"):
+        own[f"{part}_dataloader"] = own[f"{part}_cfg"] = None
+    own.val_evaluator = own.optim_wrapper = own.param_scheduler = None
+    runner = build_runner(own, to_test=True)
+    captioner = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    about = f"test set {entry['name']!r}: {entry['store']}"
+    swapped = contextlib.nullcontext()
+    if memory is not None:
+        other = CaptionMemory.from_store(Store.open(memory))
+        swapped = captioner.swapped_memory(other)
+        about += f", with the {len(other)} captions of {memory} as memory"
+    print_log(about, logger="current")
+    with swapped:
+        return run_test(runner, own, checkpoint)
 
 
 def _lines(name: str, metrics: Mapping[str, float]) -> dict[str, dict[str, float]]:

@@ -1,4 +1,4 @@
-"""What people hand in to be captioned: paths, addresses, pictures, arrays, features."""
+"""What can be captioned: paths, addresses, images, arrays, features."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from synthcap_mm.datasets.photo_files import MAX_PIXELS, decode_photo, find_photos, upright_rgb
+from synthcap_mm.errors import UserError
+from synthcap_mm.images import MAX_PIXELS, find_images, read_image, upright_rgb
 from synthcap_mm.structures import CaptionSample
 
 #: Most bytes that are fetched from an address, and seconds that an answer may take.
@@ -26,7 +27,7 @@ class PhotoInput(NamedTuple):
 
     Attributes:
         key: what results call it: the path or the address as it was given, ``'input 3'`` for what has none.
-        source: the path or address, the picture, array, tensor or feature, or the sample.
+        source: the path or address, the image, array, tensor or feature, or the sample.
     """
 
     key: str
@@ -43,16 +44,16 @@ def _of_text(text: str) -> Iterator[PhotoInput]:
     if is_url(text) or path.is_file():
         yield PhotoInput(text, text)
     elif path.is_dir():
-        for found in find_photos(path).values():
+        for found in find_images(path).values():
             yield PhotoInput(str(found), str(found))
     elif glob.has_magic(text):
         found = sorted(name for name in glob.glob(text, recursive=True) if os.path.isfile(name))
         if not found:
-            raise ValueError(f"no file matches the pattern {text!r} (looked in {Path.cwd()})")
+            raise UserError(f"no file matches the pattern {text!r} (looked in {Path.cwd()})")
         for name in found:
             yield PhotoInput(name, name)
     else:
-        # One that is missing is told like one that does not decode: others of a list are captioned all the same.
+        # Missing files are reported the same way as files that do not decode, so that the others are captioned.
         yield PhotoInput(text, text)
 
 
@@ -64,60 +65,51 @@ def is_feature(value: Any) -> bool:
 
 
 def iter_inputs(inputs: Any) -> Iterator[PhotoInput]:
-    """What was handed in, one by one.
+    """The inputs one by one.
 
     Args:
         inputs: one of these, or a list or any other iterable of them (read as it is needed):
             a path; an address (http, https); a folder (its photos, in subfolders too); a pattern
-            (``'photos/**/*.jpg'``); bytes of an image file; a PIL image; an array or tensor of one picture, or
-            of several with a first dimension more; ready features ``(D,)`` or ``(N, D)``, floating point; a
+            (``'photos/**/*.jpg'``); bytes of an image file; a PIL image; an array or tensor of one image, or
+            of several with one more dimension in front; ready features ``(D,)`` or ``(N, D)``, floating point; a
             :class:`~synthcap_mm.structures.CaptionSample` with feature and tags.
 
     Raises:
-        ValueError: for a folder without photos, and a pattern that nothing matches.
+        UserError: for a folder without photos, and a pattern that matches nothing.
         TypeError: for anything else; it is named.
     """
-    count = 0
+    for number, item in enumerate(_walk(inputs)):
+        yield item._replace(key=f"input {number}") if item.key is None else item
 
-    def named(source: Any) -> PhotoInput:
-        nonlocal count
-        count += 1
-        return PhotoInput(f"input {count - 1}", source)
 
-    def walk(value: Any) -> Iterator[PhotoInput]:
-        nonlocal count
-        if isinstance(value, (str, os.PathLike)):
-            for one in _of_text(os.fspath(value)):
-                count += 1
-                yield one
-        elif isinstance(value, CaptionSample):
-            count += 1
-            yield PhotoInput(value.key, value)
-        elif isinstance(value, PhotoInput):
-            count += 1
-            yield value
-        elif isinstance(value, (bytes, Image.Image)):
-            yield named(value)
-        elif isinstance(value, (np.ndarray, torch.Tensor)):
-            several = value.ndim == (2 if is_feature(value) else 4)
-            yield from map(named, value) if several else [named(value)]
-        elif isinstance(value, Iterable) and not isinstance(value, dict):
-            for one in value:
-                yield from walk(one)
-        else:
-            raise TypeError(
-                f"cannot caption a {type(value).__name__}: give a path, URL, folder, pattern, PIL image, array, "
-                "tensor, feature, or a list of them"
-            )
-
-    return walk(inputs)
+def _walk(value: Any) -> Iterator[PhotoInput]:
+    """The inputs, those without a name with ``key=None``."""
+    if isinstance(value, (str, os.PathLike)):
+        yield from _of_text(os.fspath(value))
+    elif isinstance(value, CaptionSample):
+        yield PhotoInput(value.key, value)
+    elif isinstance(value, PhotoInput):
+        yield value
+    elif isinstance(value, (bytes, Image.Image)):
+        yield PhotoInput(None, value)
+    elif isinstance(value, (np.ndarray, torch.Tensor)):
+        several = value.ndim == (2 if is_feature(value) else 4)
+        yield from (PhotoInput(None, one) for one in (value if several else [value]))
+    elif isinstance(value, Iterable) and not isinstance(value, dict):
+        for one in value:
+            yield from _walk(one)
+    else:
+        raise TypeError(
+            f"cannot caption a {type(value).__name__}: give a path, URL, folder, pattern, PIL image, array, "
+            "tensor, feature, or a list of them"
+        )
 
 
 def fetch(url: str) -> bytes:
-    """The bytes at an address.
+    """The content of an address.
 
     Raises:
-        ValueError: if they cannot be had, or are too many; the message names the address.
+        ValueError: if it cannot be fetched, or is too large; the message names the address.
     """
     try:
         request = urllib.request.Request(url, headers={"User-Agent": "synthcap_mm"})
@@ -134,7 +126,7 @@ def _of_array(array: np.ndarray, key: str, channel_order: str) -> Image.Image:
     channels = array.shape[2] if array.ndim == 3 else 1
     if array.ndim not in (2, 3) or channels not in (1, 3, 4) or array.dtype != np.uint8 or 0 in array.shape:
         raise ValueError(
-            f"{key} is an array of shape {array.shape} and dtype {array.dtype}; a picture is (H, W), (H, W, 1), "
+            f"{key} is an array of shape {array.shape} and dtype {array.dtype}; an image is (H, W), (H, W, 1), "
             "(H, W, 3) or (H, W, 4) of uint8, a feature (D,) of floats"
         )
     if channels == 1:
@@ -148,13 +140,13 @@ def _of_tensor(tensor: torch.Tensor, key: str) -> Image.Image:
     fits = tensor.ndim == 3 and tensor.shape[0] in (1, 3) and 0 not in tensor.shape
     if not fits or not (floating or tensor.dtype == torch.uint8):
         raise ValueError(
-            f"{key} is a tensor of shape {tuple(tensor.shape)} and {tensor.dtype}; a picture is (3, H, W) or (1, H, W) "
+            f"{key} is a tensor of shape {tuple(tensor.shape)} and {tensor.dtype}; an image is (3, H, W) or (1, H, W) "
             "of uint8, or of floats in [0, 1], a feature (D,) of floats"
         )
     tensor = tensor.detach().cpu()
     if floating:
         if not (tensor.isfinite().all() and tensor.min() >= 0 and tensor.max() <= 1):
-            raise ValueError(f"{key} is a picture of floats outside [0, 1]: give it before it is normalised")
+            raise ValueError(f"{key} is an image of floats outside [0, 1]: give it before it is normalised")
         tensor = (tensor.float() * 255).round().to(torch.uint8)
     return _of_array(tensor.permute(1, 2, 0).numpy(), key, "rgb")
 
@@ -162,31 +154,29 @@ def _of_tensor(tensor: torch.Tensor, key: str) -> Image.Image:
 def load_input(
     item: PhotoInput, channel_order: str = "bgr", max_pixels: int = MAX_PIXELS
 ) -> Image.Image | torch.Tensor | CaptionSample:
-    """The picture of an input, RGB and upright; a feature ``(D,)`` or a sample as it is.
+    """The image of an input, RGB and upright; a feature ``(D,)`` at length 1; a sample unchanged.
 
     Args:
         item: the input.
         channel_order: ``'bgr'`` or ``'rgb'``, of arrays with colours. Default ``'bgr'``, as OpenCV and mmcv
-            read pictures. Tensors are RGB, as torchvision's.
-        max_pixels: see :func:`~synthcap_mm.datasets.photo_files.decode_photo`.
+            read images. Tensors are RGB, as torchvision's.
+        max_pixels: see :func:`~synthcap_mm.images.read_image`.
 
     Raises:
-        ValueError: if it cannot be fetched, does not decode, or is no picture; the message names it.
-        FileNotFoundError: if the file is not there.
+        ValueError: if it cannot be fetched, does not decode, or is no image; the message names it.
+        OSError: if the file cannot be read.
     """
     source = item.source
     if isinstance(source, CaptionSample):
         if source.feat is None:
-            raise ValueError(f"{item.key} is a CaptionSample without a feature; give its picture itself")
+            raise ValueError(f"{item.key} is a CaptionSample without a feature; give its image itself")
         return source
     if isinstance(source, (str, os.PathLike)):
         if is_url(str(source)):
-            return decode_photo(fetch(str(source)), item.key, max_pixels)
-        if not Path(source).exists():
-            raise FileNotFoundError(f"there is no file {item.key} (it is relative to {Path.cwd()})")
-        return decode_photo(source, item.key, max_pixels)
+            return read_image(fetch(str(source)), item.key, max_pixels)
+        return read_image(source, item.key, max_pixels)
     if isinstance(source, bytes):
-        return decode_photo(source, item.key, max_pixels)
+        return read_image(source, item.key, max_pixels)
     if isinstance(source, Image.Image):
         try:
             return upright_rgb(source)

@@ -1,0 +1,87 @@
+"""A set of captions to be scored, joined with the references of the same images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property, lru_cache
+from typing import Any
+
+from synthcap_mm.errors import UserError, listed
+from synthcap_mm.evaluation.tokenizer import ptb_tokenize
+
+
+@lru_cache(maxsize=1 << 17)  # the references are the same at each validation
+def _tokenized(caption: str) -> str:
+    return " ".join(ptb_tokenize(caption))
+
+
+class CaptionSet:
+    """Captions to be scored, with their references and what else is known of the images.
+
+    Args:
+        predictions (Mapping[str, str]): caption by image key. A caption without words is allowed.
+        references (Mapping[str, Sequence[str]]): captions of people by image key; the same keys.
+        image_feats (Mapping[str, array], optional): ``(D,)`` by image key, of one encoder. Defaults to ``None``.
+        encode_text (Callable, optional): texts → ``(N, D)`` features of the same encoder. Defaults to ``None``.
+
+    Attributes:
+        keys (list[str]): of the images, sorted: the same sums, to the bit, whatever the order of the predictions.
+
+    Raises:
+        UserError: for no images, keys that are on one side only, or images without references that have words.
+    """
+
+    def __init__(
+        self,
+        predictions: Mapping[str, str],
+        references: Mapping[str, Sequence[str]],
+        image_feats: Mapping[str, Any] | None = None,
+        encode_text: Callable[[list[str]], Any] | None = None,
+    ) -> None:
+        if not predictions:
+            raise UserError("there are no captions to score")
+        missing = sorted(set(references) - set(predictions))
+        if missing:
+            raise UserError(f"{len(missing)} images have references but no prediction: {listed(missing)}")
+        unknown = sorted(set(predictions) - set(references))
+        if unknown:
+            raise UserError(f"{len(unknown)} predictions are for images without references: {listed(unknown)}")
+        self.keys = sorted(predictions)
+        alone = [key for key in self.keys if isinstance(references[key], str)]
+        if alone:  # each letter would be a reference
+            raise UserError(f"the references of {listed(alone)} are one string; a list of strings is expected")
+        self.predictions = {key: predictions[key] for key in self.keys}
+        self.references = {key: list(references[key]) for key in self.keys}
+        self.image_feats = image_feats
+        self.encode_text = encode_text
+        wordless = [key for key in self.keys if not any(self.truth[key])]
+        if wordless:
+            raise UserError(f"{len(wordless)} images have no reference with words: {listed(wordless)}")
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @cached_property
+    def truth(self) -> dict[str, list[str]]:
+        """References, tokenised, as pycocoevalcap's scorers take them."""
+        return {key: [_tokenized(text) for text in self.references[key]] for key in self.keys}
+
+    @cached_property
+    def hypotheses(self) -> dict[str, list[str]]:
+        """Predictions, tokenised, one a list, as pycocoevalcap's scorers take them."""
+        return {key: [_tokenized(self.predictions[key])] for key in self.keys}
+
+    @property
+    def empty(self) -> list[str]:
+        """Keys of the images whose caption has no characters but blanks."""
+        return [key for key in self.keys if not self.predictions[key].strip()]
+
+    def subset(self, keys: Iterable[str]) -> CaptionSet:
+        """The same of some of the images."""
+        keys = list(keys)
+        return CaptionSet(
+            {key: self.predictions[key] for key in keys},
+            {key: self.references[key] for key in keys},
+            self.image_feats,
+            self.encode_text,
+        )

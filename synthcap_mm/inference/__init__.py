@@ -1,0 +1,1 @@
+"""A trained captioner in use: photos to captions, and a captioner as one folder."""

@@ -1,0 +1,196 @@
+"""Writing a captioner into one folder of data, which needs nothing else."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.logging import print_log
+
+from synthcap_mm.checkpoint_files import read_checkpoint
+from synthcap_mm.errors import UserError
+from synthcap_mm.files import file_sha256, write_json
+from synthcap_mm.inference.export_folder import (
+    CONFIG,
+    EXPORT_SCHEMA,
+    MANIFEST,
+    MEMORY,
+    TEXTS,
+    TOKENIZER,
+    WEIGHTS,
+    read_export,
+)
+from synthcap_mm.inference.export_parts import export_encoder, export_tag_provider, plain_settings
+from synthcap_mm.inference.inferencer import CaptionInferencer
+from synthcap_mm.inference.model_card import model_card
+from synthcap_mm.store import Store
+from synthcap_mm.structures import CaptionSample
+from synthcap_mm.version import __version__
+
+
+def export_captioner(
+    config: str | dict,
+    checkpoint: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    include_encoder: bool = False,
+    samples: int = 200,
+) -> dict[str, Any]:
+    """Write a captioner into a folder that :meth:`CaptionInferencer.from_pretrained` reads.
+
+    The folder appears whole or not at all. Before that it is read back, and its
+    captions are compared with the captioner's own.
+
+    Args:
+        config: path, name or content of the config.
+        checkpoint: of ``tools/train.py``.
+        out: folder to make.
+        include_encoder: put the weights of an encoder that open_clip downloads into the
+            folder too. Default ``False``. (An encoder from a file is always in it; one that ships with
+            the package never.)
+        samples: held-out images whose captions are compared. Default 200.
+
+    Returns:
+        The content of ``export.json``.
+
+    Raises:
+        UserError: if ``out`` exists, or a part of the captioner cannot be exported; the message says what to do.
+    """
+    out = Path(out)
+    if out.exists():
+        raise UserError(f"{out} exists already: give another folder, or delete it")
+    captioner = CaptionInferencer(config, checkpoint)
+    store = Store.open(captioner.cfg.model.store) if captioner.cfg.model.get("store") else None
+    with _new_folder(out) as folder:
+        config, left_out = _write_parts(captioner, folder, include_encoder)
+        manifest: dict[str, Any] = {
+            "schema_version": EXPORT_SCHEMA,
+            "synthcap_mm": __version__,
+            "config_name": captioner.cfg.get("config_name"),
+            "checkpoint": {"file": Path(checkpoint).name, "sha256": file_sha256(checkpoint)},
+            "epoch": read_checkpoint(checkpoint).get("meta", {}).get("epoch"),
+            "encoder": captioner.model.encoder,
+            "memory": _write_memory(captioner, folder),
+            "left_out": left_out,
+        }
+        _write_manifest(folder, manifest)
+        manifest["compared"] = _compare(captioner, folder, _held_out(store, samples), "encoder" in left_out)
+        card = model_card(manifest, config, captioner.cfg, None if store is None else len(store.captions))
+        (folder / "README.md").write_text(card, encoding="utf-8")
+        _write_manifest(folder, manifest)
+    size = sum(record["bytes"] for record in manifest["files"].values())
+    print_log(f"export: {out}, {size / 1e6:.1f} MB; {manifest['compared']['summary']}", logger="current")
+    return manifest
+
+
+@contextlib.contextmanager
+def _new_folder(out: Path) -> Iterator[Path]:
+    """A folder that takes the name ``out`` once it is whole."""
+    out.absolute().parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.absolute().parent))
+    try:
+        yield folder
+        umask = os.umask(0)
+        os.umask(umask)
+        for path in (folder, *folder.rglob("*")):  # mkdtemp and safetensors make them for their owner only
+            os.chmod(path, (0o777 if path.is_dir() else 0o666) & ~umask)
+        os.rename(folder, out)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _write_parts(
+    captioner: CaptionInferencer, folder: Path, include_encoder: bool
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Write config, tokenizer and weights; returns the config, and why parts are not in the folder."""
+    from safetensors.torch import save_model
+
+    left_out: dict[str, str] = {}
+    encoder = export_encoder(captioner, folder, include_encoder, left_out)
+    tag_provider = export_tag_provider(captioner, folder, encoder, left_out)
+    config = {"model": _model_settings(captioner), "encoder": encoder, "tag_provider": tag_provider}
+    write_json(folder / CONFIG, config)
+    shutil.copyfile(captioner.model.data_preprocessor.tokenizer.path, folder / TOKENIZER)
+    save_model(captioner.model, str(folder / WEIGHTS))
+    return config, left_out
+
+
+def _model_settings(captioner: CaptionInferencer) -> dict[str, Any]:
+    """The captioner's config as data, without what the folder has as files."""
+    settings = plain_settings(captioner.cfg.model)
+    for name in ("store", "backbone", "init_cfg"):
+        settings.pop(name, None)
+    settings["data_preprocessor"].pop("tokenizer", None)
+    for neck in settings["necks"]:
+        neck.pop("memory", None)
+    head = settings["head"]
+    if head.pop("pretrained", None) is not None:  # its weights are in the checkpoint now, its sizes in the model
+        config = captioner.model.head.decoder.config
+        head.update(width=config.n_embd, layers=config.n_layer, heads=config.n_head, positions=config.n_positions)
+    return settings
+
+
+def _write_memory(captioner: CaptionInferencer, folder: Path) -> dict[str, Any] | None:
+    """Write features and captions of the memory, if there is one."""
+    from safetensors.torch import save_file
+
+    memory = captioner.model.memory
+    if memory is None:
+        return None
+    save_file({"features": memory.features.half().cpu().contiguous()}, folder / MEMORY)
+    texts = (" ".join(memory.text(place).split()) for place in range(len(memory)))
+    (folder / TEXTS).write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
+    return {"rows": len(memory), "sha256": memory.digest}
+
+
+def _write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
+    manifest["files"] = {
+        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
+        for path in files
+    }
+    write_json(folder / MANIFEST, manifest)
+
+
+def _held_out(store: Store | None, count: int) -> list[CaptionSample]:
+    """The first images of held-out captions, as samples with feature and tags."""
+    if store is None or not store.has("images") or not store.has("pairs/default"):
+        return []
+    pairs = store.pairs("default")
+    captions, images = pairs.numbers("caption"), pairs.numbers("image")
+    usable = ~store.images.is_set("flags")[images]
+    rows = np.unique(images[usable & np.isin(captions, store.caption_rows("heldout"))])[:count]
+    return [
+        CaptionSample(
+            int(row),
+            store.images.value("key", int(row)),
+            "real",
+            feat=torch.from_numpy(store.images.feature(int(row)).astype(np.float32)),
+            tags=store.tags(int(row)),
+        )
+        for row in rows
+    ]
+
+
+def _compare(
+    captioner: CaptionInferencer, folder: Path, samples: Sequence[CaptionSample], without_encoder: bool
+) -> dict[str, Any]:
+    """Read the folder back, and caption the same images with it."""
+    read_export(folder)
+    device = captioner.device
+    if not without_encoder:
+        _ = CaptionInferencer(folder, device=device).model.backbone  # building it compares its fingerprint
+    if not samples:
+        return {"images": 0, "summary": "no images were held out, so no captions were compared"}
+    again = CaptionInferencer(folder, device=device, encoder=captioner.encoder_cfg)
+    before, after = ([found["caption"] for found in one.stream(samples)] for one in (captioner, again))
+    same = sum(a == b for a, b in zip(before, after))
+    summary = f"{same} of {len(before)} held-out images have the same caption as before"
+    return {"images": len(before), "same_captions": same, "summary": summary}

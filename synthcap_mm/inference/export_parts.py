@@ -1,0 +1,182 @@
+"""An encoder and a tag provider as files of an exported folder, or the reason why they are not in it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from mmengine.config import ConfigDict
+
+from synthcap_mm.errors import UserError
+from synthcap_mm.files import write_json
+from synthcap_mm.inference.export_folder import FILE
+from synthcap_mm.models.backbones.open_clip_backbone import OpenCLIPBackbone
+from synthcap_mm.registry import MODELS
+
+if TYPE_CHECKING:
+    from synthcap_mm.inference.inferencer import CaptionInferencer
+
+
+def plain_settings(settings: Any) -> Any:
+    """A config's part as plain json values.
+
+    Raises:
+        UserError: if a setting is no such value.
+    """
+    settings = settings.to_dict() if isinstance(settings, ConfigDict) else settings
+    try:
+        return json.loads(json.dumps(settings))
+    except TypeError as error:
+        raise UserError(f"a setting of the captioner is no plain value, so it cannot be exported: {error}") from error
+
+
+def _names_files(settings: Mapping[str, Any]) -> bool:
+    """Whether a setting names a file or folder of this machine."""
+    return any(
+        isinstance(value, str) and value and Path(value).exists() for name, value in settings.items() if name != "type"
+    )
+
+
+def _save_weights(weights: Mapping[str, torch.Tensor], path: Path) -> None:
+    from safetensors.torch import save_file
+
+    path.parent.mkdir()
+    # Of tied weights each name has its own copy, as safetensors wants.
+    save_file({name: value.detach().cpu().contiguous().clone() for name, value in weights.items()}, path)
+
+
+def export_encoder(
+    captioner: CaptionInferencer, folder: Path, include: bool, left_out: dict[str, str]
+) -> dict[str, Any] | None:
+    """The encoder's config in the folder, with its files if it has any.
+
+    Args:
+        captioner: that is exported.
+        folder: the export.
+        include: also the weights that open_clip downloads.
+        left_out: gets the reason why the encoder or its weights are not in the folder.
+
+    Returns:
+        The config, or ``None`` if the encoder cannot be built from the folder.
+    """
+    if captioner.encoder_cfg is None:
+        left_out["encoder"] = "The config that was exported named no encoder: give encoder=dict(type=...)"
+        return None
+    settings = plain_settings(captioner.encoder_cfg)
+    kind = MODELS.get(settings["type"])
+    own_files = _names_files(settings)
+    if issubclass(kind, OpenCLIPBackbone):
+        if kind is not OpenCLIPBackbone and not own_files:
+            return settings  # ships with the package
+        backbone = captioner.model.backbone
+        if include or own_files:
+            return export_open_clip(backbone, settings, folder)
+        left_out["encoder weights"] = (
+            f"{backbone.name} is downloaded by open_clip when it is first used; export with --include-encoder to "
+            "have its weights in the folder"
+        )
+        return settings
+    if own_files or not kind.__module__.startswith("synthcap_mm."):
+        left_out["encoder"] = (
+            f"The encoder is a component of your own ({settings['type']}): import its module, and give "
+            f"encoder=dict(type={settings['type']!r}, ...)"
+        )
+        return None
+    return settings
+
+
+def export_open_clip(backbone: OpenCLIPBackbone, settings: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Write an encoder's weights, config and tokenizer.
+
+    Args:
+        backbone: the encoder.
+        settings: its config.
+        folder: the export.
+
+    Returns:
+        Its config in the export.
+
+    Raises:
+        UserError: if its tokenizer is a folder.
+    """
+    place = folder / "encoder"
+    _save_weights(backbone.weights(), place / "weights.safetensors")
+    write_json(place / "model.json", backbone.described())
+    written = {
+        "type": "OpenCLIPBackbone",
+        "model_name": backbone.name.split("/")[0],
+        "pretrained": {FILE: "encoder/weights.safetensors"},
+        "model_config": {FILE: "encoder/model.json"},
+        "quick_gelu": backbone.activation == "quick_gelu",
+        "precision": settings.get("precision", "fp32"),
+    }
+    tokenizer = settings.get("tokenizer")
+    if tokenizer is not None:
+        if Path(tokenizer).is_dir():
+            raise UserError(
+                f"the encoder's tokenizer {tokenizer} is a folder of Hugging Face's, which is not exported: give "
+                "encoder=... to from_pretrained"
+            )
+        shutil.copyfile(tokenizer, place / "bpe.txt.gz")
+        written["tokenizer"] = {FILE: "encoder/bpe.txt.gz"}
+    return written
+
+
+def export_tag_provider(
+    captioner: CaptionInferencer, folder: Path, encoder: dict[str, Any] | None, left_out: dict[str, str]
+) -> dict[str, Any] | None:
+    """The tag provider's config in the folder, with a detector's weights.
+
+    Args:
+        captioner: that is exported.
+        folder: the export.
+        encoder: config of the encoder in the export.
+        left_out: gets the reason why the provider is not in the folder.
+
+    Returns:
+        The config, or ``None`` if the captioner needs no provider, or it cannot be built from the folder.
+    """
+    if captioner.tag_provider_cfg is None or not captioner.uses_tags:
+        return None
+    settings = plain_settings(captioner.tag_provider_cfg)
+    kind = MODELS.get(settings["type"])
+    if kind.__name__ == "MMDetTagProvider":
+        return export_detector(settings, folder)
+    if kind.__name__ == "CLIPTagProvider":
+        if encoder is not None and settings["encoder"] == plain_settings(captioner.encoder_cfg):
+            names = MODELS.build({**settings, "encoder": captioner.model.backbone}).names
+            return {**settings, "vocabulary": names, "encoder": encoder}
+    elif kind.__module__.startswith("synthcap_mm.") and not _names_files(settings):
+        return settings
+    left_out["tag_provider"] = (
+        f"The tag provider ({settings['type']}) is not in the folder, since it is a component of your own, or has "
+        f"an encoder or files of its own: give tag_provider=dict(type={settings['type']!r}, ...)"
+    )
+    return None
+
+
+def export_detector(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Write the weights of an mmdet detector whose config mmdet ships.
+
+    Args:
+        settings: config of the tag provider.
+        folder: the export.
+
+    Returns:
+        Its config in the export.
+
+    Raises:
+        UserError: if the detector's config is a file.
+    """
+    if Path(settings["config"]).is_file():
+        raise UserError(
+            f"the detector's config {settings['config']} is a file of Python, which an export does not hold: name "
+            "one that mmdet ships (such as 'yolox/yolox_nano_8xb8-300e_coco'), or export without tags"
+        )
+    provider = MODELS.build(settings)
+    _save_weights(provider.weights(), folder / "detector" / "weights.safetensors")
+    return {**settings, "checkpoint": {FILE: "detector/weights.safetensors"}, "classes": list(provider.classes)}

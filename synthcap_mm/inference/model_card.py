@@ -1,0 +1,131 @@
+"""The page that stands in an exported folder: what it is, what is in it and what is not, how to use it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+_FILES = {
+    "config.json": "the captioner, its encoder and its tag provider, as data",
+    "model.safetensors": "weights of necks and decoder",
+    "memory.safetensors": "features of the memory's captions",
+    "memory.txt": "the memory's captions, one a line",
+    "tokenizer.json": "the decoder's tokenizer",
+    "encoder/weights.safetensors": "weights of the encoder",
+    "encoder/model.json": "the encoder's architecture and preprocessing",
+    "encoder/bpe.txt.gz": "the encoder's vocabulary",
+    "detector/weights.safetensors": "weights of the detector",
+}
+_TEMPLATE = """\
+---
+{{ card_data }}
+---
+
+# {{ name }}
+
+An image captioner that was trained from captions alone, exported by synthcap_mm {{ manifest.synthcap_mm }}.
+
+```python
+from synthcap_mm.inference.inferencer import CaptionInferencer
+
+captioner = CaptionInferencer.from_pretrained("this/folder")
+captioner("photo.jpg")["predictions"]
+```
+
+Reading this folder executes nothing of it: the config is json, the weights are safetensors.
+
+## Parts
+
+- checkpoint: {{ manifest.checkpoint.file }}, epoch {{ manifest.epoch }}
+- encoder: {{ (manifest.encoder or {}).name or "unknown" }}; its weights are {{ encoder_place }}
+- tags: {{ tags }}
+{%- if manifest.memory %}
+- memory: {{ manifest.memory.rows }} captions
+{%- endif %}
+{%- for why in manifest.left_out.values() %}
+- {{ why }}
+{%- endfor %}
+
+## Trained on
+{% for line in trained_on %}
+- {{ line }}
+{%- endfor %}
+
+## Compared with the captioner before it was exported
+
+{{ manifest.compared.summary | capitalize }}.
+
+## Files
+
+| file | what | MB |
+|---|---|---|
+{%- for file, what, size in files %}
+| `{{ file }}` | {{ what }} | {{ "%.2f" | format(size) }} |
+{%- endfor %}
+
+## Limits
+
+It writes what its captions taught it, mistakes and prejudices included, and names things that are not there when a
+photo is unlike its captions. How well it does is for you to measure on photos of yours: `tools/test.py`. Licences of
+the captions, the encoder and the detector apply.
+"""
+
+
+def model_card(
+    manifest: Mapping[str, Any], config: Mapping[str, Any], training: Mapping[str, Any], captions: int | None
+) -> str:
+    """The page, Markdown with the Hugging Face hub's header.
+
+    Args:
+        manifest: of the export.
+        config: of the export.
+        training: the config that the captioner was trained with.
+        captions: how many captions its store has, if that is known.
+    """
+    from huggingface_hub import ModelCard, ModelCardData
+
+    data = ModelCardData(library_name="synthcap_mm", pipeline_tag="image-to-text", tags=["image-captioning"])
+    files = [
+        (file, _FILES[file], record["bytes"] / 1e6) for file, record in manifest["files"].items() if file in _FILES
+    ]
+    card = ModelCard.from_template(
+        data,
+        template_str=_TEMPLATE,
+        manifest=manifest,
+        name=manifest["config_name"] or "captioner",
+        encoder_place=_encoder_place(manifest, config),
+        tags=_tags(manifest, config),
+        trained_on=_trained_on(training, captions),
+        files=files,
+    )
+    return card.content.rstrip() + "\n"
+
+
+def _encoder_place(manifest: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+    if config["encoder"] is None:
+        return "**not** in this folder"
+    if "encoder weights" in manifest["left_out"]:
+        return "**not** in this folder: open_clip downloads them at first use"
+    return "part of the package synthcap_mm" if config["encoder"]["type"] == "MiniCLIP" else "in this folder"
+
+
+def _tags(manifest: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+    if "tag_provider" in manifest["left_out"]:
+        return "**not** in this folder"
+    if config["tag_provider"] is None:
+        return "the captioner uses no tags"
+    kind = config["tag_provider"]["type"]
+    is_detector = kind.endswith("MMDetTagProvider")
+    return kind + (", its weights in this folder, its code from mmdet" if is_detector else "")
+
+
+def _trained_on(training: Mapping[str, Any], captions: int | None) -> list[str]:
+    lines = [f"captions: {'an unknown number' if captions is None else captions} (no image-text pairs)"]
+    for name, label in (("generator", "images by"), ("tag_provider", "tags by")):
+        part = training.get("synthesis", {}).get(name)
+        if part:
+            model = str(part.get("model") or "")
+            model = Path(model).name if Path(model).exists() else model  # no folder of this machine
+            lines.append(f"{label}: {part['type']} {model}".rstrip())
+    return lines
