@@ -6,3 +6,10 @@ class UserError(Exception):
 
     Every command prints it as a sentence, without a traceback, and ends with status 1.
     """
+
+
+class NotYet(UserError):  # noqa: N818 - no error: the work goes on later
+    """Something that another task makes is still missing; the same command again goes on.
+
+    Every command prints it as a sentence, and ends with status 75 (EX_TEMPFAIL: try again later).
+    """

@@ -1,11 +1,13 @@
-"""torchrun, ending without a traceback of its own when it is stopped: python -m synthcap_mm.apis.run_ranks ….
+"""torchrun, quiet about what the ranks print themselves: ``python -m synthcap_mm.apis.run_ranks …``.
 
-The arguments are those of ``torch.distributed.run``.
+The arguments are those of ``torch.distributed.run``. Where torchrun ends with status 1 and a traceback of its own, this
+ends with the status of the rank that failed first.
 """
 
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -14,29 +16,31 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import main as torchrun
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> int:
     """Run.
 
     Args:
         argv: of torchrun. Defaults to ``sys.argv[1:]``.
 
-    Raises:
-        SystemExit: with status 130 after a signal, which the ranks have told of themselves.
-        ChildFailedError: as torchrun.
+    Returns:
+        The exit status of the rank that failed first (128 + number after a signal); 0 if none did; 130 after Ctrl-C.
     """
-    # It announces each signal that it hands on; the ranks have their own words for it.
+    # It logs each signal that it passes on, and each rank that ends.
     for name in ("torch.distributed.elastic.agent.server.api", "torch.distributed.elastic.multiprocessing.api"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         torchrun(argv)
     except SignalException:
-        raise SystemExit(130) from None
+        return 130
     except ChildFailedError as error:
-        # A rank may be quicker to stop than this process is to notice the signal.
-        if all(failure.exitcode == 130 for failure in error.failures.values()):
-            raise SystemExit(130) from None
-        raise
+        rank, failure = error.get_first_failure()
+        if failure.exitcode >= 0:
+            return failure.exitcode
+        name = signal.Signals(-failure.exitcode).name
+        print(f"rank {rank} was killed by {name}{' (out of memory?)' if name == 'SIGKILL' else ''}", file=sys.stderr)
+        return 128 - failure.exitcode
+    return 0
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(main())

@@ -4,32 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shlex
 import signal
 import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
 
-#: Set by the dist_*.sh scripts: what was typed.
-COMMAND_VARIABLE = "SYNTHCAP_COMMAND"
-
-
-def typed_command() -> str:
-    """The command that started this process, or all of a job's, as one would type it again."""
-    command = os.environ.get(COMMAND_VARIABLE)
-    return command if command else "python " + shlex.join(sys.argv)
+from synthcap_mm.commands import typed_command
 
 
 @contextlib.contextmanager
 def stopping_cleanly(message: str) -> Iterator[None]:
     """Ends the process with status 130 and a message when it is interrupted or terminated.
 
-    Signals after the first are passed over, so that cleaning up is not interrupted:
-    a launcher sends another to processes that had the terminal's already.
+    Signals after the first are ignored, so that cleaning up is not interrupted: torchrun sends another to ranks that
+    had the terminal's already.
 
     Args:
-        message: said on the main rank.
+        message: printed by the main rank.
 
     Raises:
         SystemExit: when a signal comes.
@@ -52,3 +44,6 @@ def stopping_cleanly(message: str) -> Iterator[None]:
     finally:
         for one, handler in before.items():
             signal.signal(one, handler)
+
+
+__all__ = ["stopping_cleanly", "typed_command"]
