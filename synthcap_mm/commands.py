@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -25,14 +26,18 @@ def command(name: str, *arguments: object) -> str:
 def _program(name: str) -> str:
     started = Path(sys.argv[0])
     folder = started.parent.parent if started.parent.name == "misc" else started.parent
-    if started.suffix == ".py" and folder.name == "tools":
-        tools: Path | None = folder
-    elif started.name == "synthcap-mm" or not (Path(__file__).parents[1] / "tools").is_dir():
-        tools = None
-    else:
-        tools = Path("tools")
+    if started.suffix != ".py" or folder.name != "tools":
+        in_clone = (Path(__file__).parents[1] / "tools").is_dir()
+        if started.name == "synthcap-mm" or not in_clone:
+            return f"synthcap-mm {name}"
+        folder = Path("tools")
     script = f"{name.replace('-', '_')}.py"
-    return f"synthcap-mm {name}" if tools is None else f"python {tools / ('misc' if name == 'print-config' else '') / script}"
+    return f"python {folder / 'misc' / script if name == 'print-config' else folder / script}"
+
+
+def as_typed(text: str) -> str:
+    """A text in which ``python tools/NAME.py`` is :func:`command`'s form of it."""
+    return re.sub(r"(?:python )?\btools/(\w+)\.py\b", lambda found: command(found[1].replace("_", "-")), text)
 
 
 def typed_command(*argv: str) -> str:

@@ -141,8 +141,8 @@ def _check_path(key: str, options: Mapping[str, Any], before: Any, after: Any) -
         known = _child(before, part)
         if known is _MISSING and isinstance(after, Mapping) and not _takes(above, after, part):
             raise UserError(
-                f"--cfg-options {key}: {above or 'the config'} has no field {part!r}, and nothing takes it, so it would "
-                f"have no effect{_hint(parts, depth, [*before, *_taken(above, after)], root)}"
+                f"--cfg-options {key}: {above or 'the config'} has no field {part!r}, and nothing takes it, so it "
+                f"would have no effect{_hint(parts, depth, [*before, *_taken(above, after)], root)}"
             )
         before = {} if known is _MISSING else known
         after = _child(after, part)
@@ -167,7 +167,7 @@ _MISSING = object()
 
 def _child(node: Any, part: str) -> Any:
     if isinstance(node, Mapping):
-        return node[part] if part in node else _MISSING
+        return node.get(part, _MISSING)
     if isinstance(node, (list, tuple)) and part.isdigit() and int(part) < len(node):
         return node[int(part)]
     return _MISSING
@@ -182,7 +182,9 @@ def _find(cfg: Any, key: str) -> Any:
 def _walk(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     if path:
         yield path, value
-    children = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, (list, tuple)) else ()
+    children = (
+        value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, (list, tuple)) else ()
+    )
     for key, child in children:
         yield from _walk(child, f"{path}.{key}" if path else str(key))
 

@@ -75,7 +75,9 @@ def read_config(path: str | os.PathLike[str], options: Mapping[str, Any] | Seque
 def _described(error: Exception) -> str:
     if isinstance(error, SyntaxError):
         return f"{error.filename}, line {error.lineno}: {error.msg}"
-    places = [f for f in traceback.extract_tb(error.__traceback__) if f.name == "<module>" and f.filename.endswith(".py")]
+    places = [
+        f for f in traceback.extract_tb(error.__traceback__) if f.name == "<module>" and f.filename.endswith(".py")
+    ]
     place = f"{places[-1].filename}, line {places[-1].lineno}: " if places else ""
     return f"{place}{type(error).__name__}: {error.args[0] if isinstance(error, KeyError) else error}"
 
@@ -125,7 +127,9 @@ def _evaluate(path: Path, variables: Mapping[str, Any], environment: dict[str, s
     fields = {
         name: value
         for name, value in namespace.items()
-        if name != "_base_" and not name.startswith("__") and not isinstance(value, (types.FunctionType, types.ModuleType))
+        if name != "_base_"
+        and not name.startswith("__")
+        and not isinstance(value, (types.FunctionType, types.ModuleType))
     }
     fields = Config._substitute_base_vars(fields, placeholders, inherited)
     # The file was evaluated on its bases as they are: store = _base_.store + "_large". What the bases made from a

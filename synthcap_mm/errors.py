@@ -8,7 +8,7 @@ class UserError(Exception):
     """
 
 
-class NotYet(UserError):  # noqa: N818 - no error: the work goes on later
+class NotYet(UserError):
     """Something that another task makes is still missing; the same command again goes on.
 
     Every command prints it as a sentence, and ends with status 75 (EX_TEMPFAIL: try again later).

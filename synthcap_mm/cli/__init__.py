@@ -21,7 +21,7 @@ from synthcap_mm.cli.captions import caption, eval_captions, export
 from synthcap_mm.cli.data import curate, encode_images, inspect_pairs, prepare_data, store, synthesize
 from synthcap_mm.cli.listing import list_all, print_config
 from synthcap_mm.cli.training import test, test_many, train
-from synthcap_mm.commands import typed_command
+from synthcap_mm.commands import as_typed, typed_command
 from synthcap_mm.config_files import PACKAGE_DIR
 from synthcap_mm.errors import NotYet, UserError
 from synthcap_mm.installation import check_installation
@@ -50,6 +50,7 @@ _KEPT = {
     "caption": "What is captioned is kept, and the same command goes on from it",
     "train": "The last checkpoint is kept, and training goes on from it",
 }
+_OF_SETTINGS = (ValueError, TypeError, OSError, KeyError, ImportError, RuntimeError)
 #: Seconds in which the main rank says what is wrong, and torchrun ends the others.
 _MAIN_RANK_FIRST = 5.0
 
@@ -77,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             sentence = what_to_mend(error)
             if sentence is None or os.environ.get("SYNTHCAP_TRACEBACK"):
                 raise
-            _complain(sentence)
+            _complain(as_typed(sentence))  # a message of the package names the scripts of a clone
             return 75 if isinstance(error, NotYet) else 1
     return 0
 
@@ -136,7 +137,7 @@ def what_to_mend(error: BaseException) -> str | None:
         )
     if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
         return f"{type(error).__name__}: {error}"
-    if isinstance(error, (ValueError, TypeError, OSError, KeyError, ImportError, RuntimeError)) and _raised_for_settings(error):
+    if isinstance(error, _OF_SETTINGS) and _raised_for_settings(error):
         return str(error.args[0]) if isinstance(error, KeyError) else str(error)
     return None
 

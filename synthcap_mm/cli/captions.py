@@ -86,9 +86,7 @@ def export(argv: Sequence[str]) -> None:
     from synthcap_mm.apis.export import export_captioner
 
     MMLogger.get_instance("synthcap_mm", logger_name="synthcap_mm", log_level="INFO")
-    export_captioner(
-        cfg, args.checkpoint, args.out, args.memory, args.memory_rows, args.include_encoder, args.samples
-    )
+    export_captioner(cfg, args.checkpoint, args.out, args.memory, args.memory_rows, args.include_encoder, args.samples)
 
 
 def eval_captions(argv: Sequence[str]) -> None:

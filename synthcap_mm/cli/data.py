@@ -136,7 +136,9 @@ def inspect_pairs(argv: Sequence[str]) -> None:
     add_config(parser)
     parser.add_argument("--pairs", default="default", help="name of the pairs table (default: default)")
     parser.add_argument(
-        "--real-photos", metavar="FOLDER", help="folder of real photos, or a store of them, to place beside the drawings"
+        "--real-photos",
+        metavar="FOLDER",
+        help="folder of real photos, or a store of them, to place beside the drawings",
     )
     parser.add_argument("--sample", type=int, default=48, help="pairs shown (default: 48)")
     parser.add_argument("--seed", type=int, default=0, help="of the sample (default: 0)")
@@ -165,7 +167,11 @@ def prepare_data(argv: Sequence[str]) -> None:
     )
     parser.add_argument("dataset", nargs="+", choices=sorted(RECIPES), help="which datasets")
     parser.add_argument(
-        "--source", nargs="+", default=[], metavar="FOLDER", help="folders of the downloads, searched with their archives"
+        "--source",
+        nargs="+",
+        default=[],
+        metavar="FOLDER",
+        help="folders of the downloads, searched with their archives",
     )
     parser.add_argument("--out", default="data", help="folder of the layout (default: data, as in the configs)")
     parser.add_argument("--copy", action="store_true", help="copy files instead of linking them")
@@ -186,4 +192,5 @@ def store(argv: Sequence[str]) -> None:
     parser.add_argument("--prune", action="store_true", help="remove what nothing refers to")
     parser.add_argument("--check", action="store_true", help="compare hashes, and move damaged shards away")
     args = parser.parse_args(argv)
-    raise UserError(f"the command store is not there yet, so nothing was done with {args.folder}")  # TODO: the new store
+    # TODO: with the new store.
+    raise UserError(f"the command store is not there yet, so nothing was done with {args.folder}")

@@ -11,7 +11,7 @@ from synthcap_mm.version import __version__
 
 def list_all(argv: Sequence[str]) -> None:
     """List the registered components, the shipped configs and the tools' folder."""
-    command_parser("list", "Registered components with their modules, shipped configs, the tools' folder.").parse_args(argv)
+    command_parser("list", "Registered components and their modules, shipped configs, tools.").parse_args(argv)
     # Registering imports all components, and so torch.
     from mmengine.registry import Registry
 
