@@ -73,11 +73,11 @@ def parse_options(texts: Sequence[str], cfg: Mapping[str, Any]) -> dict[str, Any
 
 def _parse(text: str, as_text: bool = False) -> Any:
     text = text.strip()
-    if text[:1] in ("'", '"', "{"):
+    if text[:1] in ("'", '"', "{", "[", "("):
         try:
             return ast.literal_eval(text)
         except (SyntaxError, ValueError):
-            return text.strip("'\"")
+            text = text.strip("'\"")
     for opening, closing, kind in (("[", "]", list), ("(", ")", tuple)):
         if text.startswith(opening) and text.endswith(closing):
             return kind(_parse(item) for item in _split(text[1:-1]))

@@ -50,31 +50,33 @@ def read_config(path: str | os.PathLike[str], options: Mapping[str, Any] | Seque
         if folder not in sys.path:
             sys.path.append(folder)
     try:
-        plain = cfg = _load(path, {})
-        _import_custom(cfg)
-        if options:
-            values = dict(options) if isinstance(options, Mapping) else parse_options(options, cfg.to_dict())
-            variables = {
-                name: value
-                for name, value in values.items()
-                if isinstance(value, _PLAIN) and name in cfg and isinstance(cfg[name], _PLAIN)
-            }
-            cfg = _load(path, variables) if variables else copy.deepcopy(cfg)
-            cfg.merge_from_dict(copy.deepcopy(values))
-            check_options(values, plain.to_dict(), cfg.to_dict())
-            if "custom_imports" in values or any(name.startswith("custom_imports.") for name in values):
-                _import_custom(cfg)
+        plain = _load(path, {})
+        values = dict(options or {}) if isinstance(options, Mapping) else parse_options(options or (), plain.to_dict())
+        cfg = _with_options(path, plain, values)
     except UserError:
         raise
     except Exception as error:  # the config's own code, or options that do not fit it
-        raise UserError(f"the config {path} cannot be read: {_described(error)}") from error
+        raise UserError(f"the config {path} cannot be read: {_described(error, path)}") from error
+    _import_custom(cfg)
+    check_options(values, plain.to_dict(), cfg.to_dict())  # now that their components are known
     cfg.config_name = path.stem
     return cfg
 
 
-def _described(error: Exception) -> str:
+def _with_options(path: Path, plain: Config, values: Mapping[str, Any]) -> Config:
+    variables = {
+        name: value
+        for name, value in values.items()
+        if isinstance(value, _PLAIN) and name in plain and isinstance(plain[name], _PLAIN)
+    }
+    cfg = _load(path, variables) if variables else copy.deepcopy(plain)
+    cfg.merge_from_dict(copy.deepcopy(dict(values)))
+    return cfg
+
+
+def _described(error: Exception, path: Path) -> str:
     if isinstance(error, SyntaxError):
-        return f"{error.filename}, line {error.lineno}: {error.msg}"
+        return f"{path if error.filename == '<unknown>' else error.filename}, line {error.lineno}: {error.msg}"
     places = [
         f for f in traceback.extract_tb(error.__traceback__) if f.name == "<module>" and f.filename.endswith(".py")
     ]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from synthcap_mm.cli.arguments import add_config, command_parser, load_config
+from synthcap_mm.cli.arguments import add_config, command_parser
+from synthcap_mm.config_files import resolve_config
 from synthcap_mm.errors import UserError
 
 #: Options of `caption` that are the inferencer's.
@@ -50,6 +51,8 @@ def caption(argv: Sequence[str]) -> None:
     is_export = Path(args.model).is_dir()
     if not is_export and len(args.inputs) < 2:
         raise UserError(f"after the config {args.model} come its checkpoint and at least one image, folder or URL")
+    if not is_export:
+        resolve_config(args.model)
     checkpoint, inputs = (None, args.inputs) if is_export else (args.inputs[0], args.inputs[1:])
     options = {name: getattr(args, name) for name in _DECODING}
     if args.rerank:
@@ -80,12 +83,13 @@ def export(argv: Sequence[str]) -> None:
     )
     parser.add_argument("--samples", type=int, default=200, help="held-out pictures to compare by (default: 200)")
     args = parser.parse_args(argv)
-    cfg = load_config(args)
     from mmengine.logging import MMLogger
 
     from synthcap_mm.apis.export import export_captioner
+    from synthcap_mm.config_reading import read_config
 
     MMLogger.get_instance("synthcap_mm", logger_name="synthcap_mm", log_level="INFO")
+    cfg = read_config(args.config, args.cfg_options)
     export_captioner(cfg, args.checkpoint, args.out, args.memory, args.memory_rows, args.include_encoder, args.samples)
 
 
