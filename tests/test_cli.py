@@ -265,3 +265,14 @@ def test_a_clash_is_named_before_a_broken_mmengine_is_imported(tmp_path, name):
     words = ["-m", "synthcap_mm.cli", "list"] if name == "list" else [ROOT / "tools" / "train.py", "x.py"]
     said = run_process(tmp_path, sys.executable, *words, status=1, path=f"{tmp_path}{os.pathsep}{ROOT}")
     assert "pip uninstall -y mmengine onedl-mmengine" in said and "torn" not in said
+
+
+@pytest.mark.slow
+def test_one_rank_that_fails_is_seen(tmp_path):
+    (tmp_path / "faulty.py").write_text(
+        "import os, time\nfrom synthcap_mm.errors import UserError\n"
+        "if os.environ['RANK'] == '1':\n    raise UserError('this disk is full')\ntime.sleep(60)\n"
+    )
+    (tmp_path / "mine.py").write_text("custom_imports = dict(imports=['faulty'])\n")
+    said = run_process(tmp_path, "bash", ROOT / "tools" / "dist_train.sh", "mine.py", 2, status=1)
+    assert "rank 1: this disk is full" in said and "Traceback" not in said
