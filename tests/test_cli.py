@@ -44,6 +44,7 @@ def raising(error):
         (UserError("no such thing"), 1),
         (NotYet("no such thing yet"), 75),
         (OSError(errno.ENOSPC, "no space"), 1),
+        (SystemExit("as a script says it"), 1),
         (FileNotFoundError(errno.ENOENT, "no such file", "x.json"), 1),
     ],
 )

@@ -41,7 +41,6 @@ class TrainingCost:
     """What :func:`dry_run` found.
 
     Attributes:
-        device: its name.
         ranks: processes that train together.
         trained: parameters that learn.
         frozen: parameters of the captioner that do not.
@@ -52,14 +51,11 @@ class TrainingCost:
         step: median seconds a step, reading the data included; the slowest rank's.
         rates: ``(step, rate)``: the first, the highest and the last learning rate.
         peak: most bytes allocated on the GPU; without one, resident memory of this process.
-        checkpoint: bytes of a checkpoint: parameters, and AdamW's two moments of those that learn.
         validations: how often the schedule validates.
-        val_images: images of a validation.
         val_batches: batches of a validation on each rank.
         val_batch: median seconds of a validation batch, without scoring; ``None``: there is no validation.
     """
 
-    device: str
     ranks: int
     trained: int
     frozen: int
@@ -70,17 +66,20 @@ class TrainingCost:
     step: float
     rates: list[tuple[int, float]]
     peak: int
-    checkpoint: int
-    validations: int = 0
-    val_images: int = 0
-    val_batches: int = 0
-    val_batch: float | None = None
+    validations: int
+    val_batches: int
+    val_batch: float | None
+
+    @property
+    def checkpoint(self) -> int:
+        """Bytes of a checkpoint: parameters, and AdamW's two moments of those that learn."""
+        return 4 * (3 * self.trained + self.frozen)
 
     def describe(self) -> str:
         """The figures as lines of text."""
         first, highest, last = self.rates
         lines = [
-            f"device        {self.device}{f', {self.ranks} ranks' if self.ranks > 1 else ''}",
+            f"device        {_device()}, {self.ranks} ranks",
             f"parameters    {self.trained:,} trained, {self.frozen:,} frozen",
             *(f"memory        {name}: {rows:,} rows of {width}" for name, rows, width in self.memories),
             f"batch         {self.batch} captions a rank, {self.batch * self.ranks} a step",
@@ -92,10 +91,7 @@ class TrainingCost:
         ]
         if self.val_batch is not None:
             hours = self.validations * self.val_batches * self.val_batch / 3600
-            lines.append(
-                f"validation    {self.val_images:,} images, {self.val_batch:.2f} s a batch: {hours:.2f} h in all "
-                f"{self.validations} (without scoring)"
-            )
+            lines.append(f"validation    {self.val_batch:.2f} s a batch: {hours:.2f} h in all {self.validations}")
         return "\n".join(f"  {line}" for line in lines)
 
 
@@ -181,8 +177,8 @@ def _cost(runner: Any, measure: _Measure) -> TrainingCost:
         all_reduce(counts)  # each rank has its part
     trained, frozen = counts.tolist()
     memories = [(type(neck).__name__, getattr(neck, "memory", None)) for neck in model.necks]
-    cost = TrainingCost(
-        device=_device(),
+    validates = bool(measure.val_marks)
+    return TrainingCost(
         ranks=get_world_size(),
         trained=trained,
         frozen=frozen,
@@ -193,14 +189,10 @@ def _cost(runner: Any, measure: _Measure) -> TrainingCost:
         step=_slowest(measure.marks, WARM_UP),
         rates=_rates(runner, measure.rates),
         peak=peak_bytes(),
-        checkpoint=4 * (3 * trained + frozen),
+        validations=_validations(runner.train_loop) if validates else 0,
+        val_batches=len(runner.val_dataloader) if validates else 0,
+        val_batch=_slowest(measure.val_marks, 1) if validates else None,
     )
-    if measure.val_marks:
-        loader = runner.val_dataloader
-        cost.validations = _validations(runner.train_loop)
-        cost.val_images, cost.val_batches = len(loader.dataset), len(loader)
-        cost.val_batch = _slowest(measure.val_marks, 1)
-    return cost
 
 
 def _validations(loop: BaseLoop) -> int:

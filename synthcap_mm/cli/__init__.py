@@ -73,7 +73,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 check_installation()  # before anything imports MMEngine: a broken one would hide why
                 COMMANDS[name](arguments)
         except SystemExit as stop:  # of argparse, or after a signal
-            return stop.code if isinstance(stop.code, int) else 0
+            if isinstance(stop.code, str):
+                _complain(as_typed(stop.code))
+            return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
         except Exception as error:
             sentence = what_to_mend(error)
             if sentence is None or os.environ.get("SYNTHCAP_TRACEBACK"):
@@ -109,9 +111,9 @@ def _after_stop(name: str, argv: Sequence[str]) -> str:
 
 def _complain(sentence: str) -> None:
     """Print what is wrong, once: other ranks speak only if the main rank has not."""
-    rank = os.environ.get("RANK", "0")
+    rank = os.environ.get("RANK") or os.environ.get("SLURM_PROCID", "0")
     if rank != "0":
-        # What is wrong for all, the main rank says; it ends, and torchrun ends this process before it speaks.
+        # What is wrong for all, the main rank says; it ends, and torchrun or srun ends this process before it speaks.
         time.sleep(_MAIN_RANK_FIRST)
         sentence = f"rank {rank}: {sentence}"
     print(sentence, file=sys.stderr, flush=True)
