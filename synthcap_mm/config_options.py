@@ -127,8 +127,8 @@ def check_options(options: Mapping[str, Any], before: Mapping[str, Any], after: 
     """
     for key in options:
         _check_path(key, options, before, after)
-        if "." not in key or key.split(".")[0] not in _runner_fields():
-            _check_variable(key.split(".")[0], before, after)
+    for name in {key.split(".")[0] for key in options} - _runner_fields():
+        _check_variable(name, options, before, after)
 
 
 def _check_path(key: str, options: Mapping[str, Any], before: Any, after: Any) -> None:
@@ -148,14 +148,18 @@ def _check_path(key: str, options: Mapping[str, Any], before: Any, after: Any) -
         after = _child(after, part)
 
 
-def _check_variable(name: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
-    if name in _runner_fields() or name not in before or before[name] is None or isinstance(before[name], bool):
+def _check_variable(name: str, options: Mapping[str, Any], before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
+    """Refuse a variable if fields have its value, and none of them changed with it."""
+    value = before.get(name)
+    if value is None or isinstance(value, bool) or after[name] == value:
         return
-    rest = [{k: v for k, v in cfg.items() if k not in (name, "config_name")} for cfg in (before, after)]
-    if rest[0] != rest[1]:
-        return
-    copies = [path for path, value in _walk(rest[0]) if type(value) is type(before[name]) and value == before[name]]
-    if copies:
+    copies = [
+        path
+        for path, copy in _walk(before)
+        if type(copy) is type(value) and copy == value and path.split(".")[0] not in (name, "config_name")
+        and not any(f"{path}.".startswith(f"{key}.") or key.startswith(f"{path}.") for key in options)
+    ]  # fmt: skip
+    if copies and all(_find(after, path) == value for path in copies):
         raise UserError(
             f"--cfg-options {name}: nothing reads {name!r} itself, so it would have no effect; the fields with its "
             f"value are {', '.join(copies)}"

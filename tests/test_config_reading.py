@@ -140,6 +140,8 @@ def test_a_variable_that_was_written_out_is_refused_with_its_copies(tmp_path):
     with pytest.raises(UserError) as caught:
         read_config(tmp_path / "out.py", ["store=x"])
     assert "model.store" in str(caught.value) and "synthesis.store" in str(caught.value)
+    with pytest.raises(UserError):  # whatever else is changed
+        read_config(tmp_path / "out.py", ["store=x", "model.store=x", "randomness.seed=1"])
 
 
 @pytest.mark.parametrize(
