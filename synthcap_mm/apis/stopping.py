@@ -30,6 +30,8 @@ def stopping_cleanly(message: str) -> Iterator[None]:
     def stop(number: int, frame: Any) -> None:
         for one in (signal.SIGINT, signal.SIGTERM):
             signal.signal(one, signal.SIG_IGN)
+        # A terminal's signal ends the data loader's workers too, of which torch's handler would complain.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         raise KeyboardInterrupt
 
     before = {}
