@@ -27,7 +27,10 @@ def stopping_cleanly(message: str) -> Iterator[None]:
         SystemExit: when a signal comes.
     """
 
+    stopped = []
+
     def stop(number: int, frame: Any) -> None:
+        stopped.append(number)
         for one in (signal.SIGINT, signal.SIGTERM):
             signal.signal(one, signal.SIG_IGN)
         # A terminal's signal ends the data loader's workers too, of which torch's handler would complain.
@@ -39,7 +42,10 @@ def stopping_cleanly(message: str) -> Iterator[None]:
         before = {one: signal.signal(one, stop) for one in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
-    except KeyboardInterrupt:
+    except BaseException as error:
+        # A library may have made another error of it: MMEngine catches all when it formats a config.
+        if not stopped and not isinstance(error, KeyboardInterrupt):
+            raise
         if os.environ.get("RANK", "0") == "0":
             print(f"\n{message}", file=sys.stderr, flush=True)
         raise SystemExit(130) from None

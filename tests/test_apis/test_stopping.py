@@ -28,6 +28,15 @@ def test_a_signal_ends_with_the_message_of_the_main_rank(number, rank, told, mon
     assert capsys.readouterr().err.endswith(told) and signal.getsignal(number) == before
 
 
+def test_a_library_that_makes_another_error_of_it(capsys):
+    with pytest.raises(SystemExit) as caught, stopping_cleanly("go on with: x"):
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        except:  # noqa: E722 - as MMEngine does
+            raise SyntaxError("cannot format") from None
+    assert caught.value.code == 130 and capsys.readouterr().err.endswith("go on with: x\n")
+
+
 def test_nothing_happens_without_a_signal(capsys):
     with stopping_cleanly("x"):
         pass
