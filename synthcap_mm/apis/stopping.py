@@ -26,7 +26,6 @@ def stopping_cleanly(message: str) -> Iterator[None]:
     Raises:
         SystemExit: when a signal comes.
     """
-
     stopped = []
 
     def stop(number: int, frame: Any) -> None:
