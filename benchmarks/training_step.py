@@ -14,6 +14,7 @@ import argparse
 import copy
 import statistics
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,10 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
-from training_data import DIM, SHARD, make_store
+from random_store import make_random_store
 
-from synthcap_mm.apis.dry_run import finished, peak_bytes
 from synthcap_mm.datasets import SynthPairDataset
+from synthcap_mm.engine.dry_run import peak_bytes
 from synthcap_mm.files import write_json
 from synthcap_mm.models.memory import CaptionMemory
 from synthcap_mm.registry import MODELS
@@ -39,12 +40,19 @@ def build(cfg: Config, store: str, rows: int, device: str, compiled: bool) -> tu
     """The captioner and its optimizer wrapper, with a random memory."""
     torch.manual_seed(0)
     model = MODELS.build({**copy.deepcopy(cfg.model), "store": store}).to(device)
-    memory = torch.nn.functional.normalize(torch.randn(rows, DIM, device=device), dim=1)
+    memory = torch.nn.functional.normalize(torch.randn(rows, 512, device=device), dim=1)
     model.bind_memory(CaptionMemory(memory))
     if compiled:
         model.head.decoder.transformer.compile(dynamic=True)  # batches are padded to different lengths
     shell = type("Shell", (), {"model": model})()
     return model.train(), Runner.build_optim_wrapper(shell, copy.deepcopy(cfg.optim_wrapper))
+
+
+def finished(device: torch.device) -> float:
+    """The time when the device has done all that it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 def measure(
@@ -96,7 +104,7 @@ def main() -> None:
     print("  batch  compile    s/step  captions/s  peak GiB  h for 10 epochs of COCO (computed)")
     with tempfile.TemporaryDirectory() as folder:
         store = str(Path(folder) / "pairs")
-        make_store(Path(store), SHARD)
+        make_random_store(Path(store), 10_000)
         data = SynthPairDataset(store)
         for compiled in [False, True] if args.compile else [False]:
             for batch in args.batches:

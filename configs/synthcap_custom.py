@@ -7,9 +7,12 @@ images = "photos/"  # a folder of photos of your domain, without captions; None:
 #
 # With photos, each sentence is paired with the photo that the encoder finds nearest to it; without, the extra
 # [t2i] and a GPU are wanted. Sentences alone choose the epoch: 2 % of them are held out.
+# captions, images, store, vocabulary and epochs are variables: a config that derives from this one may set them alone
+# (`_base_ = ["synthcap_custom.py"]`, `captions = "other.txt"`), and so does --cfg-options captions=other.txt store=data/other.
 _base_ = ["_base_/models/synthcap.py", "_base_/schedules/adamw_10e.py", "_base_/default_runtime.py"]
 
 store = "data/custom/pairs"
+epochs = 30
 vocabulary = "{{ fileDirname }}/_base_/coco_classes.txt"  # names for zero-shot tags, one a line; edit for your domain
 synthesis = dict(
     store=store,
@@ -85,10 +88,18 @@ test_cfg = None
 # Hundreds to thousands of sentences rather than COCO's half a million: 500 give 8 steps an epoch, 5,000 give 77. So the
 # warm-up ends with the first epoch, where COCO's 1,000 steps would outlast the training. Assumed: 30 epochs (the best on
 # the held-out sentences is kept), and the rate, between GPT's 2.5e-4 and GPT-3 small's 6e-4, whose decoders are as wide
-# and began from nothing, too. Another max_epochs wants the same number as the second scheduler's end.
-train_cfg = dict(max_epochs=30)
+# and began from nothing, too.
+train_cfg = dict(max_epochs=epochs)
 optim_wrapper = dict(optimizer=dict(lr=5e-4))
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.1, by_epoch=True, convert_to_iter_based=True, begin=0, end=1),
-    dict(type="LinearLR", start_factor=1.0, end_factor=0.0, by_epoch=True, convert_to_iter_based=True, begin=0, end=30),
+    dict(
+        type="LinearLR",
+        start_factor=1.0,
+        end_factor=0.0,
+        by_epoch=True,
+        convert_to_iter_based=True,
+        begin=0,
+        end=epochs,
+    ),
 ]

@@ -6,6 +6,8 @@ import difflib
 from os import PathLike
 from pathlib import Path
 
+from synthcap_mm.errors import UserError
+
 PACKAGE_DIR = Path(__file__).resolve().parent
 
 
@@ -19,13 +21,13 @@ def shipped_dir(name: str) -> Path:
         name: ``'configs'`` or ``'tools'``.
 
     Raises:
-        FileNotFoundError: if there is neither.
+        UserError: if there is neither.
     """
     places = (PACKAGE_DIR / ".mim" / name, PACKAGE_DIR.parent / name)
     for place in places:
         if place.is_dir():
             return place
-    raise FileNotFoundError(
+    raise UserError(
         f"synthcap_mm's {name} are neither in {places[0]} nor in {places[1]}: reinstall synthcap_mm from its wheel or "
         "checkout."
     )
@@ -53,8 +55,7 @@ def resolve_config(path: str | PathLike[str]) -> Path:
         An existing file; ``path`` itself if that is one.
 
     Raises:
-        FileNotFoundError: if there is no such file and no such shipped config;
-            the message lists the near matches.
+        UserError: if there is no such file and no such shipped config, with the near matches.
     """
     given = Path(path)
     if given.is_file():
@@ -73,7 +74,7 @@ def resolve_config(path: str | PathLike[str]) -> Path:
     known = {Path(name).name: name for name in shipped}
     near = [known[name] for name in difflib.get_close_matches(Path(wanted).name, known, n=4, cutoff=0.5)]
     hint = f"did you mean {' or '.join(near)}?" if near else f"shipped are: {', '.join(shipped)}."
-    raise FileNotFoundError(
+    raise UserError(
         f"config {str(path)!r} is neither a file (looked in {Path.cwd()}) nor one of the configs shipped in {root}; "
         f"{hint}"
     )

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import metadata
 
+from synthcap_mm.errors import UserError
+
 #: Import name, onedl's distribution, and open-mmlab's ones that hold the same files.
 _RIVALS = (
     ("mmengine", "onedl-mmengine", ("mmengine", "mmengine-lite")),
@@ -64,7 +66,7 @@ def check_installation(path: Iterable[str] | None = None) -> None:
             ``sys.path``.
 
     Raises:
-        RuntimeError: naming the distributions and the commands that mend it.
+        UserError: naming the distributions and the commands that mend it.
     """
     clashes = find_clashes(path)
     if not clashes:
@@ -77,7 +79,7 @@ def check_installation(path: Iterable[str] | None = None) -> None:
     restore = " ".join("==".join(clash.onedl) for clash in clashes)
     # mmcv may have to be compiled, against the torch that is installed.
     flags = "--no-build-isolation " if any(clash.module == "mmcv" for clash in clashes) else ""
-    raise RuntimeError(
+    raise UserError(
         "open-mmlab's and onedl's distributions are installed over each other, so their files are mixed:\n"
         + "\n".join(listed)
         + f"\nRemove both and install onedl's again:\n  pip uninstall -y {remove}\n  pip install {flags}{restore}"

@@ -27,12 +27,12 @@ from mmengine.dist import barrier, is_main_process
 from mmengine.logging import MMLogger, print_log
 from mmengine.runner import FlexibleRunner, Runner
 
-from synthcap_mm.apis.dry_run import dry_run as measure_training
-from synthcap_mm.apis.missing_inputs import missing_inputs, unread_store
-from synthcap_mm.apis.runners import build_runner
+from synthcap_mm.engine.dry_run import dry_run as measure_training
+from synthcap_mm.engine.runners import build_runner
 from synthcap_mm.errors import UserError
 from synthcap_mm.evaluation import CaptionMetric
 from synthcap_mm.files import write_json
+from synthcap_mm.missing_inputs import missing_inputs, unread_store
 from synthcap_mm.store import Store
 from synthcap_mm.store.store import view_file
 from synthcap_mm.synthesis.curation import Curation, report_table

@@ -6,6 +6,7 @@ import pytest
 
 from synthcap_mm import config_files
 from synthcap_mm.config_files import list_configs, resolve_config, shipped_dir
+from synthcap_mm.errors import UserError
 
 
 @pytest.fixture
@@ -49,18 +50,18 @@ def test_shipped_by_name(shipped, typed, found):
 @pytest.mark.parametrize("typed", ["mimi.py", "decap_cocoa.py"])
 def test_unknown_lists_near_matches(shipped, typed):
     near = {"mimi.py": "mini.py", "decap_cocoa.py": "peers/decap_coco.py"}[typed]
-    with pytest.raises(FileNotFoundError, match=f"{typed}.*did you mean {near}"):
+    with pytest.raises(UserError, match=f"{typed}.*did you mean {near}"):
         resolve_config(typed)
 
 
 def test_ambiguous_or_elsewhere_is_not_guessed(shipped, tmp_path):
     for typed in ("same.py", "../mini.py", tmp_path / "mini.py", "captioner.py"):
-        with pytest.raises(FileNotFoundError):
+        with pytest.raises(UserError):
             resolve_config(typed)
 
 
 def test_nothing_near_lists_all(shipped):
-    with pytest.raises(FileNotFoundError, match=r"shipped are: a/same\.py, b/same\.py, coco\.py, mini\.py"):
+    with pytest.raises(UserError, match=r"shipped are: a/same\.py, b/same\.py, coco\.py, mini\.py"):
         resolve_config("zzzzzzzz.py")
 
 
@@ -70,5 +71,5 @@ def test_list_leaves_out_bases(shipped):
 
 def test_neither_shipped_nor_checkout(tmp_path, monkeypatch):
     monkeypatch.setattr(config_files, "PACKAGE_DIR", tmp_path / "site" / "synthcap_mm")
-    with pytest.raises(FileNotFoundError, match="reinstall"):
+    with pytest.raises(UserError, match="reinstall"):
         shipped_dir("configs")

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from synthcap_mm.errors import UserError
 from synthcap_mm.installation import check_installation, find_clashes
 
 
@@ -56,7 +57,7 @@ def test_message_has_the_commands(tmp_path):
         "onedl-mmdetection": "3.5.1",
     }.items():
         install(tmp_path, name, version)
-    with pytest.raises(RuntimeError) as error:
+    with pytest.raises(UserError) as error:
         check_installation([tmp_path])
     message = str(error.value)
     assert "mmengine: mmengine 0.10.7 and onedl-mmengine 0.10.12" in message
@@ -72,7 +73,7 @@ def test_distributions_on_different_folders_and_broken_metadata(tmp_path):
     install(first, "mmengine", "0.10.7")
     install(second, "onedl-mmengine", "0.10.12")
     (second / "torn-1.0.dist-info").mkdir()
-    with pytest.raises(RuntimeError, match=r"pip install onedl-mmengine==0\.10\.12$"):
+    with pytest.raises(UserError, match=r"pip install onedl-mmengine==0\.10\.12$"):
         check_installation([first, second])
 
 

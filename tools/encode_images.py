@@ -1,14 +1,11 @@
 """Encode real photos: python tools/encode_images.py CONFIG."""
 
-from synthcap_mm.installation import check_installation
+import sys
+from pathlib import Path
 
-check_installation()  # before MMEngine is imported: a broken one would hide why
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # in a clone its own package, installed or not
 
-from synthcap_mm.apis.launching import run_store_tool
+from synthcap_mm.cli import main
 
 if __name__ == "__main__":
-    run_store_tool(
-        "encode_images",
-        "Encode and tag the real photos of the config's 'photo_stores' (validation and test sets), with the encoder "
-        "and the tag provider of its 'synthesis', so that every evaluation costs decoding only.",
-    )
+    sys.exit(main(["encode-images", *sys.argv[1:]]))

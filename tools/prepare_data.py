@@ -1,41 +1,11 @@
 """Lay out downloaded COCO, Flickr30k, NoCaps: python tools/prepare_data.py coco --source DOWNLOADS."""
 
-import argparse
+import sys
+from pathlib import Path
 
-from synthcap_mm.datasets.preparation import RECIPES, prepare
-from synthcap_mm.errors import UserError
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # in a clone its own package, installed or not
 
-
-def parse_args() -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        description="Turns downloads into the layout that the configs expect, and checks it against the official "
-        "numbers. Downloads nothing: it lists all that is missing, and where to get it (docs/data.md). Without "
-        "--source it only checks.",
-        epilog="example: python tools/prepare_data.py coco nocaps --source ~/Downloads",
-    )
-    parser.add_argument("dataset", nargs="+", choices=sorted(RECIPES), help="which datasets")
-    parser.add_argument(
-        "--source",
-        nargs="+",
-        default=[],
-        metavar="FOLDER",
-        help="folders of the unpacked downloads",
-    )
-    parser.add_argument("--out", default="data", help="folder of the layout (default: data, as in the configs)")
-    parser.add_argument("--copy", action="store_true", help="copy files instead of linking them")
-    parser.add_argument("--train-photos", action="store_true", help="photos of the training split too (not needed)")
-    return parser.parse_args()
-
-
-def main() -> None:
-    """Run."""
-    args = parse_args()
-    try:
-        print("\n".join(prepare(args.dataset, args.out, args.source, args.copy, args.train_photos)))
-    except UserError as error:
-        raise SystemExit(str(error)) from error
-
+from synthcap_mm.cli import main
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(["prepare-data", *sys.argv[1:]]))

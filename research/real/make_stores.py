@@ -16,8 +16,8 @@ from mmengine.logging import print_log
 from mmengine.registry import init_default_scope
 
 from research.real.prepare import prepare
-from synthcap_mm.apis.launching import read_config
-from synthcap_mm.apis.stopping import stopping_cleanly, typed_command
+from synthcap_mm.cli.stopping import stopping_cleanly, typed_command
+from synthcap_mm.engine.launching import read_config
 from synthcap_mm.pipeline import encode_images, synthesize
 from synthcap_mm.store import StoreError
 

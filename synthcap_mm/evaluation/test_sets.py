@@ -16,7 +16,7 @@ from mmengine.dist import is_main_process
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 
-from synthcap_mm.apis.runners import build_runner
+from synthcap_mm.engine.runners import build_runner
 from synthcap_mm.errors import UserError
 from synthcap_mm.files import write_atomically, write_json
 from synthcap_mm.models.memory import CaptionMemory

@@ -18,10 +18,10 @@ from mmengine.infer import BaseInferencer
 from mmengine.registry import DefaultScope
 from PIL.Image import Image
 
-from synthcap_mm.apis.launching import read_config
 from synthcap_mm.background import map_ahead
 from synthcap_mm.checkpoint_files import read_checkpoint
 from synthcap_mm.engine.identity_hook import META
+from synthcap_mm.engine.launching import read_config
 from synthcap_mm.errors import UserError, listed
 from synthcap_mm.images import MAX_PIXELS
 from synthcap_mm.inference.export_folder import read_export

@@ -1,7 +1,6 @@
 """A dry run is of the config's own training, counts it rightly, and leaves nothing."""
 
 import os
-from pathlib import Path
 from unittest.mock import MagicMock
 
 import pytest
@@ -10,8 +9,8 @@ from mmengine.config import Config
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 from torch.utils.data import DataLoader
 
-from synthcap_mm.apis.dry_run import TIMED, WARM_UP, DoesNotFitError, _validations, dry_run, learning_rates
 from synthcap_mm.datasets import SynthPairDataset
+from synthcap_mm.engine.dry_run import TIMED, WARM_UP, DoesNotFitError, _validations, dry_run
 from synthcap_mm.models.captioner import SynthCaptioner
 from synthcap_mm.registry import MODELS
 from synthcap_mm.store import Store
@@ -71,19 +70,15 @@ def test_it_counts_and_leaves_nothing(cfg, tiny_stores, tmp_path):
     assert (cost.trained, cost.frozen) == (sum(p.numel() for p in model.parameters()), 0)
     train, heldout = (len(SynthPairDataset(tiny_stores[0], split=s)) for s in ("train", "heldout"))
     rows = len(Store.open(tiny_stores[0]).caption_rows("train"))
-    assert cost.memories == [("TextMemoryProjection", rows, 32, rows * 32 * 4)]
+    assert cost.memories == [("TextMemoryProjection", rows, 32)]
     length = -(-train // 2)
     assert (cost.batch, cost.epochs, cost.steps, cost.ranks) == (2, 7, 7 * length, 1)
-    assert (cost.validations, cost.val_images, cost.val_batches) == (4, heldout, heldout)
+    assert (cost.validations, cost.val_batches) == (4, heldout)
     assert cost.rates == [(0, pytest.approx(1e-3)), (29, pytest.approx(1e-2)), (7 * length - 1, pytest.approx(5e-3))]
-    # Of the batches that were taken: a caption's tokens, begin and end; without a prompt all but the begin token is learnt.
-    assert cost.learnt == pytest.approx(cost.tokens - 2) and 0 <= cost.padding < 0.7
-    assert cost.losses[0] > cost.losses[1] > 0 and cost.step > 0 and cost.val_batch > 0 and cost.peak > 50e6
-    assert cost.hours == pytest.approx(cost.steps * cost.step / 3600)
-    assert cost.val_hours == pytest.approx(4 * heldout * cost.val_batch / 3600)
+    assert cost.step > 0 and cost.val_batch > 0 and cost.peak > 50e6 and cost.checkpoint == 12 * cost.trained
     said = cost.describe()
     assert f"{cost.trained:,} trained, 0 frozen" in said and f"TextMemoryProjection: {rows} rows of 32" in said
-    assert f"7 epochs, {7 * length} steps" in said and "most resident memory of this process" in said
+    assert f"7 epochs, {7 * length} steps" in said
 
 
 def test_it_takes_few_steps_and_never_a_whole_epoch(cfg, monkeypatch):
@@ -100,7 +95,8 @@ def test_it_takes_few_steps_and_never_a_whole_epoch(cfg, monkeypatch):
     cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     cost = dry_run(cfg)
     assert len(steps) == 2 and cost.steps == 14 and cost.val_batch is None
-    assert "validation    none" in cost.describe()
+    assert cost.rates[-1][0] == 13
+    assert "validation" not in cost.describe()
 
 
 def test_what_does_not_fit_is_told(cfg, monkeypatch):
@@ -108,9 +104,7 @@ def test_what_does_not_fit_is_told(cfg, monkeypatch):
         raise torch.OutOfMemoryError("tried to allocate 80 GiB")
 
     monkeypatch.setattr(SynthCaptioner, "train_step", full)
-    with pytest.raises(
-        DoesNotFitError, match=r"a step does not fit .* after 0 steps: tried to allocate 80 GiB.*batch_size"
-    ):
+    with pytest.raises(DoesNotFitError, match=r"train_dataloader\.batch_size"):
         dry_run(cfg)
 
 
@@ -128,21 +122,6 @@ def test_the_frozen_are_counted(cfg, monkeypatch):
     cost = dry_run(cfg)
     assert cost.frozen == model.head.decoder.get_input_embeddings().weight.numel()
     assert cost.trained + cost.frozen == sum(p.numel() for p in model.parameters())
-
-
-@pytest.mark.parametrize("name", ["synthcap_coco.py", "synthcap_mini.py", "synthcap_custom.py"])
-def test_the_rates_are_the_schedules(name):
-    cfg = Config.fromfile(Path(__file__).resolve().parents[2] / "configs" / name)
-    rate, epochs, length = cfg.optim_wrapper.optimizer.lr, cfg.train_cfg.max_epochs, 250
-    rates = learning_rates(cfg.param_scheduler, rate, length, epochs)
-    warm, decay = cfg.param_scheduler
-    end = warm.end * length if warm.get("by_epoch", True) else warm.end
-    for step in (0, 1, end // 2, end - 1, end, end + 7, length * epochs // 2, length * epochs - 1):
-        wanted = rate * (1 - step / (length * epochs))
-        wanted *= min(1.0, warm.start_factor + (1 - warm.start_factor) * step / (end - 1))
-        assert rates[step] == pytest.approx(wanted, rel=1e-2, abs=2e-3 * rate), step
-    assert len(rates) == length * epochs and decay.end == epochs
-    assert learning_rates(None, 0.5, 3, 2) == [0.5] * 6
 
 
 @pytest.mark.parametrize("kind, last", [(EpochBasedTrainLoop, "max_epochs"), (IterBasedTrainLoop, "max_iters")])

@@ -4,9 +4,12 @@ import os
 import signal
 
 import pytest
+from torch.distributed.elastic.multiprocessing.api import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
-from synthcap_mm.apis.run_ranks import main as run_ranks
-from synthcap_mm.apis.stopping import stopping_cleanly, typed_command
+from synthcap_mm.cli import run_ranks as launcher
+from synthcap_mm.cli.run_ranks import main as run_ranks
+from synthcap_mm.cli.stopping import stopping_cleanly
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -25,6 +28,15 @@ def test_a_signal_ends_with_the_message_of_the_main_rank(number, rank, told, mon
     assert capsys.readouterr().err.endswith(told) and signal.getsignal(number) == before
 
 
+def test_a_library_that_makes_another_error_of_it(capsys):
+    with pytest.raises(SystemExit) as caught, stopping_cleanly("go on with: x"):
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        except:  # noqa: E722 - as MMEngine does
+            raise SyntaxError("cannot format") from None
+    assert caught.value.code == 130 and capsys.readouterr().err.endswith("go on with: x\n")
+
+
 def test_nothing_happens_without_a_signal(capsys):
     with stopping_cleanly("x"):
         pass
@@ -33,23 +45,21 @@ def test_nothing_happens_without_a_signal(capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_the_command_as_it_was_typed(monkeypatch):
-    monkeypatch.setattr("sys.argv", ["tools/synthesize.py", "my config.py", "--limit", "3"])
-    monkeypatch.delenv("SYNTHCAP_COMMAND", raising=False)
-    assert typed_command() == "python tools/synthesize.py 'my config.py' --limit 3"
-    monkeypatch.setenv("SYNTHCAP_COMMAND", "bash tools/dist_synthesize.sh c.py 2")
-    assert typed_command() == "bash tools/dist_synthesize.sh c.py 2"
+@pytest.mark.parametrize("failed, status", [(1, 1), (75, 75), (130, 130), (-9, 137)])
+def test_a_launcher_ends_with_the_status_of_the_rank_that_failed(failed, status, monkeypatch, capsys):
+    failure = ProcessFailure(local_rank=1, pid=5, exitcode=failed, error_file="none")
+
+    def fails(argv):
+        raise ChildFailedError("train.py", {1: failure})
+
+    monkeypatch.setattr(launcher, "torchrun", fails)
+    assert run_ranks([]) == status
+    assert ("SIGKILL" in capsys.readouterr().err) == (failed < 0)
 
 
-def test_a_launcher_that_is_stopped_says_nothing_of_its_own(monkeypatch):
-    from torch.distributed.elastic.multiprocessing.api import SignalException
-
-    from synthcap_mm.apis import run_ranks as module
-
+def test_a_launcher_that_is_stopped_says_nothing_of_its_own(monkeypatch, capsys):
     def stopped(argv):
         raise SignalException("Process 1 got signal: 2", signal.SIGINT)
 
-    monkeypatch.setattr(module, "torchrun", stopped)
-    with pytest.raises(SystemExit) as caught:
-        run_ranks([])
-    assert caught.value.code == 130
+    monkeypatch.setattr(launcher, "torchrun", stopped)
+    assert run_ranks([]) == 130 and capsys.readouterr().err == ""

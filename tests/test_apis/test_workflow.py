@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
-from synthcap_mm.apis.missing_inputs import missing_inputs
+from synthcap_mm.missing_inputs import missing_inputs
 from synthcap_mm.pipeline import curate, synthesize, train
 from synthcap_mm.store import Store, StoreError
 

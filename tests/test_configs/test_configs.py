@@ -163,7 +163,7 @@ def test_dataset_bases_name_their_data_everywhere(name, trained_on, tested_on):
     assert entry.store == cfg.test_dataloader.dataset.store and entry.store.startswith(tested_on)
     assert entry.photos.ann_file.startswith(tested_on) and f"{entry.photos.image_root}/".startswith(tested_on)
     assert entry.store != entry.photos.image_root  # the store must not be among the photos
-    from synthcap_mm.apis.missing_inputs import missing_inputs
+    from synthcap_mm.missing_inputs import missing_inputs
 
     missing = " ".join(missing_inputs(cfg, "photo_stores"))
     assert entry.photos.ann_file in missing and "tools/prepare_data.py" in missing

@@ -103,8 +103,8 @@ FULL_SCALE = [n for n in CONFIGS if "synthcap" in n and not any(w in n for w in 
 
 @pytest.mark.parametrize("name", FULL_SCALE)
 def test_a_full_scale_config_has_a_dry_run(name, stores, tmp_path):
-    from synthcap_mm.apis.dry_run import dry_run
     from synthcap_mm.datasets import SynthPairDataset
+    from synthcap_mm.engine.dry_run import dry_run
 
     cfg = Config.fromfile(ROOT / "configs" / name)
     width = cfg.model.necks[-1].in_dim
@@ -120,7 +120,7 @@ def test_a_full_scale_config_has_a_dry_run(name, stores, tmp_path):
     cost = dry_run(cfg)
     pictures = len(SynthPairDataset(pairs, split="train"))
     assert (cost.batch, cost.epochs) == (16, 10) and cost.steps == 10 * -(-pictures // 16)
-    ((neck, rows, dim, _),) = cost.memories
+    ((neck, rows, dim),) = cost.memories
     assert (neck, dim) == ("TextMemoryProjection", width) and rows > 0
     assert cost.trained > 0 and cost.val_batch > 0 and not list(tmp_path.iterdir())
 

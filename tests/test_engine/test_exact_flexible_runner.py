@@ -10,8 +10,8 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from small_runner import Stopped, equal, make_runner
 
-from synthcap_mm.apis.runners import build_runner
 from synthcap_mm.engine import ExactFlexibleRunner
+from synthcap_mm.engine.runners import build_runner
 
 _NUMBERS = itertools.count()
 

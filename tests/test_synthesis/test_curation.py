@@ -495,7 +495,7 @@ RANK = """
 import sys
 sys.path[:0] = [{tests!r}]
 from mmengine.config import Config
-from synthcap_mm.apis.launching import process_group
+from synthcap_mm.engine.launching import process_group
 from synthcap_mm.synthesis.curation import Curation
 steps = [dict(type="merge_duplicates"), dict(type="clip_score", keep=0.95),
          dict(type="reassign", agreement=dict(entities=dict(type="CaptionEntities", vocabulary=["number", "dog"])))]

@@ -11,7 +11,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from synthcap_mm.apis import launching
+from synthcap_mm.engine import launching
 
 HOUR = 3600
 
@@ -38,7 +38,7 @@ import time
 from pathlib import Path
 import torch
 from mmengine.config import Config
-from synthcap_mm.apis.launching import process_group
+from synthcap_mm.engine.launching import process_group
 
 fails = bool(sys.argv[1:])
 

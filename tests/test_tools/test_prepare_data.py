@@ -1,18 +1,11 @@
-import os
-import subprocess
-import sys
-from pathlib import Path
+"""prepare-data lists what is missing and where to get it."""
 
-ROOT = Path(__file__).resolve().parents[2]
+from command_line import run_command
 
 
 def test_the_tool_lists_what_is_missing_and_where_to_get_it(tmp_path):
-    command = [sys.executable, str(ROOT / "tools" / "prepare_data.py"), "coco", "flickr30k", "nocaps", "--source", "."]
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
-    assert done.returncode == 1 and "Traceback" not in done.stderr
+    said = run_command(tmp_path, "prepare-data", "coco", "flickr30k", "nocaps", "--source", ".", status=1)
     for words in ("6 thing(s)", "caption_datasets.zip", "val2014.zip", "flickr30k-images", "nocaps.org/download"):
-        assert words in done.stderr, done.stderr
+        assert words in said
     assert not list(tmp_path.iterdir())
-    done = subprocess.run([*command[:2], "imagenet"], cwd=tmp_path, env=env, capture_output=True, text=True)
-    assert done.returncode == 2 and "'coco'" in done.stderr
+    assert "'coco'" in run_command(tmp_path, "prepare-data", "imagenet", status=2)

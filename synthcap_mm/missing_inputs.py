@@ -10,6 +10,8 @@ from typing import Any
 
 from mmengine.config import Config
 
+from synthcap_mm.commands import command
+from synthcap_mm.errors import UserError
 from synthcap_mm.store import Store, StoreError
 from synthcap_mm.store.store import view_file
 
@@ -119,8 +121,7 @@ def missing_inputs(cfg: Config, *stages: str) -> list[str]:
         except StoreError as error:
             stage = "photo_stores" if store in photo_stores else "synthesis"
             makes.add(stage)
-            tool = "encode_images" if stage == "photo_stores" else "synthesize"
-            advice = f"→ python tools/{tool}.py {name}"
+            advice = f"→ {command('encode-images' if stage == 'photo_stores' else 'synthesize', name)}"
             if store == cfg.get("synthesis", {}).get("store"):
                 advice = unread_store(cfg) or advice
             lines.append(f"store {store}: {error}\n    {advice}")
@@ -135,7 +136,7 @@ def missing_inputs(cfg: Config, *stages: str) -> list[str]:
     for entry in cfg.get("inputs", []):
         kind = next((k for k in _MISSING if k in entry), None)
         if kind is None:
-            raise ValueError(f"an entry of 'inputs' has one of {', '.join(_MISSING)}; got {dict(entry)}")
+            raise UserError(f"an entry of 'inputs' has one of {', '.join(_MISSING)}; got {dict(entry)}")
         thing = str(entry[kind])
         if entry.get("needed_by", thing) in named and _MISSING[kind](thing):
             lines.append(f"{thing}: {entry['how']}")
