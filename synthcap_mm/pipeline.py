@@ -19,6 +19,7 @@ from __future__ import annotations
 import copy
 import inspect
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -247,9 +248,10 @@ def run_test(runner: Runner, cfg: Config, checkpoint: str) -> dict[str, float]:
 
 # ---- what the steps share
 def start_logging(cfg: Config) -> None:
-    """Log to the terminal where no runner logs yet."""
+    """Log to the terminal where no runner logs yet; of several processes the first one logs."""
     if not MMLogger.check_instance_created("synthcap_mm"):
-        MMLogger.get_instance("synthcap_mm", logger_name="synthcap_mm", log_level=cfg.get("log_level", "INFO"))
+        level = cfg.get("log_level", "INFO") if os.environ.get("RANK", "0") == "0" else "ERROR"
+        MMLogger.get_instance("synthcap_mm", logger_name="synthcap_mm", log_level=level)
 
 
 def section(cfg: Config, name: str) -> Any:
