@@ -70,7 +70,7 @@ def train(argv: Sequence[str]) -> None:
 def _resume(cfg: Config, checkpoint: str) -> None:
     from mmengine.logging import print_log
 
-    from synthcap_mm.pipeline import latest_checkpoint
+    from synthcap_mm.checkpoints import latest_checkpoint
 
     if checkpoint != "auto":
         _require_checkpoint(cfg, checkpoint)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from synthcap_mm.checkpoint_files import read_checkpoint
+from synthcap_mm.checkpoints import read_checkpoint
 from synthcap_mm.errors import UserError
 from synthcap_mm.files import file_sha256
 from synthcap_mm.models.tag_providers.base import BaseTagProvider
