@@ -19,6 +19,7 @@ from __future__ import annotations
 import copy
 import inspect
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -229,15 +230,25 @@ def check_store(cfg: Config) -> None:
     Raises:
         UserError: naming what differs.
     """
-    data = cfg.train_dataloader.dataset
-    if "synthesis" not in cfg or data.get("store") != pairs_store(cfg):
+    if "synthesis" not in cfg:
+        return
+    store = pairs_store(cfg)
+    read = [data for data in _nested(cfg.train_dataloader.dataset) if data.get("store") == store]
+    if not read:
         return
     recipes = dict(Synthesis(**cfg.synthesis).recipes)
-    if not data.get("refined"):
+    if not any(data.get("refined") for data in read):
         recipes.pop("refined/default", None)
     if "tokenizer" in cfg.model.get("data_preprocessor", {}):
         recipes.pop("tokenizer", None)
-    Store.open(data.store).check_recipes(recipes)
+    Store.open(store).check_recipes(recipes)
+
+
+def _nested(dataset: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The config of a dataset, and of all that it wraps."""
+    yield dataset
+    for inner in dataset.get("datasets") or filter(None, [dataset.get("dataset")]):
+        yield from _nested(inner)
 
 
 def _listed(counts: dict[str, int]) -> str:

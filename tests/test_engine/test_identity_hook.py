@@ -14,7 +14,8 @@ from synthcap_mm.files import file_sha256
 from synthcap_mm.models.memory import CaptionMemory
 from synthcap_mm.registry import MODELS
 from synthcap_mm.store import Store
-from synthcap_mm.synthesis.synthesis import Synthesis, encode_photos
+from synthcap_mm.synthesis.photos import PhotoStore
+from synthcap_mm.synthesis.synthesis import Synthesis
 
 OTHER = {"type": "TinyEncoder", "seed": 1, "name": "other"}
 
@@ -23,7 +24,7 @@ OTHER = {"type": "TinyEncoder", "seed": 1, "name": "other"}
 def others(tmp_path, tiny_synthesis):
     """Stores of another encoder: ``(pairs, photos)``."""
     Synthesis(**{**tiny_synthesis, "encoder": OTHER, "refine": None}).run()
-    encode_photos(str(tmp_path / "photos"), {"type": "TinyPhotos"}, OTHER)
+    PhotoStore(str(tmp_path / "photos"), {"type": "TinyPhotos"}, OTHER).run()
     return tiny_synthesis["store"], str(tmp_path / "photos")
 
 

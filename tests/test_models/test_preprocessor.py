@@ -3,12 +3,13 @@ import torch
 
 from synthcap_mm.errors import UserError
 from synthcap_mm.models.preprocessor import IGNORE, CaptionPreprocessor
+from synthcap_mm.store import Store
 from synthcap_mm.structures import CaptionSample, Tag
 
 
 @pytest.fixture()
 def preprocessor(tiny_stores):
-    path = f"{tiny_stores[0]}/tokenizer.json"
+    path = str(Store.open(tiny_stores[0]).tokenizer_path)
     return lambda **options: CaptionPreprocessor(tokenizer=path, **options)
 
 
