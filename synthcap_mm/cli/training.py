@@ -125,8 +125,8 @@ def test_many(argv: Sequence[str]) -> None:
     args = parser.parse_args(argv)
     cfg = load_config(args)
     _require_checkpoint(cfg, args.checkpoint)
+    from synthcap_mm.engine import test_sets
     from synthcap_mm.engine.launching import process_group
-    from synthcap_mm.evaluation import test_sets
 
     with process_group(cfg):
         test_sets.test_many(cfg, args.checkpoint, args.sets)
