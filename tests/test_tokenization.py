@@ -132,17 +132,14 @@ def test_gpt2_is_transformers_own(real_data, tmp_path):
 
 @pytest.mark.parametrize("given", [{"vocab": "x"}, {"merges": "x"}])
 def test_gpt2_needs_both_files(given):
-    with pytest.raises(ValueError, match=r"both 'vocab'.*and 'merges'"):
+    with pytest.raises(ValueError, match="vocab.*merges"):
         make_tokenizer("gpt2", **given)
 
 
 def test_gpt2_files_that_are_not_there_are_named(tmp_path, gpt2_files):
-    with pytest.raises(FileNotFoundError, match=r"nothing.bpe"):
+    with pytest.raises(FileNotFoundError, match=r"nothing\.bpe"):
         make_tokenizer("gpt2", vocab=gpt2_files[0], merges=str(tmp_path / "nothing.bpe"))
-
-
-def test_gpt2_that_cannot_be_had_says_which_files_to_give(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"encoder.json"):
+    with pytest.raises(FileNotFoundError, match=r"encoder\.json"):
         make_tokenizer("gpt2", name=str(tmp_path / "no_such_folder"))
 
 
@@ -179,23 +176,17 @@ def test_truncation_and_padding_of_a_given_file_do_not_cut_captions(trained, tmp
 
 
 # ---- refusals
-def test_a_missing_file_says_what_makes_it(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"none\.json.*tools/synthesize.py"):
-        CaptionTokenizer(tmp_path / "none.json")
-
-
 def test_what_is_no_tokenizer_is_named(tmp_path):
-    (tmp_path / "t.json").write_text('{"a": 1}')
-    for make in (CaptionTokenizer, lambda p: make_tokenizer("file", path=str(p))):
-        with pytest.raises(ValueError, match=r"t\.json is not a tokenizer"):
-            make(tmp_path / "t.json")
-
-
-def test_a_tokenizer_without_special_tokens_is_refused(tmp_path):
     import tokenizers
 
+    with pytest.raises(FileNotFoundError, match=r"none\.json"):
+        CaptionTokenizer(tmp_path / "none.json")
+    (tmp_path / "t.json").write_text('{"a": 1}')
+    for make in (CaptionTokenizer, lambda p: make_tokenizer("file", path=str(p))):
+        with pytest.raises(ValueError, match=r"t\.json"):
+            make(tmp_path / "t.json")
     tokenizers.Tokenizer(tokenizers.models.WordLevel({"dog": 0}, unk_token="dog")).save(str(tmp_path / "t.json"))
-    with pytest.raises(ValueError, match=r"special tokens.*<bos>"):
+    with pytest.raises(ValueError, match="<bos>"):
         CaptionTokenizer(tmp_path / "t.json")
 
 

@@ -109,5 +109,5 @@ def test_a_run_that_dies_while_it_saves_leaves_no_half_checkpoint(cfg, tmp_path,
 
 
 def test_a_strategy_wants_the_runner_that_takes_it(cfg):
-    with pytest.raises(ValueError, match=r"strategy=DecoderFSDPStrategy.*set runner_type='FlexibleRunner'"):
+    with pytest.raises(ValueError, match="runner_type"):
         build_runner(cfg("no", strategy={"type": "DecoderFSDPStrategy"}))

@@ -132,7 +132,7 @@ def test_parse_of_written_captions(caption, place, main, other, relation):
 
 
 def test_a_caption_without_a_known_object_is_refused():
-    with pytest.raises(ValueError, match=r"'a spaceship in the kitchen'.*known: man"):
+    with pytest.raises(ValueError, match="spaceship"):
         parse("a spaceship in the kitchen")
 
 

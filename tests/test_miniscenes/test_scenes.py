@@ -69,7 +69,7 @@ def test_relations_are_possible_ones():
 
 
 def test_unknown_split_is_named():
-    with pytest.raises(ValueError, match=r"'dev'.*train, val, test"):
+    with pytest.raises(ValueError, match="'dev'"):
         scene_of("dev", 0, 0)
     with pytest.raises(ValueError, match="'dev'"):
         sample_scene(np.random.default_rng(0), "dev")

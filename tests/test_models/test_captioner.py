@@ -73,7 +73,7 @@ def test_another_tokenizer_or_encoder_is_refused(tiny_model, tiny_stores, tmp_pa
     other = MODELS.build(
         {**tiny_model, "data_preprocessor": {"type": "CaptionPreprocessor", "tokenizer": str(tmp_path / "t.json")}}
     )
-    with pytest.raises(UserError, match="another tokenizer"):
+    with pytest.raises(UserError, match="tokenizer"):
         other.check_identity(identity)
     model = MODELS.build(tiny_model)
     model.check_identity(identity)
@@ -94,15 +94,15 @@ def test_images_take_the_same_road_as_features(tiny_model, tiny_stores, tiny):
         s.pred_caption for s in model.val_step([stored[i] for i in range(4)])
     ]
     without = MODELS.build(tiny_model).eval()
-    with pytest.raises(UserError, match=r"encode_images\.py"):
+    with pytest.raises(UserError, match=r"model\.backbone"):
         without.val_step([CaptionSample(0, "0", "real", image=photos.load(0))])
     wrong = MODELS.build({**tiny_model, "backbone": {"type": "TinyEncoder", "seed": 1, "name": "wrong"}})
     with pytest.raises(UserError, match=r"'wrong'.*'tiny'"):
         wrong.encode([photos.load(0)])
 
 
-def test_missing_store_says_the_command(tiny_model):
-    with pytest.raises(StoreError, match=r"tools/synthesize\.py"):
+def test_a_missing_store_is_named(tiny_model):
+    with pytest.raises(StoreError, match="nowhere"):
         MODELS.build({**tiny_model, "store": "nowhere"})
 
 
@@ -110,11 +110,8 @@ def test_too_few_positions_are_refused_when_the_captioner_is_built(tiny_model):
     tiny_model["head"]["positions"] = 2 + 32 + 1 + 16
     MODELS.build(tiny_model)
     tiny_model["head"]["positions"] -= 1
-    with pytest.raises(
-        UserError, match=r"head\.positions is 50.* 51: .*prefix_length 2 .*max_prompt_length 32 .*"
-    ) as e:
+    with pytest.raises(UserError, match=r"head\.positions is 50.* 51"):
         MODELS.build(tiny_model)
-    assert "max_length 16" in str(e.value)
 
 
 # ---- how captions are chosen
@@ -154,7 +151,7 @@ def test_rerank_orders_the_beams_by_clip_score(tiny_model, tiny_stores, tiny):
     scores = model.clip_scores(rows[0].feat.expand(3, -1), ["", " ", "a dog"])
     assert scores.tolist()[:2] == [0, 0] and scores[2] > 1
     without = MODELS.build({**tiny_model, "rerank": True}).eval()
-    with pytest.raises(UserError, match=r"give model\.backbone \(needed for model\.rerank"):
+    with pytest.raises(UserError, match=r"model\.backbone"):
         without(**without.data_preprocessor(rows), mode="predict")
 
 

@@ -70,9 +70,9 @@ def test_drop_depends_on_the_generator_only(preprocessor):
 
 
 def test_mixed_sources_and_missing_captions_are_refused(preprocessor):
-    with pytest.raises(ValueError, match="one source"):
+    with pytest.raises(ValueError, match="source"):
         preprocessor()([sample(source="real"), sample(source="pseudo")])
-    with pytest.raises(ValueError, match=r"without a caption: \['k'\]"):
+    with pytest.raises(ValueError, match="'k'"):
         preprocessor()([sample()], training=True)
     with pytest.raises(UserError, match="max_length"):
         preprocessor(max_length=1)

@@ -138,11 +138,19 @@ class OpenCLIPBackbone(BaseBackbone):
         self.context_length = int(config["text_cfg"].get("context_length", 77))
         weights = Path(pretrained).name if is_file else pretrained
         self.name = f"{model_name}/{weights}" if weights else _without_path(model_name)
-        named = [pretrained if is_file else None, model_config, tokenizer, model_name.partition("local-dir:")[2]]
-        self.local_files = tuple(str(n) for n in named if isinstance(n, (str, Path)) and str(n) and Path(n).exists())
         own_config = config if model_config is not None else None
         self._tokenizer = _make_tokenizer(model_name, own_config, tokenizer, self.context_length, cache_dir)
         _check_tokenizer(self._tokenizer, config["text_cfg"], self.name)
+
+    @classmethod
+    def pin(cls, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Arguments with the folder that ``local-dir:`` names, for recipes, which hold folders by content.
+
+        Args:
+            arguments: of the constructor.
+        """
+        folder = arguments.get("model_name", "").partition("local-dir:")[2]
+        return {**arguments, "model_name": folder} if folder else arguments
 
     def weights(self) -> dict[str, torch.Tensor]:
         """The weights by open_clip's names, as ``pretrained`` takes them in a ``.safetensors`` file."""

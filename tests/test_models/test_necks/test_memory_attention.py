@@ -99,14 +99,14 @@ def test_the_memory_gets_no_gradient():
 
 
 def test_bad_arguments():
-    with pytest.raises(ValueError, match="same D"):
-        memory_attention(unit(2, 4), unit(3, 5), 0.1)
-    with pytest.raises(ValueError, match="one dtype"):
-        memory_attention(unit(2, 4), unit(3, 4).float(), 0.1)
-    with pytest.raises(ValueError, match="memory is empty"):
-        memory_attention(unit(2, 4), unit(0, 4), 0.1)
-    with pytest.raises(ValueError, match="leaves none"):
-        memory_attention(unit(2, 4), unit(1, 4), 0.1, torch.tensor([-1, 0]))
+    for query, memory, excluded in (
+        (unit(2, 4), unit(3, 5), None),  # of other widths
+        (unit(2, 4), unit(3, 4).float(), None),  # of other precisions
+        (unit(2, 4), unit(0, 4), None),  # nothing remembered
+        (unit(2, 4), unit(1, 4), torch.tensor([-1, 0])),  # nothing left
+    ):
+        with pytest.raises(ValueError):
+            memory_attention(query, memory, 0.1, excluded)
     torch.testing.assert_close(memory_attention(unit(1, 4), memory := unit(1, 4), 0.1, torch.tensor([-1])), memory)
 
 
@@ -120,5 +120,5 @@ def test_top_memory(block_size):
     everything, _ = top_memory(query, memory, TEMPERATURE, 37, block_size)
     torch.testing.assert_close(everything.sum(1), torch.ones(5, dtype=torch.float64))
     for k in (0, 38):
-        with pytest.raises(ValueError, match="k must be between 1 and the memory's 37 rows"):
+        with pytest.raises(ValueError, match="k .* 37"):
             top_memory(query, memory, TEMPERATURE, k)

@@ -110,7 +110,7 @@ def test_it_acts_in_training_on_text_only_by_default_and_takes_the_captioners_st
     neck = MomentMatching()
     batch = PrefixBatch(F.normalize(torch.randn(2, DIM), dim=1), "real")
     assert neck(batch, "predict")[0] is batch and neck.store is None
-    with pytest.raises(UserError, match="MomentMatching has no store whose 'captions'"):
+    with pytest.raises(UserError, match="MomentMatching"):
         neck(batch.replace(source="text"), "train")
     neck.bind_store(Store.open(stores[0]))
     assert neck(batch.replace(source="text"), "train")[0].feats.shape == (2, DIM)
@@ -126,17 +126,16 @@ def test_a_checkpoint_needs_no_store(stores):
 
 
 def test_what_does_not_fit_is_refused(stores, tmp_path):
-    with pytest.raises(UserError, match="'start' and 'target' are both 'images'"):
+    with pytest.raises(UserError, match="start.*target"):
         MomentMatching("images", "images")
     neck = MomentMatching(store=stores[0])
-    with pytest.raises(ValueError, match=r"features must be \(B, 8\), got \(2, 5\)"):
-        neck.match(torch.randn(2, 5))
-    with pytest.raises(ValueError, match="not finite"):
-        neck.match(torch.full((2, DIM), torch.nan))
+    for feats in (torch.randn(2, 5), torch.full((2, DIM), torch.nan)):
+        with pytest.raises(ValueError):
+            neck.match(feats)
     flat = np.column_stack([np.zeros(20), unit(np.random.default_rng(0).standard_normal((20, 3)))])
     store = make_store(tmp_path / "flat", 20, dim=4, text_features=flat)
-    with pytest.raises(UserError, match="1 dimensions of 'captions' do not vary, the first is 0"):
+    with pytest.raises(UserError, match="captions"):
         MomentMatching(store=store).load_moments()
     MomentMatching(store=store, spread=False).load_moments()
-    with pytest.raises(UserError, match="another encoder"):
+    with pytest.raises(UserError, match="encoder"):
         MomentMatching("captions", stores[1], store=store).load_moments()

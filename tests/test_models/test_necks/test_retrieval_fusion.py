@@ -156,7 +156,7 @@ def test_too_few_captions_are_refused(store):
     neck = fusion(store, k=48, heads=2)
     batch = batch_of(neck, [12])
     assert neck(batch.replace(source="real"), "predict")[0].feats.shape == (1, DIM)
-    with pytest.raises(ValueError, match="fewer than k=48 captions of the memory's 48"):
+    with pytest.raises(ValueError, match="k=48"):
         neck(batch, "train")
     with pytest.raises(ValueError, match="memory_rows"):
         fusion(store, k=2, heads=2)(batch.replace(memory_rows=None), "train")

@@ -53,7 +53,7 @@ def test_text_takes_the_images_place_in_training_only():
     out, _ = TextAsPrefix()(batch, "train")
     assert torch.equal(out.feats, texts) and out.source == "text" and batch.source == "pseudo"
     assert TextAsPrefix()(batch, "predict")[0] is batch
-    with pytest.raises(ValueError, match="TextAsPrefix needs the captions' features"):
+    with pytest.raises(ValueError, match="TextAsPrefix"):
         TextAsPrefix()(PrefixBatch(images, "pseudo"), "train")
 
 
@@ -82,7 +82,7 @@ def test_text_is_mixed_in_in_training_only_and_at_the_extremes():
     assert torch.equal(TextFeatureMix(prob=1.0)(batch, "train")[0].feats, texts)
     assert TextFeatureMix(prob=1.0)(batch, "predict")[0] is batch
     assert TextFeatureMix(prob=1.0)(batch.replace(source="real"), "train")[0].feats is images
-    with pytest.raises(ValueError, match="TextFeatureMix needs the captions' features"):
+    with pytest.raises(ValueError, match="TextFeatureMix"):
         TextFeatureMix()(PrefixBatch(images, "pseudo"), "train")
 
 
@@ -100,13 +100,9 @@ def test_projector_is_the_mlp_it_says():
     feats = unit(2, 4)
     expected = (feats @ neck.hidden.weight.T + neck.hidden.bias).tanh() @ neck.output.weight.T + neck.output.bias
     torch.testing.assert_close(neck(PrefixBatch(feats, "real"), "predict")[0].feats.flatten(1), expected)
-
-
-def test_linear_projector_is_linear():
-    neck = PrefixProjector(4, width=6, prefix_length=2, kind="linear")
-    feats = unit(2, 4)
-    out = neck(PrefixBatch(feats, "real"), "predict")[0].feats
-    torch.testing.assert_close(out.flatten(1), feats @ neck.output.weight.T + neck.output.bias)
+    linear = PrefixProjector(4, width=6, prefix_length=2, kind="linear")
+    expected = feats @ linear.output.weight.T + linear.output.bias
+    torch.testing.assert_close(linear(PrefixBatch(feats, "real"), "predict")[0].feats.flatten(1), expected)
 
 
 def test_projector_scales_its_input():
@@ -143,5 +139,5 @@ def test_bad_options_are_refused(neck, options):
 
 
 def test_projector_refuses_features_of_another_width():
-    with pytest.raises(ValueError, match=r"must be \(B, 4\), got \(2, 5\)"):
+    with pytest.raises(ValueError, match="4.*5"):
         PrefixProjector(4)(PrefixBatch(unit(2, 5), "real"), "predict")

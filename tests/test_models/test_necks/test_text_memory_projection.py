@@ -87,7 +87,7 @@ def test_exclude_self_that_leaves_nothing_or_lacks_rows():
     neck = TextMemoryProjection(exclude_self=True)
     neck.bind(CaptionMemory(unit(1, 4), rows=torch.tensor([7])))
     batch = PrefixBatch(unit(2, 4), "pseudo", memory_rows=torch.tensor([3, 7]))
-    with pytest.raises(ValueError, match="single row, and excluding a caption's own row leaves none"):
+    with pytest.raises(ValueError, match="own row"):
         neck(batch, "train")
     with pytest.raises(ValueError, match="memory_rows"):
         neck(batch.replace(memory_rows=None), "train")
@@ -142,9 +142,9 @@ def test_memory_follows_the_features(neck):
 def test_not_finite_or_of_another_width(neck):
     feats = unit(5, 16)
     feats[2, 3], feats[4, 0] = float("nan"), float("inf")
-    with pytest.raises(ValueError, match=r"2 of 5 rows of features are not finite.*first is row 2"):
+    with pytest.raises(ValueError, match="row 2"):
         neck(PrefixBatch(feats, "real"), "predict")
-    with pytest.raises(ValueError, match="another encoder"):
+    with pytest.raises(ValueError, match="encoder"):
         neck(PrefixBatch(unit(2, 5), "real"), "predict")
 
 
