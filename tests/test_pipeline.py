@@ -34,7 +34,7 @@ def test_a_limit_of_the_config_is_the_view_that_is_made_and_curated(limited):
 
 
 def test_a_store_that_training_would_not_read_is_not_made(limited, tmp_path):
-    with pytest.raises(UserError, match="synthesis.limit=20"):
+    with pytest.raises(UserError, match=r"synthesis.limit=20"):
         train(limited)
     assert not (tmp_path / "store").exists()
     (line,) = missing_inputs(limited, "train")

@@ -132,7 +132,7 @@ def test_gpt2_is_transformers_own(real_data, tmp_path):
 
 @pytest.mark.parametrize("given", [{"vocab": "x"}, {"merges": "x"}])
 def test_gpt2_needs_both_files(given):
-    with pytest.raises(ValueError, match="vocab.*merges"):
+    with pytest.raises(ValueError, match=r"vocab.*merges"):
         make_tokenizer("gpt2", **given)
 
 

@@ -50,12 +50,11 @@ def build_runner(cfg: Config, to_test: bool = False) -> Runner | FlexibleRunner:
         to_test: only to test, which needs no strategy: always ``Runner``. Default ``False``.
 
     Raises:
-        UserError: for a name that is not registered.
-        ValueError: if the config has a strategy and no runner that takes one.
+        UserError: for a name that is not registered; if the config has a strategy and no runner that takes one.
     """
     name = cfg.get("runner_type", "Runner")
     if not to_test and name == "Runner" and cfg.get("strategy") is not None:
-        raise ValueError(
+        raise UserError(
             f"the config has strategy={cfg.strategy.get('type')}, which MMEngine's Runner does not take; set "
             "runner_type='FlexibleRunner'"
         )

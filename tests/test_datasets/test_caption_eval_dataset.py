@@ -125,5 +125,5 @@ def test_a_photo_that_does_not_decode_is_refused_by_name_or_counted(coco, tmp_pa
 
 @pytest.mark.parametrize("given", [{}, {"store": "s", "photos": {"type": "TinyPhotos"}}])
 def test_a_store_or_photos_and_not_both(given):
-    with pytest.raises(ValueError, match="store=.*photos="):
+    with pytest.raises(ValueError, match=r"store=.*photos="):
         CaptionEvalDataset(**given)

@@ -75,7 +75,7 @@ def test_coco_photos_keys_from_files(coco, tmp_path):
     text, by_split = write(tmp_path / "k.txt", "8.jpg\n7.jpg\n"), write(tmp_path / "k.json", {"dev": ["7.jpg"]})
     assert CocoPhotos(*coco, keys=text).keys == ["8.jpg", "7.jpg"]
     assert CocoPhotos(*coco, keys=by_split, split="dev").keys == ["7.jpg"]
-    with pytest.raises(UserError, match="test.*dev"):
+    with pytest.raises(UserError, match=r"test.*dev"):
         CocoPhotos(*coco, keys=by_split, split="test")
 
 
@@ -128,7 +128,7 @@ def test_nocaps_photos_by_domain_and_without_captions(tmp_path):
     annotations = [{"id": n, "image_id": n, "caption": f"picture {n}"} for n in range(3)]
     path = write(tmp_path / "nocaps.json", {"images": images, "annotations": annotations})
     assert CocoPhotos(path, tmp_path / "val", domain="in-domain").keys == ["0.jpg", "2.jpg"]
-    with pytest.raises(UserError, match="out-domain.*in-domain, near-domain"):
+    with pytest.raises(UserError, match=r"out-domain.*in-domain, near-domain"):
         CocoPhotos(path, tmp_path / "val", domain="out-domain")
     info = CocoPhotos(write(tmp_path / "info.json", {"images": images}), tmp_path / "val")
     assert len(info) == 3 and info.references(0) == []

@@ -239,7 +239,7 @@ def test_unknown_options_are_named(tiny_stores, options):
 
 
 def test_nothing_to_serve_is_refused(many, tiny_stores, tmp_path):
-    with pytest.raises(ValueError, match="synthesis.holdout"):
+    with pytest.raises(ValueError, match=r"synthesis.holdout"):
         SynthPairDataset(many, split="heldout")
     for pairs in ("default", None):
         for store in (tiny_stores[1], str(tmp_path / "none")):  # of photos; none at all

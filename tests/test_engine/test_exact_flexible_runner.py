@@ -12,6 +12,7 @@ from small_runner import Stopped, equal, make_runner
 
 from synthcap_mm.engine import ExactFlexibleRunner
 from synthcap_mm.engine.runners import build_runner
+from synthcap_mm.errors import UserError
 
 _NUMBERS = itertools.count()
 
@@ -109,5 +110,5 @@ def test_a_run_that_dies_while_it_saves_leaves_no_half_checkpoint(cfg, tmp_path,
 
 
 def test_a_strategy_wants_the_runner_that_takes_it(cfg):
-    with pytest.raises(ValueError, match="runner_type"):
+    with pytest.raises(UserError, match="runner_type"):
         build_runner(cfg("no", strategy={"type": "DecoderFSDPStrategy"}))

@@ -120,7 +120,7 @@ def test_pretrained_from_a_folder(tmp_path):
     assert {m.p for m in head.modules() if isinstance(m, torch.nn.Dropout)} == {0.35}
     assert (head.width, head.positions) == (16, 32)
     assert torch.equal(head.decoder.transformer.wte.weight, model.transformer.wte.weight)
-    with pytest.raises(UserError, match="50.*60"):
+    with pytest.raises(UserError, match=r"50.*60"):
         GPT2CaptionHead(60, 1, 2, 0, pretrained=str(tmp_path / "gpt2"))
 
 

@@ -120,5 +120,5 @@ def test_top_memory(block_size):
     everything, _ = top_memory(query, memory, TEMPERATURE, 37, block_size)
     torch.testing.assert_close(everything.sum(1), torch.ones(5, dtype=torch.float64))
     for k in (0, 38):
-        with pytest.raises(ValueError, match="k .* 37"):
+        with pytest.raises(ValueError, match=r"k .* 37"):
             top_memory(query, memory, TEMPERATURE, k)

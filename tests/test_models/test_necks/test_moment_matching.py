@@ -126,7 +126,7 @@ def test_a_checkpoint_needs_no_store(stores):
 
 
 def test_what_does_not_fit_is_refused(stores, tmp_path):
-    with pytest.raises(UserError, match="start.*target"):
+    with pytest.raises(UserError, match=r"start.*target"):
         MomentMatching("images", "images")
     neck = MomentMatching(store=stores[0])
     for feats in (torch.randn(2, 5), torch.full((2, DIM), torch.nan)):

@@ -139,5 +139,5 @@ def test_bad_options_are_refused(neck, options):
 
 
 def test_projector_refuses_features_of_another_width():
-    with pytest.raises(ValueError, match="4.*5"):
+    with pytest.raises(ValueError, match=r"4.*5"):
         PrefixProjector(4)(PrefixBatch(unit(2, 5), "real"), "predict")

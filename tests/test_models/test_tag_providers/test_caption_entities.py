@@ -77,7 +77,7 @@ def test_frequent_names_of_the_nearest_captions(tmp_path):
     dogs, men = tagger.detect_features(torch.eye(6)[:2])
     assert [(t.name, t.score) for t in dogs] == [("dog", 0.75), ("bus", 0.5)]
     assert [(t.name, t.score) for t in men] == [("man", 1.0)]
-    with pytest.raises(ValueError, match="k .* 11"):
+    with pytest.raises(ValueError, match=r"k .* 11"):
         RetrievedEntities(store, NAMES, k=12).detect_features(torch.eye(6))
     with pytest.raises(UserError, match="RetrievedEntities"):
         RetrievedEntities(store, NAMES, k=0)
