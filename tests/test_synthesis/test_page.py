@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 from random_store import make_store
 
+from synthcap_mm.store import Store
 from synthcap_mm.synthesis.inspection import inspect_store
 from synthcap_mm.synthesis.page import THUMBNAIL, histogram_svg, make_page, picture_html, scatter_svg
-from synthcap_mm.store import Store
 
 
 class Balanced(HTMLParser):
