@@ -19,6 +19,7 @@ from __future__ import annotations
 import copy
 import inspect
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -291,15 +292,29 @@ def check_store(cfg: Config) -> None:
     Raises:
         UserError: naming what differs.
     """
-    data = cfg.train_dataloader.dataset
-    if "synthesis" not in cfg or data.get("store") != pairs_store(cfg):
+    served = [
+        d for d in _datasets(cfg.train_dataloader.dataset) if "synthesis" in cfg and d.get("store") == pairs_store(cfg)
+    ]
+    if not served:
         return
     recipes = dict(Synthesis(**cfg.synthesis).recipes)
-    if not data.get("refined"):
+    # What training does not use may be otherwise, or not there.
+    recipes.pop("pictures", None)
+    if any(data.get("refined") for data in served):
+        recipes.setdefault("refined/default", {})
+    else:
         recipes.pop("refined/default", None)
     if "tokenizer" in cfg.model.get("data_preprocessor", {}):
         recipes.pop("tokenizer", None)
-    Store.open(data.store).check_recipes(recipes)
+    Store.open(served[0].store).check_recipes(recipes)
+
+
+def _datasets(data: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """A dataset's config, and those of datasets within it."""
+    yield data
+    for inner in [*data.get("datasets", ()), data.get("dataset")]:
+        if isinstance(inner, dict):
+            yield from _datasets(inner)
 
 
 def prepare_evaluators(cfg: Config) -> None:

@@ -322,7 +322,7 @@ class Store:
         """Refuse a store whose tables were made by other recipes.
 
         Args:
-            recipes: name → recipe as a config has it; names that the store has not are passed over.
+            recipes: name → recipe as a config has it; other tables of the store may be as they are.
 
         Raises:
             StoreError: naming what differs.
@@ -330,8 +330,7 @@ class Store:
         lines = [
             f"{name}: {line}"
             for name, recipe in recipes.items()
-            if self.has(name)
-            for line in differences(self.recipe(name), recipe)
+            for line in (differences(self.recipe(name), recipe) if self.has(name) else ["the store has none"])
         ]
         if lines:
             raise StoreError(

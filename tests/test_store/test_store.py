@@ -47,7 +47,7 @@ def test_a_missing_shard_is_named(pairs):
 
 def test_unknown_tables_and_splits_are_refused(tiny_stores):
     store = Store.open(tiny_stores[0])
-    with pytest.raises(StoreError, match="curated.*pairs/default"):
+    with pytest.raises(StoreError, match=r"curated.*pairs/default"):
         store.pairs("curated")
     with pytest.raises(ValueError, match="split"):
         store.caption_rows("val")
