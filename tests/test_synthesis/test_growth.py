@@ -245,3 +245,31 @@ def test_a_source_that_is_no_file_has_a_content(tiny_synthesis, tiny):
     before = files(settings["store"])
     make(settings, **pool(type="TinyPhotos", num=20, seed=6))
     assert new_files(settings["store"], before)["image_features"] == [0, 1, 2]
+
+
+# ---- damage
+@pytest.mark.parametrize(
+    "table", ["texts", "text_features", "image_features", "pairs/default", "refined/default", "tokenizer"]
+)
+@pytest.mark.parametrize("damage", ["gone", "cut"])
+def test_what_is_damaged_is_made_anew_and_nothing_else(tiny_synthesis, drawn, table, damage):
+    make(tiny_synthesis)
+    before, path = files(tiny_synthesis["store"]), Store.open(tiny_synthesis["store"]).paths(table)[-1]
+    drawn()
+    if damage == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(b"" if table == "tokenizer" else path.read_bytes()[:-20])
+    assert make(tiny_synthesis)["shards_made"] == 1
+    assert files(tiny_synthesis["store"]) == before and len(drawn()) == (8 if table == "image_features" else 0)
+
+
+def test_a_cut_shard_of_earlier_captions_stops_nothing(tiny_synthesis, tiny, drawn):
+    """Rows are copied from such shards."""
+    make(tiny_synthesis, captions=listed(tiny.sentences(20)))
+    for name in ("texts", "image_features"):
+        path = Store.open(tiny_synthesis["store"]).paths(name)[1]
+        path.write_bytes(path.read_bytes()[:-20])
+    drawn()
+    make(tiny_synthesis, captions=listed(tiny.sentences(30)))
+    assert len(drawn()) == 14
