@@ -11,9 +11,9 @@ from mmengine.config import Config
 
 import synthcap_mm.apis.test_sets as module  # not its test_many, which pytest would take for a test
 from synthcap_mm.pipeline import MissingInputsError
-from synthcap_mm.pairs import encode_photos
 from synthcap_mm.registry import DATASETS, MODELS
 from synthcap_mm.store import Store, StoreError
+from synthcap_mm.synthesis.photos import PhotoStore
 
 _NUMBER = iter(range(1000))
 
@@ -28,7 +28,9 @@ def domain_store(tmp_path_factory, tiny):
             return "near-domain" if i % 2 else "in-domain"
 
     path = str(tmp_path_factory.mktemp("domains") / "photos")
-    encode_photos(path, {"type": "PhotosOfDomains", "num": 8, "seed": 3}, {"type": "TinyEncoder"}, None, shard_size=5)
+    PhotoStore(
+        path, {"type": "PhotosOfDomains", "num": 8, "seed": 3}, {"type": "TinyEncoder"}, None, shard_size=5
+    ).run()
     return path
 
 

@@ -26,7 +26,8 @@ def stores(tmp_path_factory, tiny):
     """Width → paths of a store of pairs and one of photos."""
     from mmengine.registry import init_default_scope
 
-    from synthcap_mm.pairs import PairFactory, encode_photos
+    from synthcap_mm.synthesis.photos import PhotoStore
+    from synthcap_mm.synthesis.synthesis import Synthesis
 
     made = {}
 
@@ -35,12 +36,12 @@ def stores(tmp_path_factory, tiny):
             init_default_scope("synthcap_mm")
             root = tmp_path_factory.mktemp(f"width{width}")
             encoder, tagger = {"type": "TinyEncoder", "dim": width}, {"type": "TinyTagger"}
-            PairFactory(
+            Synthesis(
                 store=str(root / "pairs"), captions={"type": "TinyCaptions", "num": 60}, encoder=encoder,
                 generator={"type": "TinyPainter"}, tag_provider=tagger, refine={"steps": 2, "lr": 0.01, "bank_size": 16},
                 tokenizer={"kind": "train", "vocab_size": 300}, holdout=0.2, image_batch=32,
             ).run()  # fmt: skip
-            encode_photos(str(root / "photos"), {"type": "TinyPhotos"}, encoder, tagger)
+            PhotoStore(str(root / "photos"), {"type": "TinyPhotos"}, encoder, tagger).run()
             made[width] = (str(root / "pairs"), str(root / "photos"))
         return made[width]
 
@@ -60,8 +61,8 @@ def replaced(value, names, encoder):
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_it_builds_learns_and_captions(name, stores):
-    from synthcap_mm.pairs import Curation
     from synthcap_mm.registry import DATASETS, MODELS
+    from synthcap_mm.synthesis.curation import Curation
 
     cfg = Config.fromfile(ROOT / "configs" / name)
     width = cfg.model.necks[-1].in_dim

@@ -12,14 +12,14 @@ def page_export(tmp_path_factory):
 
     from synthcap_mm.apis.export import export_captioner
     from synthcap_mm.datasets import SynthPairDataset
-    from synthcap_mm.pairs import PairFactory
     from synthcap_mm.registry import MODELS
+    from synthcap_mm.synthesis.synthesis import Synthesis
 
     init_default_scope("synthcap_mm")
     root = tmp_path_factory.mktemp("page")
     parts = {"encoder": {"type": "MiniCLIP"}, "tag_provider": {"type": "MiniScenesTagger"}}
     store = str(root / "pairs")
-    PairFactory(
+    Synthesis(
         store=store,
         captions={"type": "MiniScenesCaptions", "num": 60},
         generator={"type": "MiniScenesPainter"},

@@ -8,8 +8,9 @@ from torch.utils.data import ConcatDataset, Subset
 
 from synthcap_mm.datasets import CaptionEvalDataset, SynthPairDataset
 from synthcap_mm.engine import EncoderCheckHook
-from synthcap_mm.pairs import PairFactory, encode_photos
 from synthcap_mm.store import Store, StoreError
+from synthcap_mm.synthesis.photos import PhotoStore
+from synthcap_mm.synthesis.synthesis import Synthesis
 
 OTHER = {"type": "TinyEncoder", "seed": 1, "name": "other"}
 
@@ -17,8 +18,8 @@ OTHER = {"type": "TinyEncoder", "seed": 1, "name": "other"}
 @pytest.fixture()
 def others(tmp_path, tiny_synthesis):
     """Stores of another encoder: ``(pairs, photos)``."""
-    PairFactory(**{**tiny_synthesis, "encoder": OTHER, "refine": None}).run()
-    encode_photos(str(tmp_path / "photos"), {"type": "TinyPhotos"}, OTHER)
+    Synthesis(**{**tiny_synthesis, "encoder": OTHER, "refine": None}).run()
+    PhotoStore(str(tmp_path / "photos"), {"type": "TinyPhotos"}, OTHER).run()
     return tiny_synthesis["store"], str(tmp_path / "photos")
 
 
@@ -80,7 +81,7 @@ def test_a_memory_of_another_encoder_is_refused_before_a_run(tiny_model, tiny_st
 
 
 def test_exclude_self_needs_the_memory_of_the_store_trained_on(tiny_model, tiny_stores, tiny_synthesis, tmp_path):
-    PairFactory(**{**tiny_synthesis, "captions": {"type": "TinyCaptions", "num": 40, "seed": 9}}).run()
+    Synthesis(**{**tiny_synthesis, "captions": {"type": "TinyCaptions", "num": 40, "seed": 9}}).run()
     tiny_model["necks"][0].update(exclude_self=True, memory=tiny_synthesis["store"])
     runner, diary = make_runner(tiny_model, tiny_stores, tmp_path / "work")
     with pytest.raises(ValueError, match="exclude_self") as caught:

@@ -125,10 +125,10 @@ def test_too_few_positions_are_refused_when_the_captioner_is_built(tiny_model):
 @pytest.fixture()
 def other_store(tiny_synthesis):
     """A store of another encoder with the same width."""
-    from synthcap_mm.pairs import PairFactory
+    from synthcap_mm.synthesis.synthesis import Synthesis
 
     encoder = {"type": "TinyEncoder", "seed": 1, "name": "other"}
-    PairFactory(**{**tiny_synthesis, "encoder": encoder, "refine": None}).run()
+    Synthesis(**{**tiny_synthesis, "encoder": encoder, "refine": None}).run()
     return tiny_synthesis["store"]
 
 
@@ -173,9 +173,9 @@ def test_without_a_store_the_memory_is_compared_with_the_checkpoint_and_the_back
 def test_exclude_self_with_another_stores_memory_is_refused_in_training_only(
     tiny_model, train_batch, tiny_stores, tiny_synthesis
 ):
-    from synthcap_mm.pairs import PairFactory
+    from synthcap_mm.synthesis.synthesis import Synthesis
 
-    PairFactory(**{**tiny_synthesis, "captions": {"type": "TinyCaptions", "num": 40, "seed": 9}}).run()
+    Synthesis(**{**tiny_synthesis, "captions": {"type": "TinyCaptions", "num": 40, "seed": 9}}).run()
     tiny_model["necks"][0].update(exclude_self=True, memory=tiny_synthesis["store"])
     model = MODELS.build(tiny_model)
     with pytest.raises(ValueError, match=r"exclude_self.*another caption"):
