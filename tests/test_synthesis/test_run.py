@@ -234,6 +234,15 @@ def test_the_mark_of_a_dead_or_silent_worker_counts_for_nothing(tiny_synthesis, 
     assert files(tiny_synthesis["store"]) == whole["plain"]
 
 
+def test_which_worker_a_process_is(monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    rank, task = Worker.of_this_process(), Worker.of_this_process((2, 4))
+    assert (rank.index, rank.count, rank.own_share_only) == (1, 3, False)
+    assert (task.index, task.count, task.own_share_only) == (2, 4, True)
+    assert task.share(range(8)) == [2, 6] and rank.share(range(3)) == [0, 1, 2]
+
+
 def test_marks_go_with_their_shard(tiny_synthesis, monkeypatch):
     """However many shards a stage has, few files stand beside them."""
     seen, update = [], run.Progress.update
