@@ -143,7 +143,7 @@ class Export:
         feats = torch.nn.functional.normalize(feats, dim=-1) if "scales" in tensors else feats
         for neck in model.necks:
             if hasattr(neck, "set_memory"):
-                neck.set_memory(feats, sha256=self.manifest["memory"]["sha256"], encoder=self.encoder)
+                neck.set_memory(feats, sha256=self.manifest["memory"]["sha256"], encoder=self.manifest["encoder"])
 
     @cached_property
     def _texts(self) -> list[str]:

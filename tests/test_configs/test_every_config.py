@@ -75,7 +75,7 @@ def test_it_builds_learns_and_captions(name, stores):
     cfg.model.head.update(width=32, layers=1, heads=2, generation={"num_beams": 2})
     cfg.model.necks[-1].width = 32
     if cfg.train_dataloader.dataset.get("pairs", "default") not in ("default", None):
-        report = Curation(store=pairs, **cfg.curation).run(replace=True)
+        report = Curation(store=pairs, **cfg.curation).run()
         assert report["kept"] > 0
     torch.manual_seed(0)
     model = MODELS.build(cfg.model)
