@@ -121,6 +121,15 @@ def test_a_limit_is_a_view_that_can_be_curated(mine):
     assert not Store.open(mine.synthesis.store).has("pairs/curated") and Store.open(view).has("pairs/curated")
 
 
+def test_a_limited_store_that_training_would_not_read_is_not_made(mine, tmp_path):
+    mine.synthesis.limit = 20
+    mine.train_dataloader = {"dataset": {"type": "SynthPairDataset", "store": mine.synthesis.store}}
+    mine.auto_synthesize = True
+    with pytest.raises(UserError, match="limit=20"):
+        pipeline.train(mine)
+    assert not list(tmp_path.iterdir())
+
+
 def test_redrawing_is_passed_on(mine):
     pipeline.synthesize(mine)
     mine.synthesis.seed = 1

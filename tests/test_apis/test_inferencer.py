@@ -11,10 +11,11 @@ from PIL import Image
 
 from synthcap_mm.apis.inferencer import CaptionInferencer, CaptionResult
 from synthcap_mm.datasets import CaptionEvalDataset
-from synthcap_mm.synthesis.image_reader import ImageReader
+from synthcap_mm.errors import UserError
 from synthcap_mm.registry import INFERENCERS, MODELS
 from synthcap_mm.store import Store
 from synthcap_mm.structures import CaptionSample, Tag
+from synthcap_mm.synthesis.image_reader import ImageReader
 
 #: What two ways of computing the same log-probability may differ by (float32, some ten tokens).
 TOLERANCE = 1e-4
@@ -233,7 +234,7 @@ def test_tags_come_from_what_tests_take_them_from(tiny_captioner, tiny_stores):
     expected = MODELS.build(tags).detect_features(feats)
     assert any(expected) and [[t["name"] for t in p["tags"]] for p in found] == [[t.name for t in e] for e in expected]
     other = {"type": "TinyEncoder", "seed": 1, "name": "other"}
-    with pytest.raises(ValueError, match=r"RetrievedEntities reads features of its own encoder only.*'tiny'.*'other'"):
+    with pytest.raises(UserError, match=r"RetrievedEntities reads features of its own encoder only.*'tiny'.*'other'"):
         ImageReader(MODELS.build(other), MODELS.build(tags))
 
 
