@@ -1,62 +1,18 @@
-"""The steps of a config, with small parts."""
+"""The steps of a config that make stores, and that training refuses one of other settings."""
 
 import copy
 
 import pytest
 from mmengine.config import Config
+from store_files import files, make
 
 from synthcap_mm import pipeline
-from synthcap_mm.errors import UserError
-from synthcap_mm.missing_inputs import missing_inputs
-from synthcap_mm.pipeline import curate, synthesize, train
-from synthcap_mm.store import Store
+from synthcap_mm.errors import NotYet, UserError
+from synthcap_mm.store import Store, StoreError
 
 
 @pytest.fixture()
-def limited(tiny_synthesis):
-    """A config whose synthesis has a limit, and whose training reads the store without it."""
-    reading = {"dataset": {"type": "SynthPairDataset", "store": tiny_synthesis["store"]}}
-    synthesis = {**tiny_synthesis, "limit": 20}
-    return Config(
-        {"config_name": "limited", "synthesis": synthesis, "train_dataloader": reading, "auto_synthesize": True}
-    )
-
-
-def test_a_limit_of_the_config_is_the_view_that_is_made_and_curated(limited):
-    assert synthesize(limited)["captions"] == 20
-    assert synthesize(limited)["shards_made"] == 0
-    limited.curation = [{"type": "clip_score"}]
-    curate(limited)
-    view = Store.open(f"{limited.synthesis.store}/first20.json")
-    assert view.has("pairs/curated") and len(view.captions) == 20
-    with pytest.raises(UserError):  # the whole was not made
-        Store.open(limited.synthesis.store)
-
-
-def test_a_store_that_training_would_not_read_is_not_made(limited, tmp_path):
-    with pytest.raises(UserError, match=r"synthesis.limit=20"):
-        train(limited)
-    assert not (tmp_path / "store").exists()
-    (line,) = missing_inputs(limited, "train")
-    assert "synthesis.limit=20" in line
-    limited.synthesis.pop("limit")
-    (line,) = missing_inputs(limited, "train")
-    assert "synthesize" in line
-
-
-# ---- a store of other settings
-class _Began(Exception):
-    """The runner would have been built."""
-
-
-@pytest.fixture()
-def cfg(tiny_synthesis, tiny_stores, monkeypatch):
-    """A config whose training goes as far as the runner."""
-
-    def build_runner(cfg):
-        raise _Began
-
-    monkeypatch.setattr(pipeline, "build_runner", build_runner)
+def cfg(tiny_synthesis, tiny_stores):
     store = tiny_stores[0]
     return Config(
         {
@@ -67,36 +23,133 @@ def cfg(tiny_synthesis, tiny_stores, monkeypatch):
     )
 
 
-def test_a_store_of_the_same_settings_is_trained_on(cfg):
-    with pytest.raises(_Began):
-        train(cfg)
-    cfg.synthesis.image_batch = 3  # decides nothing
-    with pytest.raises(_Began):
-        train(cfg)
+class Went(Exception):
+    pass
+
+
+def train(cfg, monkeypatch):
+    """As far as building the runner; whether it got there."""
+
+    def build_runner(cfg):
+        raise Went
+
+    monkeypatch.setattr(pipeline, "build_runner", build_runner)
+    with pytest.raises(Went):
+        pipeline.train(cfg)
+
+
+def test_the_same_settings_are_trained_on(cfg, monkeypatch):
+    train(cfg, monkeypatch)
 
 
 @pytest.mark.parametrize(
-    "option, value, said",
+    "changes, named",
     [
-        ("seed", 7, "seed: 0 → 7"),
-        ("refine.steps", 4, "steps: 3 → 4"),
-        ("tokenizer.vocab_size", 280, "vocab_size: 300 → 280"),
-        ("generator.size", 8, "size: None → 8"),
+        ({"refine": {"steps": 4, "lr": 0.01, "bank_size": 16}}, "refined/default: settings.steps"),
+        ({"refine": None}, "refined/default"),
+        ({"tokenizer": {"kind": "train", "vocab_size": 280}}, "tokenizer"),
+        ({"tag_provider": {"type": "TinyTagger", "score": 0.5}}, "tags: tag_provider.score"),
+        ({"generator": {"type": "TinyPainter", "size": 8}}, "size"),
+        ({"holdout": 0.3}, "heldout"),
+        ({"encoder": {"type": "TinyEncoder", "seed": 1}}, "text_features: encoder.seed"),
     ],
 )
-@pytest.mark.parametrize("nested", [False, True])
-def test_a_store_of_other_settings_is_refused_naming_them(cfg, option, value, said, nested):
-    cfg.merge_from_dict({f"synthesis.{option}": value})
-    if nested:
-        cfg.train_dataloader.dataset = {"type": "ConcatDataset", "datasets": [cfg.train_dataloader.dataset]}
-    with pytest.raises(UserError, match=said):
-        train(cfg)
+def test_stale_tables_are_named_with_the_command(cfg, changes, named):
+    cfg.synthesis.update(copy.deepcopy(changes))
+    with pytest.raises(StoreError, match=rf"(?s){named}.*synthesize"):
+        pipeline.train(cfg)
+    cfg.train_dataloader.dataset = {"type": "ConcatDataset", "datasets": [cfg.train_dataloader.dataset]}
+    with pytest.raises(StoreError, match=named):
+        pipeline.train(cfg)
 
 
-def test_what_is_not_used_may_differ(cfg):
+def test_tags_that_the_store_has_not_are_missed(cfg, tiny_synthesis):
+    make(tiny_synthesis, tag_provider=None)
+    for part in (cfg.synthesis, cfg.model, cfg.train_dataloader.dataset):
+        part.store = tiny_synthesis["store"]
+    with pytest.raises(StoreError, match="tags"):
+        pipeline.train(cfg)
+
+
+def test_what_is_not_used_may_be_stale(cfg, monkeypatch):
     cfg.synthesis.refine.steps = 4
     cfg.synthesis.tokenizer.vocab_size = 280
+    cfg.synthesis.keep_images = True
     cfg.train_dataloader.dataset.refined = False
     cfg.model.data_preprocessor.tokenizer = "mine.json"
-    with pytest.raises(_Began):
-        train(cfg)
+    train(cfg, monkeypatch)
+
+
+# ---- the steps
+@pytest.fixture()
+def mine(tiny_synthesis, tmp_path):
+    """A config whose store is still to be made."""
+    photos = {"store": str(tmp_path / "photos"), "photos": {"type": "TinyPhotos"}, "shard_size": 5}
+    curation = {"steps": [{"type": "clip_score", "keep": 0.5}], "refine": True}
+    return Config({"config_name": "mine", "synthesis": tiny_synthesis, "photo_stores": [photos], "curation": curation})
+
+
+def test_from_captions_to_curated_pairs(mine, tiny, tiny_stores, tmp_path):
+    pipeline.synthesize(mine, dry_run=True)
+    assert not list(tmp_path.iterdir())
+    pipeline.synthesize(mine, only="text")
+    with pytest.raises(NotYet):
+        pipeline.synthesize(mine, task=(1, 2))
+    pipeline.synthesize(mine, task=(0, 2))
+    pipeline.synthesize(mine, task=(1, 2))
+    assert pipeline.synthesize(mine)["captions"] == 40
+    assert files(mine.synthesis.store) == files(tiny_stores[0])
+    counts = pipeline.encode_images(mine)
+    assert counts == {mine.photo_stores[0].store: {"photos": 12, "flagged": 0, "shards_made": 4, "shards_reused": 0}}
+    assert files(mine.photo_stores[0].store) == files(tiny_stores[1])
+    assert pipeline.curate(mine)["kept"] == 0.5
+    store = Store.open(mine.synthesis.store)
+    assert store.has("pairs/curated") and store.has("refined/curated")
+    mine.curation = [{"type": "reassign"}]  # steps are enough
+    assert pipeline.curate(mine)["steps"][0]["type"] == "reassign"
+    assert not Store.open(mine.synthesis.store).has("refined/curated")
+
+
+def test_a_limit_is_a_view_that_can_be_curated(mine):
+    assert pipeline.synthesize(mine, limit=20)["captions"] == 20
+    mine.synthesis.limit = 20
+    pipeline.curate(mine)
+    view = f"{mine.synthesis.store}/first20.json"
+    assert pipeline.pairs_store(mine) == view and Store.open(view).has("pairs/curated")
+    del mine.synthesis["limit"]
+    pipeline.synthesize(mine)
+    assert not Store.open(mine.synthesis.store).has("pairs/curated") and Store.open(view).has("pairs/curated")
+
+
+def test_a_limited_store_that_training_would_not_read_is_not_made(mine, tmp_path):
+    mine.synthesis.limit = 20
+    mine.train_dataloader = {"dataset": {"type": "SynthPairDataset", "store": mine.synthesis.store}}
+    mine.auto_synthesize = True
+    with pytest.raises(UserError, match="limit=20"):
+        pipeline.train(mine)
+    assert not list(tmp_path.iterdir())
+
+
+def test_redrawing_is_passed_on(mine):
+    pipeline.synthesize(mine)
+    mine.synthesis.seed = 1
+    with pytest.raises(UserError, match="--redraw"):
+        pipeline.synthesize(mine)
+    pipeline.synthesize(mine, redraw=True)
+    assert Store.open(mine.synthesis.store).recipe("pairs/default")["seed"] == 1
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"curation": None}, "'curation'"),
+        ({"curation": {"steps": [{"type": "reassign"}], "colour": 3}}, "colour"),
+        ({"curation": []}, "curation"),
+        ({}, "no store"),
+    ],
+)
+def test_what_the_user_can_mend(mine, changes, message):
+    for name, value in changes.items():
+        mine[name] = value
+    with pytest.raises(UserError, match=message):
+        pipeline.curate(mine)

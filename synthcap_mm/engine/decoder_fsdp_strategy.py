@@ -61,9 +61,7 @@ class DecoderFSDPStrategy(FSDPStrategy):
         decoder = getattr(model.head, "decoder", None)
         blocks = {type(block) for block in getattr(getattr(decoder, "transformer", None), "h", ())}
         if not blocks:
-            raise UserError(
-                f"{type(model.head).__name__} has no decoder.transformer.h, whose blocks are to be sharded"
-            )
+            raise UserError(f"{type(model.head).__name__} has no decoder.transformer.h, whose blocks are to be sharded")
         wrapper = dict(self.model_wrapper or {})
         wrapper.setdefault("type", "MMFullyShardedDataParallel")
         # A callable, which a config could not hold.

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+
 import pytest
 import torch
 from command_line import ROOT, run_command, run_process

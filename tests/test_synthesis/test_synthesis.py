@@ -274,5 +274,5 @@ def test_retrieved_pairs_point_at_the_pools_most_similar_usable_photos(retrievin
 
 def test_a_pool_with_too_few_usable_photos_is_refused(retrieving):
     retrieving["generator"]["pool"] = {"type": "TinyPhotos", "num": 3, "broken": (0, 1)}
-    with pytest.raises(UserError, match=r"synthesis\.images_per_caption"):
+    with pytest.raises(UserError, match="images_per_caption"):
         make(retrieving)
