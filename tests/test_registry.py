@@ -29,6 +29,7 @@ DOCUMENTED = {
 # Each registry is asked in a process of its own, forked after the import: none may depend on another's having been asked.
 LOOK_UP = """
 import json, os, sys
+import mmengine.runner, mmengine.visualization  # what all need, once
 import synthcap_mm.registry as r
 for name, components in json.loads(sys.argv[1]).items():
     if os.fork() == 0:

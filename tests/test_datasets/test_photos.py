@@ -1,5 +1,5 @@
-import hashlib
 import json
+from pathlib import Path
 
 import pytest
 from caption_samples import COCO, KARPATHY, write
@@ -30,15 +30,11 @@ def test_photo_folder(tmp_path):
     assert PhotoFolder(tmp_path, references=saved).references(0) == ["A dog"]
 
 
-def test_the_content_of_a_photo_is_that_of_its_file(tmp_path):
+def test_a_photo_is_a_file(tmp_path):
     photo(tmp_path / "a.png")
-    photo(tmp_path / "b.png")
-    source = PhotoFolder(tmp_path)
-    before = source.content(0)
-    assert before == source.content(1) == hashlib.sha256((tmp_path / "a.png").read_bytes()).hexdigest()
-    photo(tmp_path / "a.png", colour=(200, 10, 11))
-    assert source.content(0) != before
     (tmp_path / "b.png").write_text("no photo")
+    source = PhotoFolder(tmp_path)
+    assert [Path(source.path(i)) for i in range(2)] == [tmp_path / "a.png", tmp_path / "b.png"]
     with pytest.raises(ValueError, match=r"b\.png"):
         source.load(1)
 

@@ -63,8 +63,8 @@ def test_a_training_sample_is_a_caption_with_its_image(tiny_stores, tiny):
     dataset = SynthPairDataset(tiny_stores[0])
     store, captions = Store.open(tiny_stores[0]), tiny.sentences(40)
     rows = store.caption_rows("train")
-    assert len(dataset) == len(rows) == 36
-    for index in (0, 17, 35):
+    assert len(dataset) == len(rows) == 30
+    for index in (0, 17, 29):
         row, sample = int(rows[index]), dataset[index]
         assert (sample.sample_id, sample.memory_row, sample.key) == (row, row, captions[row].id)
         assert sample.caption == captions[row].text and sample.references is None
@@ -90,8 +90,8 @@ def test_held_out_captions_are_validated_by_their_images_and_all_captions_of_the
     dataset = SynthPairDataset(tiny_stores[0], split="heldout", refined=True)
     groups, texts = store.captions.strings("group"), store.captions.strings("text")
     rows = store.caption_rows("heldout")
-    assert len(dataset) == len(rows) == 4
-    for sample, row in zip([dataset[i] for i in range(4)], rows):
+    assert len(dataset) == len(rows) == 10
+    for sample, row in zip([dataset[i] for i in range(10)], rows):
         assert sample.caption is None and sample.memory_row == -1
         assert (
             sample.references == [t for t, g in zip(texts, groups) if g == groups[row]] and len(sample.references) == 2
@@ -99,8 +99,8 @@ def test_held_out_captions_are_validated_by_their_images_and_all_captions_of_the
         # not the refined ones: real photos are not optimised either
         np.testing.assert_allclose(sample.feat.numpy(), store.images.feature(row).astype(np.float32), atol=1e-3)
     train = SynthPairDataset(tiny_stores[0])
-    assert not {train[i].group for i in range(36)} & {dataset[i].group for i in range(4)}
-    assert not {train[i].memory_row for i in range(36)} & set(rows)
+    assert not {train[i].group for i in range(30)} & {dataset[i].group for i in range(10)}
+    assert not {train[i].memory_row for i in range(30)} & set(rows)
 
 
 def test_held_out_captions_are_absent_from_the_memory(tiny_stores):
@@ -112,7 +112,7 @@ def test_held_out_captions_are_absent_from_the_memory(tiny_stores):
     for row, feature in zip(store.caption_rows("heldout"), heldout):
         if texts[row] not in in_memory:  # the same words may have been said of another picture
             assert not (memory == feature).all(1).any()
-    assert len(memory) == 36
+    assert len(memory) == 30
 
 
 def test_a_store_of_captions_only_serves_text(tiny_synthesis):

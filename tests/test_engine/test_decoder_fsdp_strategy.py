@@ -110,7 +110,7 @@ def test_a_checkpoint_is_tested_on_one_process_and_resumed_on_two(folder, traine
     assert "Epoch(train) [2]" in said and "Epoch(train) [1]" not in said
     for name in ("sharded", "whole"):  # one of them is the best, and was saved twice
         places = [load(folder, name, epoch)["meta"] for epoch in (1, 2)]
-        assert [(p["epoch"], p["iter"]) for p in places] == [(1, 5), (2, 10)]
+        assert [(p["epoch"], p["iter"]) for p in places] == [(1, 4), (2, 8)]
     resumed = torch.load(folder / "resumed" / "epoch_2.pth", weights_only=False)
     for name, value in of(trained[1]["sharded"]).items():
         torch.testing.assert_close(resumed["state_dict"][name], value, rtol=1e-4, atol=1e-6, msg=name)
@@ -133,4 +133,4 @@ def test_a_dry_run_counts_all_shards(folder):
     count = sum(p.numel() for p in decoder.parameters())
     found = int(re.search(r"parameters    ([\d,]+) trained", said)[1].replace(",", ""))
     assert count < found < count + 20_000 and "2 ranks" in said and not (folder / "dry").exists()
-    assert "TextMemoryProjection: 36 rows of 32" in said  # whole on each rank
+    assert "TextMemoryProjection: 30 rows of 32" in said  # whole on each rank

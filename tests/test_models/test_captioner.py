@@ -55,7 +55,7 @@ def test_a_state_dict_holds_neither_memory_nor_encoder_nor_identities(tiny_model
     tiny_model["backbone"] = {"type": "TinyEncoder"}
     model = MODELS.build(tiny_model)
     model.backbone  # noqa: B018 - builds it
-    assert len(model.memory) == 36  # 40 captions, 2 groups of 2 held out
+    assert len(model.memory) == 30  # 40 captions, 5 groups of 2 held out
     for state in (model.state_dict(), get_state_dict(model)):
         assert set(state) == {name for name, _ in model.named_parameters()} | {"head.decoder.lm_head.weight"}
         other = MODELS.build(tiny_model)
