@@ -177,15 +177,3 @@ def test_a_missing_folder_and_packed_archives_are_named(tmp_path):
     (tmp_path / "val2014.zip").write_bytes(b"PK")
     with pytest.raises(UserError, match=r"val2014\.zip"):
         prepare(["coco"], tmp_path / "data", [tmp_path])
-
-
-def test_nocaps_at_its_official_size(tmp_path):
-    domains = ["in-domain"] * 648 + ["near-domain"] * 2938 + ["out-domain"] * 914
-    images = [
-        {"id": n, "open_images_id": f"o{n}", "file_name": f"o{n}.jpg", "domain": d} for n, d in enumerate(domains)
-    ]
-    annotations = [{"id": n, "image_id": n // 10, "caption": f"sentence {n}"} for n in range(45000)]
-    (tmp_path / "nocaps_val_4500_captions.json").write_text(json.dumps({"images": images, "annotations": annotations}))
-    for image in images:
-        (tmp_path / image["file_name"]).write_bytes(JPEG)
-    assert "4,500 photos; 4,501 files placed" in prepare(["nocaps"], tmp_path / "data", [tmp_path])[0]
