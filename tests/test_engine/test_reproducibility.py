@@ -75,12 +75,6 @@ def test_the_run_learns_and_draws_at_random(whole):
     assert len({tuple(s.items()) for s in diary.scores.values()}) > 1  # else the best checkpoint would tell nothing
 
 
-def test_two_uninterrupted_runs_are_the_same_whatever_was_drawn_before(whole, dropping, tiny_stores, tmp_path):
-    runner, diary = make_runner(dropping, tiny_stores, tmp_path)
-    runner.train()
-    assert_same_run(whole, tmp_path, diary, 0)
-
-
 @pytest.mark.parametrize(
     "stop, first_iter",
     [

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from synthcap_mm.errors import UserError
-from synthcap_mm.miniscenes.language import complete, describe, parse
+from synthcap_mm.miniscenes.language import describe, parse
 from synthcap_mm.miniscenes.painting import MiniScenesPainter, annotated_photograph, draw, photograph
 from synthcap_mm.miniscenes.scenes import Group, Scene, scene_of, scene_rng
 
@@ -80,16 +80,6 @@ def test_without_errors_it_draws_what_it_understood():
         assert said.place in (None, drawn.place)
 
 
-def test_always_erring_shows_in_the_picture():
-    caption = ["a red ball in the snow"]
-    right = MiniScenesPainter(0, 0, 0).plan(caption[0], 1)[1]
-    wrong = MiniScenesPainter(0, 1, 1).plan(caption[0], 1)[1]
-    assert (right.main.colour, right.main.count) == ("red", 1)
-    assert wrong.main.colour != "red"
-    assert wrong.main.count == 2
-    assert (pixels(draw(right)) != pixels(draw(wrong))).any()
-
-
 def test_colours_can_be_seen_in_both_looks():
     for look in (photograph, draw):
         for colour, channel in (("red", 0), ("blue", 2)):
@@ -108,13 +98,6 @@ def test_photos_are_noisy_and_drawings_are_clean():
     scenes = [scene_of("val", 0, i) for i in range(20)]
     assert np.mean([grain(draw(s)) for s in scenes]) < 0.5
     assert np.mean([grain(photograph(s)) for s in scenes]) > 2
-
-
-def test_photos_are_deterministic_and_differ_by_seed():
-    scene = complete(parse("a dog and a chair on the beach"), np.random.default_rng(0))
-    again = complete(parse("a dog and a chair on the beach"), np.random.default_rng(0))
-    assert (pixels(photograph(scene)) == pixels(photograph(again))).all()
-    assert photograph(scene, 96).size == (96, 96)
 
 
 def test_a_photo_is_annotated_where_its_objects_are():

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from synthcap_mm.miniscenes.sources import MiniScenesCaptions, MiniScenesPhotos
-from synthcap_mm.registry import DATASETS
 
 
 def test_captions_are_numbered_grouped_and_repeatable():
@@ -37,19 +36,6 @@ def test_photos_and_references():
     for i in range(30):
         assert len(set(photos.references(i))) == 5
     assert len(MiniScenesPhotos("val", 3, references=2).references(0)) == 2
-
-
-def test_splits_share_neither_key_nor_picture():
-    sources = [MiniScenesPhotos(split, 20) for split in ("train", "val", "test")]
-    keys = [set(s.keys) for s in sources]
-    assert not (keys[0] & keys[1] or keys[0] & keys[2] or keys[1] & keys[2])
-    pictures = [s.load(i).tobytes() for s in sources for i in range(10)]
-    assert len(set(pictures)) == 30
-
-
-def test_registered():
-    assert len(DATASETS.get("MiniScenesPhotos")(split="val", num=4)) == 4
-    assert len(DATASETS.get("MiniScenesCaptions")(num=4).read()) == 4
 
 
 @pytest.mark.parametrize("bad", [{"split": "dev"}, {"num": 0}, {"seed": -1}, {"references": 0}])

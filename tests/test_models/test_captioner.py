@@ -6,7 +6,7 @@ from small_training import train_a_little
 from synthcap_mm.datasets import CaptionEvalDataset, SynthPairDataset
 from synthcap_mm.errors import UserError
 from synthcap_mm.registry import MODELS
-from synthcap_mm.store import Store, StoreError
+from synthcap_mm.store import Store
 
 
 @pytest.fixture()
@@ -99,11 +99,6 @@ def test_images_take_the_same_road_as_features(tiny_model, tiny_stores, tiny):
     wrong = MODELS.build({**tiny_model, "backbone": {"type": "TinyEncoder", "seed": 1, "name": "wrong"}})
     with pytest.raises(UserError, match=r"'wrong'.*'tiny'"):
         wrong.encode([photos.load(0)])
-
-
-def test_a_missing_store_is_named(tiny_model):
-    with pytest.raises(StoreError, match="nowhere"):
-        MODELS.build({**tiny_model, "store": "nowhere"})
 
 
 def test_too_few_positions_are_refused_when_the_captioner_is_built(tiny_model):

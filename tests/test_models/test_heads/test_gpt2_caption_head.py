@@ -22,17 +22,6 @@ def test_loss_equals_plain_cross_entropy_on_the_captions_tokens(batch):
     torch.testing.assert_close(loss, torch.stack(expected).mean())
 
 
-def test_weights_weigh_rows(batch):
-    head, (prefix, ids, lengths) = make_head(), batch
-    labels = torch.where(torch.arange(6)[None] < lengths[:, None], ids, -100)
-    one = head.loss(prefix, ids, lengths, labels)["loss_caption"]
-    same = head.loss(prefix, ids, lengths, labels, torch.full((4,), 2.0))["loss_caption"]
-    torch.testing.assert_close(one, same)
-    only = head.loss(prefix, ids, lengths, labels, torch.tensor([0.0, 1.0, 0.0, 0.0]))["loss_caption"]
-    alone = head.loss(prefix[1:2], ids[1:2], lengths[1:2], labels[1:2])["loss_caption"]
-    torch.testing.assert_close(only, alone)
-
-
 def test_the_weighted_loss_and_its_gradient_are_the_formulas_in_float64(batch):
     """Tokens weighted by their row's weight, divided by the weights' sum; label smoothing written out."""
     head, (prefix, ids, lengths) = make_head(label_smoothing=0.1).double(), batch

@@ -80,29 +80,11 @@ def test_prompts_are_averaged():
     torch.testing.assert_close(both, torch.nn.functional.normalize(first + second, dim=1))
 
 
-@pytest.mark.parametrize(
-    "name, expected",
-    [
-        ("dog", "a photo of a dog."),
-        ("apple", "a photo of an apple."),
-        ("umbrella", "a photo of an umbrella."),
-        ("unicorn", "a photo of a unicorn."),
-        ("university", "a photo of a university."),
-        ("uninhabited island", "a photo of an uninhabited island."),
-        ("hourglass", "a photo of an hourglass."),
-        ("horse", "a photo of a horse."),
-        ("one-way sign", "a photo of a one-way sign."),
-        ("onion", "a photo of an onion."),
-        ("x-ray", "a photo of an x-ray."),
-        ("urn", "a photo of an urn."),
-        ("European robin", "a photo of a European robin."),
-        ("utensil", "a photo of a utensil."),
-        ("ukulele", "a photo of a ukulele."),
-    ],
-)
-def test_article(name, expected):
-    assert fill_prompt("a photo of a {}.", name) == expected
-    assert fill_prompt("a photo of an {}.", name) == expected
+@pytest.mark.parametrize("phrase", ["a dog", "an apple", "a unicorn", "an uninhabited island", "an hourglass", "a horse",
+                                    "a one-way sign", "an x-ray", "a European robin", "a ukulele"])  # fmt: skip
+def test_article(phrase):
+    name = phrase.split(" ", 1)[1]
+    assert fill_prompt("a photo of a {}.", name) == fill_prompt("a photo of an {}.", name) == f"a photo of {phrase}."
 
 
 def test_article_elsewhere():
