@@ -223,8 +223,8 @@ def test_the_mark_of_a_dead_or_silent_worker_counts_for_nothing(tiny_synthesis, 
     table, dead = stage.tables[0], subprocess.Popen(["true"])
     dead.wait()
     table.folder.mkdir(parents=True)
-    mine, other = (table.folder / f".{table.names[i]}.{host}.mark" for i, host in
-                   ((0, f"{socket.gethostname()}.{dead.pid}"), (1, "elsewhere.1")))  # fmt: skip
+    mine, other = (table.folder / f".{table.names[i]}~{owner}~mark" for i, owner in
+                   ((0, f"{dead.pid}~{socket.gethostname()}"), (1, "1~elsewhere")))  # fmt: skip
     mine.touch()
     other.touch()
     worker = Worker()
