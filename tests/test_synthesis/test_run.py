@@ -295,7 +295,7 @@ def test_processes_one_of_them_killed(tiny_synthesis, whole):
     """Two ranks of torchrun, as their environment says; the first is killed while it draws, the second goes on."""
     ranks = [start(tiny_synthesis, 0.3, RANK=str(i), WORLD_SIZE="2") for i in range(2)]
     deadline = time.monotonic() + 120
-    while not list(Path(tiny_synthesis["store"]).rglob("images-*/.0*.mark")):
+    while not list(Path(tiny_synthesis["store"]).rglob("images-*/.0*~mark")):
         time.sleep(0.05)
         assert time.monotonic() < deadline
     ranks[0].send_signal(signal.SIGKILL)
