@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import subprocess
 import time
 import tracemalloc
 
@@ -9,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from synthcap_mm.files import own_file
 from synthcap_mm.store import StoreError, Table
 from synthcap_mm.store.schema import feature_rows, image_feature_rows, texts_rows
 from synthcap_mm.store.tables import JoinedTable, facts_of, is_undamaged, key_of
@@ -93,14 +95,18 @@ def test_cut_shards_are_set_aside(tmp_path, damage):
     np.testing.assert_array_equal(table.read().features(), features_table(tmp_path / "other")[0].read().features())
 
 
-def test_what_killed_jobs_left_goes_after_a_day(tmp_path):
+def test_what_killed_processes_left_goes(tmp_path):
     table, _ = features_table(tmp_path)
-    old, young = (table.folder / f".x.{i}.tmp" for i in range(2))
-    for path in (old, young):
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    mine = own_file(table.path(0), "tmp")
+    of_dead = mine.with_name(mine.name.replace(f"~{os.getpid()}~", f"~{dead.pid}~"))
+    old, elsewhere = (mine.with_name(f".x~{n}~other.host~tmp") for n in (1, 2))
+    for path in (mine, of_dead, old, elsewhere):
         path.touch()
     os.utime(old, (time.time() - 100_000,) * 2)
     table.clean()
-    assert not old.exists() and young.exists()
+    assert [path.exists() for path in (mine, of_dead, old, elsewhere)] == [True, False, False, True]
 
 
 def test_a_flip_of_any_byte_is_found_or_harmless(tmp_path):

@@ -223,8 +223,8 @@ def test_the_mark_of_a_dead_or_silent_worker_counts_for_nothing(tiny_synthesis, 
     table, dead = stage.tables[0], subprocess.Popen(["true"])
     dead.wait()
     table.folder.mkdir(parents=True)
-    mine, other = (table.folder / f".{table.names[i]}.{host}.mark" for i, host in
-                   ((0, f"{socket.gethostname()}.{dead.pid}"), (1, "elsewhere.1")))  # fmt: skip
+    mine, other = (table.folder / f".{table.names[i]}~{owner}~mark" for i, owner in
+                   ((0, f"{dead.pid}~{socket.gethostname()}"), (1, "1~elsewhere")))  # fmt: skip
     mine.touch()
     other.touch()
     worker = Worker()
@@ -295,7 +295,7 @@ def test_processes_one_of_them_killed(tiny_synthesis, whole):
     """Two ranks of torchrun, as their environment says; the first is killed while it draws, the second goes on."""
     ranks = [start(tiny_synthesis, 0.3, RANK=str(i), WORLD_SIZE="2") for i in range(2)]
     deadline = time.monotonic() + 120
-    while not list(Path(tiny_synthesis["store"]).rglob("images-*/.0*.mark")):
+    while not list(Path(tiny_synthesis["store"]).rglob("images-*/.0*~mark")):
         time.sleep(0.05)
         assert time.monotonic() < deadline
     ranks[0].send_signal(signal.SIGKILL)

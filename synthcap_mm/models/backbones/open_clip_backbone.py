@@ -20,6 +20,7 @@ from synthcap_mm.errors import UserError
 from synthcap_mm.models.backbones.base import BaseBackbone
 from synthcap_mm.registry import MODELS
 from synthcap_mm.requirements import require
+from synthcap_mm.store.recipes import settings_recipe
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -163,6 +164,16 @@ class OpenCLIPBackbone(BaseBackbone):
             "model_cfg": self._config,
             "preprocess_cfg": {name: preprocessing[name] for name in _PREPROCESS_FIELDS if name in preprocessing},
         }
+
+    @classmethod
+    def pin(cls, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Arguments with the content of a model's folder (``'local-dir:…'``), for recipes.
+
+        Args:
+            arguments: of the constructor.
+        """
+        folder = arguments.get("model_name", "").partition("local-dir:")[2]
+        return {**arguments, "model_name": settings_recipe(folder)} if folder else arguments
 
     @property
     def activation(self) -> str:
