@@ -143,16 +143,6 @@ class OpenCLIPBackbone(BaseBackbone):
         self._tokenizer = _make_tokenizer(model_name, own_config, tokenizer, self.context_length, cache_dir)
         _check_tokenizer(self._tokenizer, config["text_cfg"], self.name)
 
-    @classmethod
-    def pin(cls, arguments: dict[str, Any]) -> dict[str, Any]:
-        """Arguments with the folder that ``local-dir:`` names, for recipes, which hold folders by content.
-
-        Args:
-            arguments: of the constructor.
-        """
-        folder = arguments.get("model_name", "").partition("local-dir:")[2]
-        return {**arguments, "model_name": folder} if folder else arguments
-
     def weights(self) -> dict[str, torch.Tensor]:
         """The weights by open_clip's names, as ``pretrained`` takes them in a ``.safetensors`` file."""
         return self._model.state_dict()
