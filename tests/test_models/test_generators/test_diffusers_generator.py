@@ -283,9 +283,6 @@ class TestBadInput:
             make(folder, scheduler="DDIMSheduler")
 
     def test_numbers(self, folder):
-        for wrong in ({"steps": 0}, {"height": 0}, {"guidance_scale": -1}, {"attention": "flash"}, {"dtype": "half"}):
-            with pytest.raises(UserError, match=f"DiffusersGenerator.{next(iter(wrong))}"):
-                make(folder, **wrong)
         with pytest.raises(UserError, match="scheduler_options"):
             make(folder, scheduler_options={"beta_end": 0.1})
         with pytest.raises(ValueError, match="4 captions, but 2 seeds"):

@@ -135,11 +135,5 @@ def test_without_a_memory():
         TextMemoryProjection()(PrefixBatch(unit(1, 4), "real"), "predict")
 
 
-@pytest.mark.parametrize("option", [{"temperature": 0}, {"block_size": 0}, {"split": "test"}])
-def test_bad_options(option):
-    with pytest.raises(UserError, match=f"TextMemoryProjection.{next(iter(option))}"):
-        TextMemoryProjection(**option)
-
-
 def test_a_state_dict_holds_nothing_of_the_memory(neck):
     assert neck.state_dict() == {} and [name for name, _ in neck.named_buffers()] == []
