@@ -41,7 +41,7 @@ def figures(folder, rank):
 @pytest.mark.parametrize(
     "workers, ranks, chains",
     [
-        (0, 1, [("save", "epoch")]),
+        (0, 1, [("save",)]),
         pytest.param(2, 1, CHAINS, marks=pytest.mark.slow),
         pytest.param(2, 2, CHAINS, marks=pytest.mark.slow),
     ],
