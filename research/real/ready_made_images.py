@@ -5,9 +5,7 @@ Named in a config's ``custom_imports``, as a user would plug in a generator of t
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
@@ -46,7 +44,6 @@ class ReadyMadeImages(BaseGenerator):
             raise FileNotFoundError(f"{len(missing)} images of {self.root / metadata} are missing: {missing[0]}, …")
         self.files = {(row.text, seed_of(base_seed, row.id, 0)): row.group for row in rows}
         self.base_seed = base_seed
-        self._sha256 = hashlib.sha256((self.root / metadata).read_bytes()).hexdigest()
 
     def generate(self, captions: list[str], seeds: list[int]) -> list[Image.Image]:
         """See :meth:`BaseGenerator.generate`.
@@ -65,7 +62,3 @@ class ReadyMadeImages(BaseGenerator):
             with Image.open(self.root / self.files[wanted]) as image:
                 images.append(image.convert("RGB"))
         return images
-
-    def provenance(self) -> dict[str, Any]:
-        """The metadata's hash: it names files, models and seeds."""
-        return {**super().provenance(), "metadata_sha256": self._sha256, "images": len(self.files)}

@@ -30,6 +30,7 @@ def java():
         pytest.skip("JAVA ABSENT: METEOR is not run")
 
 
+@pytest.mark.slow
 def test_meteor_is_pycocoevalcaps(java):
     from pycocoevalcap.meteor.meteor import Meteor as Original
 
