@@ -162,6 +162,7 @@ def test_stores_runs_and_diagnosis_in_small(real_data, tmp_path, monkeypatch):
     assert len(ten) == 10 and all(row.startswith(f"{captions[key]} | ") for key, row in ten.items())
 
 
+@pytest.mark.slow
 @pytest.mark.mmdet
 @pytest.mark.real
 def test_real_drawn_pairs_in_small(real_data, tmp_path):
@@ -199,6 +200,7 @@ def photos_of(store):
     return [dataset[i] for i in range(len(dataset))]
 
 
+@pytest.mark.slow
 def test_prefixes_are_held_against_their_own_captions(tiny_stores, tiny_model):
     pairs, photos = tiny_stores
     train = {"type": "SynthPairDataset", "store": pairs}
