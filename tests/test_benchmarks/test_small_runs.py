@@ -47,12 +47,12 @@ def test_killing(tmp_path):
 
 
 def test_captioning():
-    said = script("captioning", "--photos", 8, "--repeats", 1, "--memory-photos", 64)
+    said = script("captioning", "--photos", 4, "--repeats", 1, "--memory-photos", 20)
     rates = dict(re.findall(r"^  (one at a time, no cache|batch \d+) +([\d.]+) ", said, re.M))
     assert len(rates) == 4 and all(float(rate) > 0 for rate in rates.values())
-    assert "8 of 8 captions are the same" in said  # as transformers'
+    assert "4 of 4 captions are the same" in said  # as transformers'
     assert set(re.findall(r"^  (\w+) +[\d.]+ +[\d.]+%$", said, re.M)) == {"decode", "encode", "tags", "text"}
-    assert re.search(r"memory over 64 images, MB: (\d+ ){9}\d+", said)
+    assert re.search(r"memory over 20 images, MB: (\d+ ){9}\d+", said)
 
 
 def test_decoding():
