@@ -127,7 +127,7 @@ def read_table(name: str) -> Table:
 def _table_of_config(name: str) -> Table:
     try:
         config = resolve_config(name)
-    except FileNotFoundError as error:
+    except UserError as error:
         raise UserError(f"{name} is none of the tables {', '.join(table_names())}, and no config: {error}") from error
     run = Run(config.stem, config.stem, str(config))
     return Table(config.stem, name, config.stem, "", {run.name: run}, run.name, metrics=(), tests=())

@@ -37,8 +37,8 @@ def make_stores(captions: int) -> tuple[Config, Config]:
         cfg.synthesis.captions.num = captions
         if cfg is upper:
             cfg.synthesis.generator.pool.num = captions
-        synthesize(cfg, missing_only=True)
-    encode_images(mini, missing_only=True)
+        synthesize(cfg)
+    encode_images(mini)
     return mini, upper
 
 

@@ -26,7 +26,8 @@ from synthcap_mm.datasets.captions import Caption
 from synthcap_mm.models.generators.base import BaseGenerator
 from synthcap_mm.registry import DATASETS, MODELS
 from synthcap_mm.store import Store
-from synthcap_mm.synthesis.curation import Curation, Synthesis, report_table
+from synthcap_mm.synthesis.curation import Curation, report_table
+from synthcap_mm.synthesis.synthesis import Synthesis
 
 STEPS = {
     "clip_score": [{"type": "clip_score", "keep": 0.9}],
@@ -58,16 +59,16 @@ class Prompts:
 class ReadyMade(BaseGenerator):
     """The images in the order of the prompts; ``wrong`` maps an image's number to the one that is shown for it."""
 
-    def __init__(self, root: str, wrong: dict[int, int] | None = None) -> None:
-        self.root, self.wrong, self.drawn = Path(root), wrong or {}, 0
-        self.entries = entries(self.root)
+    def __init__(self, folder: str, wrong: dict[int, int] | None = None) -> None:
+        self.folder, self.wrong, self.drawn = Path(folder), wrong or {}, 0
+        self.entries = entries(self.folder.parent)
 
     def generate(self, captions: list[str], seeds: list[int]) -> list[Image.Image]:
         images = []
         for caption in captions:
             assert caption == self.entries[self.drawn]["prompt"]
             file = self.entries[self.wrong.get(self.drawn, self.drawn)]["file_name"]
-            images.append(Image.open(self.root / "sd_drawbench" / file).convert("RGB"))
+            images.append(Image.open(self.folder / file).convert("RGB"))
             self.drawn += 1
         return images
 
@@ -77,7 +78,7 @@ def make(store: Path, root: Path, wrong: dict[int, int] | None = None) -> None:
         store=str(store),
         captions={"type": "Prompts", "root": str(root)},
         encoder={"type": "DualEncoderBackbone", "root": str(root / "dual_encoder")},
-        generator={"type": "ReadyMade", "root": str(root), "wrong": wrong},
+        generator={"type": "ReadyMade", "folder": str(root / "sd_drawbench"), "wrong": wrong},
         tokenizer=None,
         holdout=0,
         device="cpu",

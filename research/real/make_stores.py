@@ -18,8 +18,8 @@ from mmengine.registry import init_default_scope
 from research.real.prepare import prepare
 from synthcap_mm.cli.stopping import stopping_cleanly, typed_command
 from synthcap_mm.engine.launching import read_config
+from synthcap_mm.errors import UserError
 from synthcap_mm.pipeline import encode_images, synthesize
-from synthcap_mm.store import StoreError
 
 CONFIG = Path(__file__).resolve().parent / "configs" / "synthcap.py"
 
@@ -32,11 +32,11 @@ def make_stores(cfg: Config) -> None:
 
     Raises:
         FileNotFoundError: if parts of the data root are missing; all are named.
-        StoreError: if the store of pairs was made with other settings.
+        UserError: if pictures would be drawn again, or a setting is wrong.
     """
     report = prepare(Path(cfg.data_root), Path(cfg.work_root))
     # Photos first: a detector that is missing is found out in seconds, not after the text.
-    encode_images(cfg, missing_only=True)
+    encode_images(cfg)
     print_log(f"captions: {report}", logger="current")
     synthesize(cfg)
 
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         init_default_scope(cfg.default_scope)
         try:
             make_stores(cfg)
-        except (FileNotFoundError, StoreError, ImportError) as error:  # what the user can mend
+        except (FileNotFoundError, UserError, ImportError) as error:  # what the user can mend
             raise SystemExit(str(error)) from error
 
 

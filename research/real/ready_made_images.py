@@ -5,7 +5,6 @@ Named in a config's ``custom_imports``, as a user would plug in a generator of t
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 from PIL import Image
@@ -45,7 +44,6 @@ class ReadyMadeImages(BaseGenerator):
             raise FileNotFoundError(f"{len(missing)} images of {self.root / metadata} are missing: {missing[0]}, …")
         self.files = {(row.text, seed_of(base_seed, row.id, 0)): row.group for row in rows}
         self.base_seed = base_seed
-        self._sha256 = hashlib.sha256((self.root / metadata).read_bytes()).hexdigest()
 
     def generate(self, captions: list[str], seeds: list[int]) -> list[Image.Image]:
         """See :meth:`BaseGenerator.generate`.

@@ -72,17 +72,17 @@ def memory_store(memory: str | Mapping[str, Any], encoder: Mapping[str, Any] | N
     Args:
         memory: folder of a store, a file of captions, or the config of a caption source.
         encoder: config of the encoder, for what is to be encoded.
-        folder: where to make the store; made before from the same captions, it is used again.
+        folder: where to make the store; what was made there of the same captions is used again.
 
     Returns:
         The store's folder.
 
     Raises:
-        UserError: if there is no such store or file, or captions are to be encoded and there is no encoder; if
-            ``folder`` has a store of other captions.
+        UserError: if there is no such store or file, or captions are to be encoded and there is no encoder.
     """
     if isinstance(memory, str):
-        if view_file(memory).is_file():
+        view = view_file(memory)
+        if view.is_file() and (view.parent / "tables").is_dir():  # captions may be a json file, too
             return memory
         if not Path(memory).is_file():
             raise UserError(f"the memory {memory} is neither a store nor a file of captions")

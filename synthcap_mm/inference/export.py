@@ -129,7 +129,8 @@ def _model_settings(captioner: CaptionInferencer) -> dict[str, Any]:
         settings.pop(name, None)
     settings["data_preprocessor"].pop("tokenizer", None)
     for neck in settings["necks"]:
-        neck.pop("memory", None)
+        for name in ("memory", "store"):  # stores: what was read of them is among the weights, or is the memory
+            neck.pop(name, None)
     head = settings["head"]
     if head.pop("pretrained", None) is not None:  # its weights are in the checkpoint now, its sizes in the model
         config = captioner.model.head.decoder.config
@@ -138,9 +139,15 @@ def _model_settings(captioner: CaptionInferencer) -> dict[str, Any]:
 
 
 def _write_memory(captioner: CaptionInferencer, folder: Path) -> dict[str, Any] | None:
-    """Write features and captions of the memory, if there is one."""
+    """Write features and captions of the memory, if there is one.
+
+    Raises:
+        UserError: if necks remember different captions.
+    """
     from safetensors.torch import save_file
 
+    if len({(neck.memory_store, neck.split) for neck in captioner.model.memory_necks}) > 1:
+        raise UserError("the captioner's necks remember different captions (memory, split); an export holds one memory")
     memory = captioner.model.memory
     if memory is None:
         return None

@@ -35,9 +35,11 @@ def plain_settings(settings: Any) -> Any:
 
 
 def _names_files(settings: Mapping[str, Any]) -> bool:
-    """Whether a setting names a file or folder of this machine."""
+    """Whether a setting names a file or folder of this machine; a store may be gone meanwhile."""
     return any(
-        isinstance(value, str) and value and Path(value).exists() for name, value in settings.items() if name != "type"
+        isinstance(value, str) and value and (name == "store" or Path(value).exists())
+        for name, value in settings.items()
+        if name != "type"
     )
 
 

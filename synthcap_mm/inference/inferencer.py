@@ -72,8 +72,8 @@ class CaptionInferencer(BaseInferencer):
     Raises:
         FileNotFoundError: if config, checkpoint, store or files of the encoder are missing.
         UserError: if an argument is out of its range; if weights are missing, or given beside an export; if
-            the folder is no export that can be used; if the checkpoint is another captioner's.
-        RuntimeError: if the checkpoint was trained with another tokenizer or encoder.
+            the folder is no export that can be used; if the checkpoint is another captioner's, or was trained with
+            another tokenizer or encoder.
     """
 
     preprocess_kwargs = {"errors"}

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +22,7 @@ def generation():
 
 def test_refuses_a_cpu(generation, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(SystemExit, match=r"no GPU here: a CPU's figures would say nothing.*--tiny"):
+    with pytest.raises(SystemExit, match="--tiny"):
         generation.main([])
 
 

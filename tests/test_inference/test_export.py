@@ -17,6 +17,7 @@ from synthcap_mm.inference.export import export_captioner
 from synthcap_mm.inference.export_folder import EXPORT_SCHEMA, check_settings, read_export
 from synthcap_mm.inference.inferencer import CaptionInferencer
 from synthcap_mm.registry import MODELS
+from synthcap_mm.store import Store
 
 
 @pytest.fixture(scope="module")
@@ -51,8 +52,6 @@ def test_it_captions_as_before_without_store_config_and_checkpoint(
     before = CaptionInferencer(copy.deepcopy(config), checkpoint, device="cpu")
     wanted = before(photos, explain=True, n_best=3)["predictions"]
     shutil.copytree(exported[0], tmp_path / "elsewhere")
-    from synthcap_mm.store import Store
-
     monkeypatch.setattr(Store, "open", lambda *a, **k: pytest.fail("an export needs no store"))
     monkeypatch.setattr(torch, "load", lambda *a, **k: pytest.fail("an export holds no pickles"))
     after = CaptionInferencer.from_pretrained(tmp_path / "elsewhere", device="cpu", **components())
@@ -60,7 +59,7 @@ def test_it_captions_as_before_without_store_config_and_checkpoint(
     assert exported[1]["compared"]["same_captions"] == exported[1]["compared"]["images"] > 0
 
 
-def test_what_is_in_the_folder(exported):
+def test_what_is_in_the_folder(exported, tiny_stores):
     folder, manifest = exported
     assert sorted(p.name for p in folder.iterdir()) == [
         "README.md", "config.json", "export.json", "memory.safetensors", "memory.txt", "model.safetensors",
@@ -70,10 +69,16 @@ def test_what_is_in_the_folder(exported):
         (folder / "config.json").read_text() + (folder / "export.json").read_text() + (folder / "README.md").read_text()
     )
     assert "/tmp" not in text and str(folder) not in text  # no path of this machine
-    assert manifest["memory"]["rows"] == 36 == len((folder / "memory.txt").open().readlines())
+    rows = len(Store.open(tiny_stores[0]).caption_rows())
+    assert manifest["memory"]["rows"] == rows == len((folder / "memory.txt").open().readlines())
     card = (folder / "README.md").read_text()
     assert card.startswith("---\nlibrary_name: synthcap_mm") and "weights are **not** in this folder" in card
-    for line in ("- memory: 36 captions", "- captions: 40 (", "| `memory.txt` | ", manifest["compared"]["summary"]):
+    for line in (
+        f"- memory: {rows} captions",
+        "- captions: 40 (",
+        "| `memory.txt` | ",
+        manifest["compared"]["summary"],
+    ):
         assert line in card, card
     for path in folder.iterdir():
         assert path.stat().st_mode & 0o044, f"{path} is for its owner only"
@@ -85,9 +90,26 @@ def test_own_components_are_named_not_copied(exported, tiny_captioner):
         CaptionInferencer.from_pretrained(exported[0], device="cpu")(photos)
     with pytest.raises(UserError, match=r"\(TinyTagger\)"):
         CaptionInferencer.from_pretrained(exported[0], device="cpu", encoder={"type": "TinyEncoder"})(photos)
-    with pytest.raises(UserError, match="another encoder"):
+    with pytest.raises(UserError, match="'other'"):
         wrong = {**components(), "encoder": {"type": "TinyEncoder", "seed": 2, "name": "other"}}
         CaptionInferencer.from_pretrained(exported[0], device="cpu", **wrong)(photos)
+
+
+def test_stores_that_necks_name_are_not_needed_and_a_second_memory_is_refused(tiny_captioner, tiny_stores, tmp_path):
+    config = copy.deepcopy(tiny_captioner[0])
+    moments = {"type": "MomentMatching", "store": tiny_stores[0]}
+    config["model"]["necks"].insert(0, moments)
+    model = MODELS.build(copy.deepcopy(config["model"]))
+    model.necks[0].load_moments()
+    torch.save({"state_dict": model.state_dict()}, tmp_path / "c.pth")
+    export_captioner(copy.deepcopy(config), tmp_path / "c.pth", tmp_path / "out", samples=2)
+    assert tiny_stores[0] not in (tmp_path / "out" / "config.json").read_text()
+    (again, _) = CaptionInferencer(tmp_path / "out", device="cpu").model.necks[:2]
+    assert torch.equal(again.moments, model.necks[0].moments) and again.store is None
+    config["model"]["necks"][0] = {"type": "RetrievalFusion", "embed_dim": 32, "heads": 4, "split": None}
+    torch.save({"state_dict": MODELS.build(copy.deepcopy(config["model"])).state_dict()}, tmp_path / "d.pth")
+    with pytest.raises(UserError, match="split"):
+        export_captioner(config, tmp_path / "d.pth", tmp_path / "two")
 
 
 def test_it_appears_whole_or_not_at_all(tiny_captioner, tmp_path, monkeypatch):
@@ -97,7 +119,7 @@ def test_it_appears_whole_or_not_at_all(tiny_captioner, tmp_path, monkeypatch):
         export_captioner(copy.deepcopy(config), checkpoint, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "there").mkdir()
-    with pytest.raises(UserError, match="there exists already"):
+    with pytest.raises(UserError, match="there"):
         export_captioner(copy.deepcopy(config), checkpoint, tmp_path / "there")
 
 
@@ -110,7 +132,7 @@ def copied(exported, tmp_path):
 
 def test_an_export_of_a_newer_version_is_refused(copied):
     rewrite(copied, "export.json", lambda m: m.update(schema_version=EXPORT_SCHEMA + 1, synthcap_mm="9.1"))
-    with pytest.raises(UserError, match=r"schema 2 \(synthcap_mm 9\.1\)"):
+    with pytest.raises(UserError, match=r"9\.1"):
         CaptionInferencer.from_pretrained(copied)
 
 
@@ -135,22 +157,16 @@ def test_no_export_and_damaged_ones_are_said(copied, tmp_path):
 @pytest.mark.parametrize(
     "change, words",
     [
-        (lambda c: c["model"].update(type="subprocess.Popen"), "'subprocess.Popen', which is not one of synthcap_mm's"),
+        (lambda c: c["model"].update(type="subprocess.Popen"), "'subprocess.Popen'"),
         (lambda c: c["model"]["necks"][0].update(type="os.system"), "'os.system'"),
         (lambda c: c.update(encoder={"type": "builtins.exec"}), "'builtins.exec'"),
-        (lambda c: c.update(tag_provider={"type": "synthcap_mm.os.system"}), "not one of synthcap_mm's"),
-        (lambda c: c["model"].update(_scope_="evil"), "'_scope_' has no place in an export"),
-        (lambda c: c["model"].update(init_cfg={"type": "Pretrained", "checkpoint": "x"}), "'init_cfg' has no place"),
-        (lambda c: c["model"]["head"].update(pretrained="evil/gpt2"), "'pretrained' has no place"),
-        (
-            lambda c: c.update(encoder={"type": "MiniCLIP", "pretrained": "evil.pt"}),
-            "a file of code or pickled objects",
-        ),
-        (lambda c: c.update(tag_provider={"type": "MMDetTagProvider", "config": "x/evil.py"}), "a file of code"),
-        (
-            lambda c: c.update(encoder={"type": "MiniCLIP", "pretrained": {"$file": "../evil.safetensors"}}),
-            "does not list",
-        ),
+        (lambda c: c.update(tag_provider={"type": "synthcap_mm.os.system"}), r"'synthcap_mm\.os\.system'"),
+        (lambda c: c["model"].update(_scope_="evil"), "'_scope_'"),
+        (lambda c: c["model"].update(init_cfg={"type": "Pretrained", "checkpoint": "x"}), "'init_cfg'"),
+        (lambda c: c["model"]["head"].update(pretrained="evil/gpt2"), "'pretrained'"),
+        (lambda c: c.update(encoder={"type": "MiniCLIP", "pretrained": "evil.pt"}), r"'evil\.pt'"),
+        (lambda c: c.update(tag_provider={"type": "MMDetTagProvider", "config": "x/evil.py"}), r"'x/evil\.py'"),
+        (lambda c: c.update(encoder={"type": "MiniCLIP", "pretrained": {"$file": "../evil.pth"}}), r"evil\.pth"),
     ],
 )
 def test_an_export_brings_no_code(copied, change, words):

@@ -57,6 +57,7 @@ def test_published_scores_are_those_of_the_results_page():
 CONFIGS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "research").glob("*/configs/*.py"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CONFIGS)
 def test_configs_of_studies_name_components_that_are_there(name, monkeypatch):
     for variable in ("SYNTHCAP_REAL_DATA", "SYNTHCAP_REAL_WORK"):

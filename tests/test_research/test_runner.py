@@ -72,6 +72,7 @@ every_table = pytest.mark.parametrize("published", table_names(), indirect=True)
 
 
 # ---- tables
+@pytest.mark.slow
 @every_table
 def test_published_tables_name_configs_that_are_there_and_settings_that_differ(published):
     hashes = {(config_hash(config_of(run)), run.of) for run in published.runs.values()}
@@ -151,6 +152,7 @@ def test_what_is_only_tested_on_is_no_part_of_a_training():
     assert digest(moments)[0] != digest(moments, photo_stores__1__photos__num=12)[0]
 
 
+@pytest.mark.slow
 def test_variants_use_the_trainings_of_the_table_real(monkeypatch, tmp_path):
     monkeypatch.setenv("SYNTHCAP_REAL_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("SYNTHCAP_REAL_WORK", str(tmp_path / "out"))
@@ -347,6 +349,7 @@ def test_stores_are_made_for_runs_that_only_test_too(tmp_path, monkeypatch):
 
 
 # ---- the page
+@pytest.mark.slow
 def test_the_page_has_means_intervals_and_ties(table, tmp_path):
     experiments = Experiments(table(), tmp_path / "work", Ledger(tmp_path / "t.csv"))
     for seed, cider in enumerate((100.0, 104.0)):
@@ -384,6 +387,7 @@ def test_the_page_has_means_intervals_and_ties(table, tmp_path):
     assert mean_sd([]) == "–" and mean_sd([3.0]) == "3.0"
 
 
+@pytest.mark.slow
 def test_the_page_needs_none_of_the_files_that_stay_where_the_runs_were_made(table, tmp_path):
     def there(seeds=2, work="work", **changes):
         read = table(**changes)
@@ -417,6 +421,7 @@ def test_the_page_needs_none_of_the_files_that_stay_where_the_runs_were_made(tab
     assert "| SynTIC | 1 | 50.0 | 130.0 | 10.0 |" in section(later)
 
 
+@pytest.mark.slow
 @every_table
 def test_the_published_page_is_what_the_csv_files_say(published, tmp_path):
     shutil.copytree(PUBLISHED / "results", tmp_path / "results")
