@@ -141,3 +141,19 @@ def missing_inputs(cfg: Config, *stages: str) -> list[str]:
         if entry.get("needed_by", thing) in named and _MISSING[kind](thing):
             lines.append(f"{thing}: {entry['how']}")
     return lines
+
+
+def require_inputs(cfg: Config, *stages: str) -> None:
+    """Refuse to begin while something is missing, and name all of it at once.
+
+    Raises:
+        UserError: if files of those stages are missing.
+    """
+    missing = missing_inputs(cfg, *stages)
+    if not missing:
+        return
+    if "train" in stages and "test_dataloader" in cfg:
+        # Also what the test needs, so that the user sees everything that is missing at once.
+        missing += [f"{m}  (for the test)" for m in missing_inputs(cfg, "test") if m not in missing]
+    lines = "\n".join(f"  - {line}" for line in missing)
+    raise UserError(f"{len(missing)} thing(s) that {cfg.get('config_name', 'the config')} needs are missing:\n{lines}")

@@ -44,7 +44,3 @@ class PairedPhotos(BaseRetriever):
         rows = torch.tensor([self._rows[c.group] for c in captions])
         feats = F.normalize(torch.as_tensor(self._features[rows]).float().cpu(), dim=-1)
         return rows[:, None], (text_feats.float().cpu() * feats).sum(1)[:, None]
-
-    def provenance(self) -> dict[str, Any]:
-        """The type; the pool is named beside it."""
-        return {"type": "PairedPhotos"}

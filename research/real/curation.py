@@ -71,9 +71,6 @@ class ReadyMade(BaseGenerator):
             self.drawn += 1
         return images
 
-    def provenance(self) -> dict:
-        return {"type": "ReadyMade", "wrong": len(self.wrong)}
-
 
 def make(store: Path, root: Path, wrong: dict[int, int] | None = None) -> None:
     Synthesis(

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
@@ -65,7 +64,3 @@ class ReadyMadeImages(BaseGenerator):
             with Image.open(self.root / self.files[wanted]) as image:
                 images.append(image.convert("RGB"))
         return images
-
-    def provenance(self) -> dict[str, Any]:
-        """The metadata's hash: it names files, models and seeds."""
-        return {**super().provenance(), "metadata_sha256": self._sha256, "images": len(self.files)}

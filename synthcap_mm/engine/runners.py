@@ -60,6 +60,22 @@ def build_runner(cfg: Config, to_test: bool = False) -> Runner | FlexibleRunner:
             "runner_type='FlexibleRunner'"
         )
     check_types(cfg)
+    _switch_tensorboard_on(cfg)
     runner = Runner.from_cfg(cfg) if to_test or "runner_type" not in cfg else RUNNERS.build(cfg)
     runner.register_hook(CaptionerIdentityHook())
     return runner
+
+
+def _switch_tensorboard_on(cfg: Config) -> None:
+    """Add TensorBoard to the log files, where ``cfg.tensorboard`` says so."""
+    if not cfg.get("tensorboard"):
+        return
+    try:
+        import torch.utils.tensorboard  # noqa: F401
+    except ImportError as error:
+        raise UserError(
+            f"tensorboard=True needs TensorBoard ({error}): pip install 'synthcap_mm[tensorboard]'"
+        ) from error
+    backends = cfg.visualizer.vis_backends
+    if not any(b["type"] == "TensorboardVisBackend" for b in backends):
+        backends.append({"type": "TensorboardVisBackend"})

@@ -32,10 +32,11 @@ from synthcap_mm.store.recipes import component_recipe
 from synthcap_mm.store.schema import feature_rows, pair_rows
 from synthcap_mm.store.store import add_to_view
 from synthcap_mm.store.tables import ShardedTable, facts_of, key_of
+from synthcap_mm.store.unit_rows import UnitRows, row_cosines
 from synthcap_mm.synthesis.agreement import TagAgreement
 from synthcap_mm.synthesis.curation_steps import DECIMALS, Pairs, Reassign, make_steps, step_recipe
 from synthcap_mm.synthesis.encoding import default_device
-from synthcap_mm.synthesis.neighbours import UnitRows, make_search, row_cosines
+from synthcap_mm.synthesis.neighbours import make_search
 from synthcap_mm.synthesis.refine import RefineStage, check_refine
 from synthcap_mm.synthesis.run import Stage, Worker, run_stages
 

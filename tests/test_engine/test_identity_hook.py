@@ -6,7 +6,7 @@ import pytest
 from small_runner import make_runner
 from torch.utils.data import ConcatDataset, Subset
 
-from synthcap_mm.checkpoint_files import read_checkpoint
+from synthcap_mm.checkpoints import read_checkpoint
 from synthcap_mm.datasets import CaptionEvalDataset, SynthPairDataset
 from synthcap_mm.engine.identity_hook import META, CaptionerIdentityHook
 from synthcap_mm.errors import UserError

@@ -10,7 +10,7 @@ from caption_samples import write
 from mmengine.config import Config
 from synthcap_mm.pairs import encode_photos
 
-import synthcap_mm.evaluation.test_sets as module  # not its test_many, which pytest would take for a test
+import synthcap_mm.engine.test_sets as module  # not its test_many, which pytest would take for a test
 from synthcap_mm.errors import UserError
 from synthcap_mm.pipeline import MissingInputsError
 from synthcap_mm.registry import DATASETS, MODELS

@@ -7,8 +7,9 @@ import pytest
 from random_store import make_store, unit
 
 from synthcap_mm.store import Store
+from synthcap_mm.store.unit_rows import UnitRows, row_cosines
 from synthcap_mm.synthesis.curation import Curation
-from synthcap_mm.synthesis.neighbours import ExactSearch, FaissSearch, UnitRows, make_search, row_cosines
+from synthcap_mm.synthesis.neighbours import ExactSearch, FaissSearch, make_search
 
 
 @pytest.fixture()
