@@ -67,4 +67,4 @@ def test_captions_are_scored_and_compared(tmp_path):
     assert "--synonyms" in run("a.json", "ref.json", "--metrics", "CHAIR", status=2)
     assert "none.json" in run("none.json", "ref.json", status=1)
     write(tmp_path / "b.json", [{"image_id": 7, "caption": "a dog"}])
-    assert "'8'" in run("b.json", "ref.json", status=1)
+    assert "b.json" in run("b.json", "ref.json", status=1)

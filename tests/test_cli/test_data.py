@@ -8,7 +8,7 @@ import sys
 import pytest
 from command_line import ROOT, run_command, run_process
 
-from synthcap_mm.store import Store
+from synthcap_mm.store import Store, StoreError
 
 SMALL = ["--cfg-options", "synthesis.captions.num=60", "synthesis.shard_size=16", "synthesis.tokenizer.vocab_size=400"]
 CONFIG = f"""
@@ -46,15 +46,15 @@ def test_a_dry_run_then_the_first_captions_then_a_stage_too_early(tmp_path):
 
 
 def test_tasks_make_the_store_of_one_process(tmp_path, one):
-    def run(number, status, *only):
-        run_command(tmp_path, "synthesize", "synthcap_mini.py", "--task", f"{number}/2", *only, *SMALL, status=status)
+    def run(number, status):
+        run_command(tmp_path, "synthesize", "synthcap_mini.py", "--task", f"{number}/2", *SMALL, status=status)
 
-    run(1, 75)  # its share; what takes the whole waits for the other task
-    run(0, 75)
+    run(1, 75)  # its share; what needs the whole waits for the other task
+    with pytest.raises(StoreError):
+        Store.open(tmp_path / "data" / "miniscenes" / "pairs")
+    run(0, 0)  # all of its share; the other's is not its to make
     run(1, 0)
-    run(0, 0)
-    run(0, 0)
-    assert shards(tmp_path) == one
+    assert shards(tmp_path) == one and len(Store.open(tmp_path / "data" / "miniscenes" / "pairs").captions) == 60
 
 
 @pytest.mark.slow
