@@ -36,7 +36,16 @@ def arguments(command):
     return f"{script.removeprefix('dist_').removesuffix('.sh').removesuffix('.py')}.py", words[1:]
 
 
-@pytest.mark.parametrize("command", list(dict.fromkeys(TOOLS)))
+def one_of_each():
+    """Each command once; all but the first of a tool are slow."""
+    seen = set()
+    for command in dict.fromkeys(TOOLS):
+        tool = (command.split()[1], *re.findall(r"--\S+", command))
+        yield pytest.param(command, marks=[pytest.mark.slow] if tool in seen else [])
+        seen.add(tool)
+
+
+@pytest.mark.parametrize("command", one_of_each())
 def test_a_command_asks_for_its_data_and_nothing_else(command, tmp_path, monkeypatch, capsys):
     tool, words = arguments(command)
     monkeypatch.chdir(tmp_path)

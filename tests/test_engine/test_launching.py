@@ -18,7 +18,7 @@ HOUR = 3600
 
 @pytest.mark.parametrize("gpus", [False, True])
 @pytest.mark.parametrize("configured", [HOUR, 48 * HOUR, None])
-def test_the_group_waits_as_long_as_it_is_told(monkeypatch, gpus, configured):
+def test_the_group_waits_as_long_as_the_config_says(monkeypatch, gpus, configured):
     seen = {}
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus)
     monkeypatch.setattr(torch.distributed, "init_process_group", lambda backend, **kwargs: seen.update(kwargs))
@@ -28,8 +28,8 @@ def test_the_group_waits_as_long_as_it_is_told(monkeypatch, gpus, configured):
     with launching.process_group(Config({"launcher": "pytorch", "env_cfg": {"dist_cfg": dist_cfg}})):
         pass
     # MMEngine takes seconds, torch a span.
-    told = seen.get("timeout")
-    assert (told.total_seconds() if isinstance(told, datetime.timedelta) else told) == configured
+    found = seen.get("timeout")
+    assert (found.total_seconds() if isinstance(found, datetime.timedelta) else found) == configured
 
 
 LEAVES = """
@@ -74,6 +74,7 @@ else:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="the names of threads are read from /proc")
 @pytest.mark.parametrize("fails, said", [([], "True 0"), (["fails"], "True True")])
 def test_no_thread_of_the_group_lives_on_into_the_interpreters_end(tmp_path, fails, said):
