@@ -109,13 +109,6 @@ def test_bounds(requirements):
         assert {">=", "<"} <= operators, f"{requirement} lacks a bound"
 
 
-def test_every_requirement_has_its_reason():
-    lines = (ROOT / "setup.py").read_text().splitlines()
-    listed = [number for number, line in enumerate(lines) if re.match(r'    "[\w-]+>=', line)]
-    assert len(listed) > 15
-    assert [lines[n] for n in listed if not lines[n - 1].lstrip().startswith("#")] == []
-
-
 @pytest.mark.slow
 def test_tested_versions_lie_within_the_bounds(requirements):
     lines = (ROOT / "requirements/constraints.txt").read_text().splitlines()

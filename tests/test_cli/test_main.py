@@ -190,6 +190,7 @@ def test_every_command_finds_shipped_configs(name, tmp_path):
 @pytest.mark.parametrize(
     "name, arguments, word",
     [
+        ("train", ["--cfg-options", "auto_synthesize=False"], "tools/synthesize.py"),
         ("train", ["--resume", "nope.pth"], "nope.pth"),
         ("train", ["--dry-run", "--resume"], "--resume"),
         ("test", ["nope.pth"], "nope.pth"),

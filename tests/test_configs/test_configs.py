@@ -41,16 +41,8 @@ def karpathy(folder):
         (folder / "val2014").mkdir(parents=True, exist_ok=True)
         picture(i).save(folder / "val2014" / f"{i}.jpg")
         sentences = [{"raw": SENTENCES[(i + j) % 4], "sentid": 2 * i + j, "imgid": i} for j in range(2)]
-        images.append(
-            {
-                "filepath": "val2014",
-                "filename": f"{i}.jpg",
-                "imgid": i,
-                "split": split,
-                "sentences": sentences,
-                "cocoid": i,
-            }
-        )
+        image = {"filepath": "val2014", "filename": f"{i}.jpg", "imgid": i, "split": split, "cocoid": i}
+        images.append({**image, "sentences": sentences})
     (folder / "dataset_coco.json").write_text(json.dumps({"images": images, "dataset": "coco"}))
     return str(folder / "dataset_coco.json")
 
@@ -72,9 +64,7 @@ def test_the_flagship_config_from_captions_to_metrics(tmp_path):
         *(f"synthesis.tag_provider.{k}={v}" for k, v in detector.items()),
         f"synthesis.generator.model={pipeline}", "synthesis.generator.dtype=float32", "synthesis.generator.steps=4",
         "synthesis.generator.height=16", "synthesis.generator.width=16", "test_dataloader.num_workers=0",
-        "test_dataloader.persistent_workers=False",
     ]  # fmt: skip
-    options = [o for o in options if "test_dataloader.persistent" not in o]
     said = run_command(tmp_path, "synthesize", "synthcap_coco.py", "--cfg-options", *options)
     assert "16 captions, 16 images" in said
     run_command(tmp_path, "encode-images", "synthcap_coco.py", "--cfg-options", *options)
