@@ -32,9 +32,7 @@ from synthcap_mm.engine.dry_run import dry_run as measure_training
 from synthcap_mm.engine.runners import build_runner
 from synthcap_mm.engine.testing import prepare_evaluators, run_test
 from synthcap_mm.errors import UserError
-from synthcap_mm.missing_inputs import require_inputs, unread_store
-from synthcap_mm.store import Store
-from synthcap_mm.store.store import view_file
+from synthcap_mm.missing_inputs import check_store, pairs_store, require_inputs, section, unread_store
 from synthcap_mm.synthesis.curation import Curation, report_table
 from synthcap_mm.synthesis.dry_run import measure_synthesis
 from synthcap_mm.synthesis.photos import PhotoStore
@@ -204,40 +202,6 @@ def start_logging(cfg: Config) -> None:
     if not MMLogger.check_instance_created("synthcap_mm"):
         level = cfg.get("log_level", "INFO") if os.environ.get("RANK", "0") == "0" else "ERROR"
         MMLogger.get_instance("synthcap_mm", logger_name="synthcap_mm", log_level=level)
-
-
-def section(cfg: Config, name: str) -> Any:
-    """A section of a config.
-
-    Raises:
-        UserError: if the config has none.
-    """
-    if not cfg.get(name):
-        raise UserError(f"the config {cfg.config_name} has no field {name!r}, so there is nothing to do")
-    return cfg[name]
-
-
-def pairs_store(cfg: Config) -> str:
-    """The store that ``cfg.synthesis`` makes: its folder, or a view in it."""
-    limit = section(cfg, "synthesis").get("limit")
-    return cfg.synthesis.store if limit is None else str(view_file(cfg.synthesis.store, limit))
-
-
-def check_store(cfg: Config) -> None:
-    """Refuse to train on a store of ``cfg.synthesis`` that was made by other settings.
-
-    Raises:
-        UserError: naming what differs.
-    """
-    data = cfg.train_dataloader.dataset
-    if "synthesis" not in cfg or data.get("store") != pairs_store(cfg):
-        return
-    recipes = dict(Synthesis(**cfg.synthesis).recipes)
-    if not data.get("refined"):
-        recipes.pop("refined/default", None)
-    if "tokenizer" in cfg.model.get("data_preprocessor", {}):
-        recipes.pop("tokenizer", None)
-    Store.open(data.store).check_recipes(recipes)
 
 
 def _listed(counts: dict[str, int]) -> str:

@@ -166,6 +166,7 @@ class Curation:
         }
         self.key = key_of([table.identity for table in self.inputs.values()])
         pairs = Table(store.folder, "pairs", self.recipe, [self.key], list(self.inputs.values()))
+        pairs.clean()
         if pairs.missing():
             self._make(pairs)
         else:
@@ -173,6 +174,7 @@ class Curation:
         tables = {f"pairs/{self.name}": pairs}
         if self.refine_cfg is not None:
             refined = tables[f"refined/{self.name}"] = self._refined_table(pairs)
+            refined.clean()
             run_stages([self._refine_stage(refined, pairs)], self.worker)
             if refined.missing():
                 raise NotYet(f"{len(refined.missing())} shard(s) of refined/{self.name} are other tasks' to make")
@@ -363,6 +365,7 @@ class Curation:
             make_part: makes the rows of a span.
         """
         table, spans = self._part_table(name, count)
+        table.clean()
         stage = _PartStage(table, spans, make_part)
         run_stages([stage], self.worker)
         if left := table.missing():

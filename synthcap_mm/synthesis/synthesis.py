@@ -263,7 +263,10 @@ class Synthesis:
                 wanted = ["tags"]
             elif only == "images" and (self.retrieves or self.picture_format is not None):
                 wanted.remove("tags")
-            stages.append(self._image_stage(only or "images", [self.tables[n] for n in wanted if n in self.tables]))
+            stage = self._image_stage(only or "images", [self.tables[n] for n in wanted if n in self.tables])
+            if only == "tags" and not self.retrieves:  # it would draw pictures that nobody keeps
+                stage.reads = [self.tables.get("pictures", self.tables["image_features"])]
+            stages.append(stage)
         if self.generator_cfg is not None and only in (None, "images"):
             stages.append(self._pair_stage())
         if self.refine_cfg is not None and only in (None, "refine"):

@@ -51,12 +51,13 @@ def folder(tmp_path_factory, tiny_stores):
     """The small GPT-2 in the hub's format, and two configs: sharded, and with MMEngine's usual runner."""
     import transformers
 
+    from synthcap_mm.store import Store
     from synthcap_mm.tokenization import CaptionTokenizer
 
     folder = tmp_path_factory.mktemp("fsdp")
     pairs, photos = tiny_stores
     torch.manual_seed(0)
-    tokenizer = CaptionTokenizer(f"{pairs}/tokenizer.json")
+    tokenizer = CaptionTokenizer(str(Store.open(pairs).tokenizer_path))
     shape = {"n_embd": 32, "n_layer": 3, "n_head": 2, "n_positions": 80}
     decoder = transformers.GPT2LMHeadModel(transformers.GPT2Config(vocab_size=tokenizer.vocab_size, **shape))
     decoder.save_pretrained(folder / "gpt2")
