@@ -118,12 +118,11 @@ def test_curate_then_look_then_train(folder, tmp_path):
     assert (folder / "work" / "epoch_1.pth").is_file()
 
 
-@pytest.mark.slow
-def test_ranks_curate_as_one_process(folder, tmp_path):
-    """And so do tasks, of which each makes its share of the refined features."""
+def test_tasks_curate_as_one_process(folder, tmp_path):
     (tmp_path / "mine.py").write_text(CONFIG)
     run_command(tmp_path, "synthesize", "mine.py")
-    run_process(tmp_path, "bash", ROOT / "tools" / "dist_curate.sh", "mine.py", 2)
+    for number, status in ((1, 75), (0, 75), (1, 0)):
+        run_command(tmp_path, "curate", "mine.py", "--task", f"{number}/2", status=status)
     run_command(folder, "curate", "mine.py")
     store, other = pairs_of(folder), pairs_of(tmp_path)
     for name in ("pairs/curated", "refined/curated"):
