@@ -43,15 +43,9 @@ def test_each_pair_clashes(tmp_path, module, onedl, rival):
 
 
 def test_message_has_the_commands(tmp_path):
-    for name, version in {
-        "onedl-mmengine": "0.10.12",
-        "mmengine": "0.10.7",
-        "onedl-mmcv": "2.3.6",
-        "mmcv": "2.2.0",
-        "mmcv-lite": "2.1.0",
-        "onedl-mmdetection": "3.5.1",
-    }.items():
-        install(tmp_path, name, version)
+    for name in ("onedl-mmengine 0.10.12", "mmengine 0.10.7", "onedl-mmcv 2.3.6", "mmcv 2.2.0", "mmcv-lite 2.1.0",
+                 "onedl-mmdetection 3.5.1"):  # fmt: skip
+        install(tmp_path, *name.split())
     with pytest.raises(UserError) as error:
         check_installation([tmp_path])
     message = str(error.value)

@@ -14,6 +14,7 @@ from itertools import chain
 from pathlib import Path
 
 import pytest
+from command_line import run_process
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -33,9 +34,7 @@ def wheel(tmp_path_factory) -> Path:
         (source / "build/lib" / stale).write_text("")
     out = source.parent / "out"
     options = ["--no-deps", "--no-build-isolation", "--no-index", "--disable-pip-version-check"]
-    command = [sys.executable, "-m", "pip", "wheel", *options, "-w", str(out), "."]
-    done = subprocess.run(command, cwd=source, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+    run_process(source, sys.executable, "-m", "pip", "wheel", *options, "-w", out, ".", path=None)
     assert not (source / "synthcap_mm/.mim").exists(), "the build left copies in the source tree"
     (built,) = out.glob("*.whl")
     return built
@@ -66,15 +65,10 @@ def test_wheel_is_complete(wheel):
 def test_installed_wheel_works_without_the_checkout(wheel, tmp_path):
     site = tmp_path / "site"
     options = ["--no-deps", "--no-index", "--disable-pip-version-check"]
-    command = [sys.executable, "-m", "pip", "install", *options, "--target", str(site), str(wheel)]
-    subprocess.run(command, check=True, capture_output=True)
-    env = {**os.environ, "PYTHONPATH": str(site), "OMP_NUM_THREADS": "1"}
+    run_process(tmp_path, sys.executable, "-m", "pip", "install", *options, "--target", site, wheel, path=None)
 
     def command(*args: str) -> str:
-        program = [sys.executable, str(site / "bin" / "synthcap-mm"), *args]
-        done = subprocess.run(program, cwd=tmp_path, env=env, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        return run_process(tmp_path, sys.executable, site / "bin" / "synthcap-mm", *args, path=site)
 
     shipped = site / "synthcap_mm" / ".mim"
     assert "  print-config " in command("--help")
@@ -173,11 +167,7 @@ def test_import_is_light():
         "took = time.perf_counter() - start\nimport json, synthcap_mm.registry\n"
         "print(json.dumps([took, sorted(name for name in sys.modules if '.' not in name)]))\n"
     )
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    runs = [
-        json.loads(subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, check=True).stdout)
-        for _ in range(3)
-    ]
+    runs = [json.loads(run_process(ROOT, sys.executable, "-c", code)) for _ in range(3)]
     assert min(took for took, _ in runs) < 1.0
     # Nor does the registry, which plugins import to register their components.
     assert HEAVY & set(runs[0][1]) == set()

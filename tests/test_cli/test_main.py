@@ -155,9 +155,9 @@ def test_every_command_is_a_script_that_runs_from_a_clone(tmp_path):
     assert set(COMMANDS) - {"list"} <= set(scripts)
     for name in set(COMMANDS) - {"list"}:
         assert f'main(["{name}", *sys.argv[1:]])' in scripts[name].read_text()
-    # Not installed, and not on Python's path; in a folder whose own name is in the advice.
-    said = run_process(tmp_path, sys.executable, scripts["test"], "synthcap_mini.py", "no.pth", path=None, status=1)
-    assert f"python {ROOT / 'tools' / 'train.py'}" in said and "Traceback" not in said
+    # Not installed, and not on Python's path.
+    said = run_process(tmp_path, sys.executable, scripts["store"], "nowhere", path=None, status=1)
+    assert "nowhere" in said and "Traceback" not in said
 
 
 def test_list(tmp_path):
