@@ -36,7 +36,6 @@ import sys
 import time
 from pathlib import Path
 import torch
-from command_line import run_process
 from mmengine.config import Config
 from synthcap_mm.engine.launching import process_group
 
