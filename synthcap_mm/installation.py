@@ -38,20 +38,21 @@ def find_clashes(path: Iterable[str] | None = None) -> list[Clash]:
         path: folders to look for installed distributions in. Defaults to
             ``sys.path``.
     """
-    found = metadata.distributions() if path is None else metadata.distributions(path=[str(entry) for entry in path])
-    versions: dict[str, str] = {}
-    for distribution in found:
-        # A broken metadata folder, such as pip leaves when it is killed, has no name.
-        name = distribution.metadata["Name"]
-        if name:
-            # The first on the path is the one that is imported.
-            versions.setdefault(name.lower().replace("_", "-").replace(".", "-"), distribution.version)
     clashes = []
     for module, onedl, rivals in _RIVALS:
-        present = tuple((name, versions[name]) for name in rivals if name in versions)
-        if onedl in versions and present:
-            clashes.append(Clash(module, (onedl, versions[onedl]), present))
+        there = {name: version for name in (onedl, *rivals) if (version := _version(name, path)) is not None}
+        if onedl in there and len(there) > 1:
+            clashes.append(Clash(module, (onedl, there.pop(onedl)), tuple(there.items())))
     return clashes
+
+
+def _version(name: str, path: Iterable[str] | None) -> str | None:
+    """Version of the distribution that is imported: the first on the path."""
+    where = {} if path is None else {"path": [str(entry) for entry in path]}
+    for distribution in metadata.distributions(name=name, **where):
+        if distribution.metadata["Name"]:  # a folder that pip leaves when it is killed has none
+            return distribution.version
+    return None
 
 
 def check_installation(path: Iterable[str] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Everything that a config needs and that is not there, in one list."""
+"""What a step of a config needs before it begins: everything that is missing, in one list, and the right store."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from synthcap_mm.commands import command
 from synthcap_mm.errors import UserError
 from synthcap_mm.store import Store, StoreError
 from synthcap_mm.store.store import view_file
+from synthcap_mm.synthesis.synthesis import Synthesis
 
 
 def _walk(value: Any) -> Iterator[Any]:
@@ -141,3 +142,67 @@ def missing_inputs(cfg: Config, *stages: str) -> list[str]:
         if entry.get("needed_by", thing) in named and _MISSING[kind](thing):
             lines.append(f"{thing}: {entry['how']}")
     return lines
+
+
+def require_inputs(cfg: Config, *stages: str) -> None:
+    """Refuse to begin while something is missing, and name all of it at once.
+
+    Raises:
+        UserError: if files of those stages are missing.
+    """
+    missing = missing_inputs(cfg, *stages)
+    if not missing:
+        return
+    if "train" in stages and "test_dataloader" in cfg:
+        # Also what the test needs, so that the user sees everything that is missing at once.
+        missing += [f"{m}  (for the test)" for m in missing_inputs(cfg, "test") if m not in missing]
+    lines = "\n".join(f"  - {line}" for line in missing)
+    raise UserError(f"{len(missing)} thing(s) that {cfg.get('config_name', 'the config')} needs are missing:\n{lines}")
+
+
+def section(cfg: Config, name: str) -> Any:
+    """A section of a config.
+
+    Raises:
+        UserError: if the config has none.
+    """
+    if not cfg.get(name):
+        raise UserError(f"the config {cfg.config_name} has no field {name!r}, so there is nothing to do")
+    return cfg[name]
+
+
+def pairs_store(cfg: Config) -> str:
+    """The store that ``cfg.synthesis`` makes: its folder, or a view in it."""
+    limit = section(cfg, "synthesis").get("limit")
+    return cfg.synthesis.store if limit is None else str(view_file(cfg.synthesis.store, limit))
+
+
+def check_store(cfg: Config) -> None:
+    """Refuse to train on a store of ``cfg.synthesis`` that was made by other settings.
+
+    Raises:
+        UserError: naming what differs.
+    """
+    served = [
+        d for d in _datasets(cfg.train_dataloader.dataset) if "synthesis" in cfg and d.get("store") == pairs_store(cfg)
+    ]
+    if not served:
+        return
+    recipes = dict(Synthesis(**cfg.synthesis).recipes)
+    # What training does not use may be otherwise, or not there.
+    recipes.pop("pictures", None)
+    if any(data.get("refined") for data in served):
+        recipes.setdefault("refined/default", {})
+    else:
+        recipes.pop("refined/default", None)
+    if "tokenizer" in cfg.model.get("data_preprocessor", {}):
+        recipes.pop("tokenizer", None)
+    Store.open(served[0].store).check_recipes(recipes)
+
+
+def _datasets(data: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """A dataset's config, and those of datasets within it."""
+    yield data
+    for inner in [*data.get("datasets", ()), data.get("dataset")]:
+        if isinstance(inner, dict):
+            yield from _datasets(inner)

@@ -18,24 +18,21 @@ from __future__ import annotations
 
 import copy
 import inspect
-import json
 import os
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.dist import barrier, is_main_process
+from mmengine.dist import barrier
 from mmengine.logging import MMLogger, print_log
-from mmengine.runner import FlexibleRunner, Runner
+from mmengine.runner import Runner
 
+from synthcap_mm.checkpoints import best_checkpoint
 from synthcap_mm.engine.dry_run import dry_run as measure_training
 from synthcap_mm.engine.runners import build_runner
+from synthcap_mm.engine.testing import prepare_evaluators, run_test
 from synthcap_mm.errors import UserError
-from synthcap_mm.evaluation import CaptionMetric
-from synthcap_mm.files import write_json
-from synthcap_mm.missing_inputs import missing_inputs, unread_store
-from synthcap_mm.store import Store
-from synthcap_mm.store.store import view_file
+from synthcap_mm.missing_inputs import check_store, pairs_store, require_inputs, section, unread_store
 from synthcap_mm.synthesis.curation import Curation, report_table
 from synthcap_mm.synthesis.dry_run import measure_synthesis
 from synthcap_mm.synthesis.photos import PhotoStore
@@ -161,7 +158,6 @@ def train(cfg: Config, dry_run: bool = False) -> dict[str, float]:
         barrier()
     require_inputs(cfg, "train")
     check_store(cfg)
-    _switch_tensorboard_on(cfg)
     prepare_evaluators(cfg)
     if dry_run:
         cost = measure_training(cfg)
@@ -174,7 +170,7 @@ def train(cfg: Config, dry_run: bool = False) -> dict[str, float]:
         return {}
     # Rank 0 alone writes checkpoints, and the last epoch's may be the best: it must be there before any rank reads it.
     barrier()
-    best = _best_checkpoint(runner)
+    best = best_checkpoint(runner)
     print_log(f"testing {best} on the test split, once", logger="current")
     if not isinstance(runner, Runner):
         # Any runner loads the checkpoint; one that needs no strategy tests, as the command `test` does.
@@ -200,141 +196,12 @@ def test(cfg: Config, checkpoint: str) -> dict[str, float]:
     return run_test(build_runner(cfg, to_test=True), cfg, checkpoint)
 
 
-def run_test(runner: Runner, cfg: Config, checkpoint: str) -> dict[str, float]:
-    """Test a checkpoint once, and write what was found into the runner's work folder.
-
-    ``test_metrics.json`` has the test's metrics beside those of the validation that chose the epoch, and what was
-    skipped and why; ``test_captions.json`` every caption with its references and scores; ``gallery.png`` some photos.
-
-    Args:
-        runner: made from ``cfg``.
-        cfg: the config.
-        checkpoint: file to load.
-
-    Returns:
-        The metrics.
-    """
-    from synthcap_mm.evaluation.reporting import KeepSamplesHook, metrics_table, save_test_gallery
-
-    chosen_by = _chosen_by(runner.load_checkpoint(checkpoint))
-    folder = Path(runner.work_dir)
-    ours = [metric for metric in runner.test_evaluator.metrics if isinstance(metric, CaptionMetric)]
-    if len(ours) == 1 and ours[0].outfile_prefix is None:
-        ours[0].outfile_prefix = str(folder / "test_captions")
-    keep = KeepSamplesHook(cfg.get("gallery", {}).get("num", 0))
-    runner.register_hook(keep)
-    metrics = runner.test()
-    if is_main_process():
-        skipped = {name: why for metric in ours for name, why in metric.scored.skipped.items()}
-        notes = {name: note for metric in ours for name, note in metric.scored.notes.items()}
-        report = {
-            "config": cfg.config_name,
-            "checkpoint": str(checkpoint),
-            "seed": runner.seed,
-            "validation": chosen_by,
-            "metrics": metrics,
-            "skipped": skipped,
-            "notes": notes,
-        }
-        path = folder / "test_metrics.json"
-        write_json(path, json.loads(json.dumps(report, default=float)))
-        table = metrics_table(metrics, skipped, notes)
-        print_log(f"test metrics ({checkpoint}):\n{table}\nwritten to {path}", logger="current")
-        if keep.samples and (picture := save_test_gallery(cfg, keep.samples, folder / "gallery.png")):
-            print_log(f"gallery: {picture}", logger="current")
-    barrier()
-    return metrics
-
-
 # ---- what the steps share
 def start_logging(cfg: Config) -> None:
     """Log to the terminal where no runner logs yet; of several processes the first one logs."""
     if not MMLogger.check_instance_created("synthcap_mm"):
         level = cfg.get("log_level", "INFO") if os.environ.get("RANK", "0") == "0" else "ERROR"
         MMLogger.get_instance("synthcap_mm", logger_name="synthcap_mm", log_level=level)
-
-
-def section(cfg: Config, name: str) -> Any:
-    """A section of a config.
-
-    Raises:
-        UserError: if the config has none.
-    """
-    if not cfg.get(name):
-        raise UserError(f"the config {cfg.config_name} has no field {name!r}, so there is nothing to do")
-    return cfg[name]
-
-
-def require_inputs(cfg: Config, *stages: str) -> None:
-    """Refuse to begin while something is missing, and name all of it at once.
-
-    Raises:
-        UserError: if files of those stages are missing.
-    """
-    missing = missing_inputs(cfg, *stages)
-    if not missing:
-        return
-    if "train" in stages and "test_dataloader" in cfg:
-        # Also what the test needs, so that the user sees everything that is missing at once.
-        missing += [f"{m}  (for the test)" for m in missing_inputs(cfg, "test") if m not in missing]
-    lines = "\n".join(f"  - {line}" for line in missing)
-    raise UserError(f"{len(missing)} thing(s) that {cfg.get('config_name', 'the config')} needs are missing:\n{lines}")
-
-
-def pairs_store(cfg: Config) -> str:
-    """The store that ``cfg.synthesis`` makes: its folder, or a view in it."""
-    limit = section(cfg, "synthesis").get("limit")
-    return cfg.synthesis.store if limit is None else str(view_file(cfg.synthesis.store, limit))
-
-
-def check_store(cfg: Config) -> None:
-    """Refuse to train on a store of ``cfg.synthesis`` that was made by other settings.
-
-    Raises:
-        UserError: naming what differs.
-    """
-    data = cfg.train_dataloader.dataset
-    if "synthesis" not in cfg or data.get("store") != pairs_store(cfg):
-        return
-    recipes = dict(Synthesis(**cfg.synthesis).recipes)
-    if not data.get("refined"):
-        recipes.pop("refined/default", None)
-    if "tokenizer" in cfg.model.get("data_preprocessor", {}):
-        recipes.pop("tokenizer", None)
-    Store.open(data.store).check_recipes(recipes)
-
-
-def prepare_evaluators(cfg: Config) -> None:
-    """Make a config's ``CaptionMetric`` ready for the Runner.
-
-    CLIPScore gets the encoder of ``cfg.synthesis``, which made the test store's features, unless it has one. A single
-    metric becomes a list: MMEngine takes a dict with a field ``metrics`` for an evaluator's config.
-
-    Args:
-        cfg: the config; changed.
-    """
-    encoder = cfg.get("synthesis", {}).get("encoder")
-    for name in ("val_evaluator", "test_evaluator"):
-        entries = cfg.get(name)
-        if isinstance(entries, dict) and entries.get("type") == "CaptionMetric":
-            entries = cfg[name] = [entries]
-        for entry in entries if isinstance(entries, list) else ():
-            if encoder is not None and entry.get("type") == "CaptionMetric" and entry.get("encoder") is None:
-                entry["encoder"] = encoder
-
-
-def latest_checkpoint(work_dir: str) -> str | None:
-    """The checkpoint to go on from, or ``None``.
-
-    The one that MMEngine's ``last_checkpoint`` names; where that file was lost or
-    cut short by a kill, the last epoch's.
-    """
-    pointer = Path(work_dir) / "last_checkpoint"
-    named = Path(pointer.read_text().strip() or "/nowhere") if pointer.is_file() else None
-    if named is not None and named.is_file():
-        return str(named)
-    epochs = {int(p.stem.split("_")[1]): p for p in Path(work_dir).glob("epoch_*.pth") if p.stem[6:].isdigit()}
-    return str(epochs[max(epochs)]) if epochs else None
 
 
 def _listed(counts: dict[str, int]) -> str:
@@ -347,42 +214,3 @@ def _trains_on_curated(cfg: Config) -> bool:
     if settings is None or data.get("store") != pairs_store(cfg):
         return False
     return data.get("pairs") == (settings.get("name", "curated") if isinstance(settings, dict) else "curated")
-
-
-def _switch_tensorboard_on(cfg: Config) -> None:
-    """Add TensorBoard to the log files, where ``cfg.tensorboard`` says so."""
-    if not cfg.get("tensorboard"):
-        return
-    try:
-        import torch.utils.tensorboard  # noqa: F401
-    except ImportError as error:
-        raise UserError(
-            f"tensorboard=True needs TensorBoard ({error}): pip install 'synthcap_mm[tensorboard]'"
-        ) from error
-    backends = cfg.visualizer.vis_backends
-    if not any(b["type"] == "TensorboardVisBackend" for b in backends):
-        backends.append({"type": "TensorboardVisBackend"})
-
-
-def _best_checkpoint(runner: Runner | FlexibleRunner) -> str:
-    from mmengine.hooks import CheckpointHook
-
-    hook = next((h for h in runner.hooks if isinstance(h, CheckpointHook)), None)
-    best = getattr(hook, "best_ckpt_path", None)
-    if best is None and hook is not None and getattr(hook, "best_ckpt_path_dict", None):
-        best = next(iter(hook.best_ckpt_path_dict.values()))
-    best = best or runner.message_hub.runtime_info.get("best_ckpt") or getattr(hook, "last_ckpt", None)
-    if best is None:
-        raise UserError(
-            "test_best: no checkpoint was saved; set default_hooks.checkpoint.save_best='CIDEr', or test_best=False"
-        )
-    return str(best)
-
-
-def _chosen_by(loaded: dict[str, Any]) -> dict[str, Any] | None:
-    """The validation that a checkpoint was chosen by, as it says: epoch and metrics; ``None``: there was none."""
-    scalars = loaded.get("message_hub", {}).get("log_scalars", {})
-    metrics = {key.removeprefix("val/"): float(v.current()) for key, v in scalars.items() if key.startswith("val/")}
-    for timing in ("time", "data_time"):
-        metrics.pop(timing, None)
-    return {"epoch": loaded.get("meta", {}).get("epoch"), "metrics": metrics} if metrics else None

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from mmengine.logging import MMLogger
+
 from synthcap_mm.cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -15,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 def run_command(folder, name, *arguments, status=0):
     """What ``synthcap-mm NAME ARGUMENTS`` prints in a folder; its exit status must be ``status``."""
     said, before = io.StringIO(), os.getcwd()
+    MMLogger._instance_dict.clear()  # one that an earlier test left would write to that test's output
     os.chdir(folder)
     try:
         with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):

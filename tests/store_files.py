@@ -11,9 +11,9 @@ class Stopped(BaseException):
 
 
 def files(store):
-    """What must be the same byte for byte, whoever made it: ``tables/…`` → bytes."""
+    """What must be the same byte for byte, whoever made it: name below ``tables`` → bytes."""
     folder = Path(store) / "tables"
-    found = (p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
+    found = (p for p in folder.rglob("*") if p.is_file() and p.name[0] != "." and p.suffix != ".damaged")
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(found)}
 
 

@@ -39,7 +39,8 @@ def test_the_caller_does_not_wait_until_the_queue_is_full():
     assert done == [0, 1, 2, 3]
 
 
-def test_an_error_in_the_thread_reaches_the_caller_and_stops_the_work():
+@pytest.mark.parametrize("items", [100, 2])  # also an error on the last one
+def test_an_error_in_the_thread_reaches_the_caller_and_stops_the_work(items):
     done = []
 
     def work(item):
@@ -48,17 +49,9 @@ def test_an_error_in_the_thread_reaches_the_caller_and_stops_the_work():
         done.append(item)
 
     with pytest.raises(ValueError, match="bad item"), Background(work) as background:
-        for i in range(100):
+        for i in range(items):
             background.put(i)
     assert done == [0]
-
-
-def test_an_error_on_the_last_item_is_not_lost():
-    def work(item):
-        raise ValueError("bad item")
-
-    with pytest.raises(ValueError, match="bad item"), Background(work) as background:
-        background.put(0)
 
 
 def test_what_was_put_before_the_callers_error_is_finished():

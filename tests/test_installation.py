@@ -15,15 +15,10 @@ def install(site: Path, name: str, version: str) -> None:
     (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
 
 
-def test_onedl_alone_is_fine(tmp_path):
-    for name in ("onedl-mmengine", "onedl-mmcv", "onedl-mmdetection"):
+@pytest.mark.parametrize("names", [("onedl-mmengine", "onedl-mmcv", "onedl-mmdetection"), ("mmcv-lite", "mmdet")])
+def test_one_family_alone_is_no_clash(tmp_path, names):
+    for name in names:
         install(tmp_path, name, "1.0")
-    check_installation([tmp_path])
-
-
-def test_open_mmlab_alone_is_no_clash(tmp_path):
-    install(tmp_path, "mmcv-lite", "2.1.0")
-    install(tmp_path, "mmdet", "3.3.0")
     assert find_clashes([tmp_path]) == []
 
 
@@ -48,15 +43,9 @@ def test_each_pair_clashes(tmp_path, module, onedl, rival):
 
 
 def test_message_has_the_commands(tmp_path):
-    for name, version in {
-        "onedl-mmengine": "0.10.12",
-        "mmengine": "0.10.7",
-        "onedl-mmcv": "2.3.6",
-        "mmcv": "2.2.0",
-        "mmcv-lite": "2.1.0",
-        "onedl-mmdetection": "3.5.1",
-    }.items():
-        install(tmp_path, name, version)
+    for name in ("onedl-mmengine 0.10.12", "mmengine 0.10.7", "onedl-mmcv 2.3.6", "mmcv 2.2.0", "mmcv-lite 2.1.0",
+                 "onedl-mmdetection 3.5.1"):  # fmt: skip
+        install(tmp_path, *name.split())
     with pytest.raises(UserError) as error:
         check_installation([tmp_path])
     message = str(error.value)

@@ -129,7 +129,7 @@ def test_slurm_synthesizes_in_arrays(launch, tmp_path):
     for job, name, command, dependency in zip(
         jobs, ("text", "images", "rest"),
         (f"{tool} --only text {share}", f"{tool} --only images {share}", tool),
-        (None, "--dependency=afterok:1", "--dependency=afterok:2"),
+        (None, "--dependency=afterany:1", "--dependency=afterany:2"),
     ):  # fmt: skip
         assert {"--partition=gpu", f"--job-name=draw-{name}", "--gres=gpu:1", "--mem", "8G"} <= set(job)
         assert job[job.index("--wrap") + 1] == command

@@ -1,33 +1,21 @@
 """What travels between the parts."""
 
 import pickle
-import subprocess
-import sys
 
 import pytest
 import torch
 
-from synthcap_mm.structures import SOURCES, CaptionSample, PrefixBatch, Tag, group_id
+from synthcap_mm.structures import CaptionSample, PrefixBatch, Tag, group_id
 
 
 def test_group_ids_are_fixed_for_good():
-    code = "from synthcap_mm.structures import group_id; print(group_id('Straße 1'))"
-    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert int(other.stdout) == group_id("Straße 1")  # not Python's hash, which differs from run to run
+    assert group_id("Straße 1") == 274432749669495366  # not Python's hash, which differs from run to run
 
 
 def test_group_ids_fit_a_long_tensor_and_are_never_negative():
     ids = [group_id(str(i)) for i in range(10_000)]
     assert min(ids) >= 0 and max(ids) < 2**63 and len(set(ids)) == 10_000
     assert torch.tensor(ids).tolist() == ids
-
-
-def test_samples_start_without_predictions_and_share_no_lists():
-    a, b = CaptionSample(0, "a"), CaptionSample(1, "b")
-    a.tags.append(Tag("dog", 0.5))
-    assert b.tags == [] and a.pred_caption is None
-    assert (a.source, a.memory_row, a.group, a.weight) == ("pseudo", -1, -1, 1.0)
-    assert a.source in SOURCES
 
 
 def test_misspelt_fields_are_errors():

@@ -48,10 +48,12 @@ def gpt2_files(tmp_path):
 
 
 # ---- trained
-def test_a_trained_tokenizer_gives_captions_back(trained):
+def test_a_trained_tokenizer_gives_captions_back(trained, tmp_path):
     assert trained.decode(trained.encode(CAPTIONS)) == CAPTIONS
     # words and letters it has not seen, and capitals, which it lowers
     assert trained.decode(trained.encode(["A  ZEBRA in a café ❄"])) == ["a zebra in a café ❄"]
+    kept = saved(make_tokenizer("train", ["A Dog"] * 3, vocab_size=300, lowercase=False), tmp_path)
+    assert kept.decode(kept.encode(["A Dog"])) == ["A Dog"]
 
 
 def test_special_tokens_of_a_trained_one(trained):
@@ -59,11 +61,6 @@ def test_special_tokens_of_a_trained_one(trained):
     assert 259 < trained.vocab_size <= 320
     ids = [i for row in trained.encode(CAPTIONS) for i in row]
     assert max(ids) < trained.vocab_size and not {0, 1, 2} & set(ids)
-
-
-def test_more_vocabulary_makes_shorter_captions(tmp_path, trained):
-    small = saved(make_tokenizer("train", CAPTIONS, vocab_size=260), tmp_path)
-    assert sum(map(len, small.encode(CAPTIONS))) > 1.5 * sum(map(len, trained.encode(CAPTIONS)))
 
 
 def test_training_is_the_same_in_every_process(tmp_path):
@@ -77,11 +74,6 @@ def test_training_is_the_same_in_every_process(tmp_path):
         for _ in range(2)
     }
     assert len(made) == 1
-
-
-def test_capitals_stay_when_asked(tmp_path):
-    tokenizer = saved(make_tokenizer("train", ["A Dog"] * 3, vocab_size=300, lowercase=False), tmp_path)
-    assert tokenizer.decode(tokenizer.encode(["A Dog"])) == ["A Dog"]
 
 
 # ---- decoding
@@ -132,17 +124,14 @@ def test_gpt2_is_transformers_own(real_data, tmp_path):
 
 @pytest.mark.parametrize("given", [{"vocab": "x"}, {"merges": "x"}])
 def test_gpt2_needs_both_files(given):
-    with pytest.raises(ValueError, match=r"both 'vocab'.*and 'merges'"):
+    with pytest.raises(ValueError, match=r"vocab.*merges"):
         make_tokenizer("gpt2", **given)
 
 
 def test_gpt2_files_that_are_not_there_are_named(tmp_path, gpt2_files):
-    with pytest.raises(FileNotFoundError, match=r"nothing.bpe"):
+    with pytest.raises(FileNotFoundError, match=r"nothing\.bpe"):
         make_tokenizer("gpt2", vocab=gpt2_files[0], merges=str(tmp_path / "nothing.bpe"))
-
-
-def test_gpt2_that_cannot_be_had_says_which_files_to_give(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"encoder.json"):
+    with pytest.raises(FileNotFoundError, match=r"encoder\.json"):
         make_tokenizer("gpt2", name=str(tmp_path / "no_such_folder"))
 
 
@@ -164,38 +153,26 @@ def test_clip_has_open_clips_ids(tmp_path):
 
 
 # ---- file
-def test_a_file_is_taken_as_it_is(trained, tmp_path):
-    again = make_tokenizer("file", path=str(trained.path))
-    again.save(str(tmp_path / "again.json"))
-    assert CaptionTokenizer(tmp_path / "again.json").encode(CAPTIONS) == trained.encode(CAPTIONS)
-
-
-def test_truncation_and_padding_of_a_given_file_do_not_cut_captions(trained, tmp_path):
+def test_a_file_is_taken_as_it_is_but_cuts_and_pads_no_captions(trained, tmp_path):
     tokenizer = make_tokenizer("file", path=str(trained.path))
     tokenizer.enable_truncation(3)
     tokenizer.enable_padding(length=50)
-    assert saved(tokenizer, tmp_path).decode(trained.encode(CAPTIONS)) == CAPTIONS
-    assert CaptionTokenizer(tmp_path / "tokenizer.json").encode(CAPTIONS) == trained.encode(CAPTIONS)
+    again = saved(tokenizer, tmp_path)
+    assert again.encode(CAPTIONS) == trained.encode(CAPTIONS) and again.decode(again.encode(CAPTIONS)) == CAPTIONS
 
 
 # ---- refusals
-def test_a_missing_file_says_what_makes_it(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"none\.json.*tools/synthesize.py"):
-        CaptionTokenizer(tmp_path / "none.json")
-
-
 def test_what_is_no_tokenizer_is_named(tmp_path):
-    (tmp_path / "t.json").write_text('{"a": 1}')
-    for make in (CaptionTokenizer, lambda p: make_tokenizer("file", path=str(p))):
-        with pytest.raises(ValueError, match=r"t\.json is not a tokenizer"):
-            make(tmp_path / "t.json")
-
-
-def test_a_tokenizer_without_special_tokens_is_refused(tmp_path):
     import tokenizers
 
+    with pytest.raises(FileNotFoundError, match=r"none\.json"):
+        CaptionTokenizer(tmp_path / "none.json")
+    (tmp_path / "t.json").write_text('{"a": 1}')
+    for make in (CaptionTokenizer, lambda p: make_tokenizer("file", path=str(p))):
+        with pytest.raises(ValueError, match=r"t\.json"):
+            make(tmp_path / "t.json")
     tokenizers.Tokenizer(tokenizers.models.WordLevel({"dog": 0}, unk_token="dog")).save(str(tmp_path / "t.json"))
-    with pytest.raises(ValueError, match=r"special tokens.*<bos>"):
+    with pytest.raises(ValueError, match="<bos>"):
         CaptionTokenizer(tmp_path / "t.json")
 
 

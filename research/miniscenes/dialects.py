@@ -6,7 +6,6 @@ mini-world is, at the places where the second is not. The mini-CLIP knows all of
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -108,7 +107,3 @@ class DialectPhotos(_OfDialect, MiniScenesPhotos):
     def __init__(self, dialect: str, split: str = "val", **options: Any) -> None:
         super().__init__(split, **options)
         self.dialect = dialect
-
-    def sha256(self) -> str:
-        """Identity of the photos and their references."""
-        return hashlib.sha256(f"{super().sha256()} {self.dialect}".encode()).hexdigest()

@@ -76,8 +76,6 @@ def export(argv: Sequence[str]) -> None:
     add_config(parser)
     parser.add_argument("checkpoint", help="checkpoint file of a training")
     parser.add_argument("out", help="folder to make")
-    parser.add_argument("--memory", choices=["fp16", "int8"], default="fp16", help="precision of it (default: fp16)")
-    parser.add_argument("--memory-rows", type=int, metavar="K", help="the K most useful captions only (default: all)")
     parser.add_argument(
         "--include-encoder", action="store_true", help="also weights that open_clip would download at first use"
     )
@@ -90,7 +88,7 @@ def export(argv: Sequence[str]) -> None:
 
     MMLogger.get_instance("synthcap_mm", logger_name="synthcap_mm", log_level="INFO")
     cfg = read_config(args.config, args.cfg_options)
-    export_captioner(cfg, args.checkpoint, args.out, args.memory, args.memory_rows, args.include_encoder, args.samples)
+    export_captioner(cfg, args.checkpoint, args.out, args.include_encoder, args.samples)
 
 
 def eval_captions(argv: Sequence[str]) -> None:

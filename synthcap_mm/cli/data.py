@@ -141,7 +141,7 @@ def inspect_pairs(argv: Sequence[str]) -> None:
 
 def prepare_data(argv: Sequence[str]) -> None:
     """Lay out downloaded COCO, Flickr30k and NoCaps, and check them."""
-    from synthcap_mm.datasets.preparation import RECIPES, PreparationError, prepare
+    from synthcap_mm.datasets.preparation import RECIPES, prepare
 
     parser = command_parser(
         "prepare-data",
@@ -162,10 +162,7 @@ def prepare_data(argv: Sequence[str]) -> None:
     parser.add_argument("--copy", action="store_true", help="copy files instead of linking them")
     parser.add_argument("--train-photos", action="store_true", help="photos of the training split too (not needed)")
     args = parser.parse_args(argv)
-    try:
-        say("\n".join(prepare(args.dataset, args.out, args.source, args.copy, args.train_photos)))
-    except PreparationError as error:
-        raise UserError(str(error)) from error
+    say("\n".join(prepare(args.dataset, args.out, args.source, args.copy, args.train_photos)))
 
 
 def store(argv: Sequence[str]) -> None:

@@ -70,7 +70,7 @@ def train(argv: Sequence[str]) -> None:
 def _resume(cfg: Config, checkpoint: str) -> None:
     from mmengine.logging import print_log
 
-    from synthcap_mm.pipeline import latest_checkpoint
+    from synthcap_mm.checkpoints import latest_checkpoint
 
     if checkpoint != "auto":
         _require_checkpoint(cfg, checkpoint)
@@ -125,8 +125,8 @@ def test_many(argv: Sequence[str]) -> None:
     args = parser.parse_args(argv)
     cfg = load_config(args)
     _require_checkpoint(cfg, args.checkpoint)
+    from synthcap_mm.engine import test_sets
     from synthcap_mm.engine.launching import process_group
-    from synthcap_mm.evaluation import test_sets
 
     with process_group(cfg):
         test_sets.test_many(cfg, args.checkpoint, args.sets)

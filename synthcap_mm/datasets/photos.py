@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -18,7 +16,6 @@ from synthcap_mm.datasets.caption_formats import (
 )
 from synthcap_mm.datasets.captions import CaptionFile
 from synthcap_mm.errors import UserError, listed
-from synthcap_mm.files import file_sha256
 from synthcap_mm.images import IMAGE_EXTENSIONS, find_images, read_image
 from synthcap_mm.registry import DATASETS
 
@@ -73,10 +70,6 @@ class PhotoSource:
         """File of the photo at ``index``."""
         return self._paths[self.keys[index]]
 
-    def content(self, index: int) -> str:
-        """What the photo at ``index`` is: hex SHA-256 of its file, which names the shards that are made of it."""
-        return file_sha256(self.path(index))
-
     def load(self, index: int) -> Image:
         """The photo at ``index``, RGB, turned upright as its EXIF orientation says.
 
@@ -98,30 +91,6 @@ class PhotoSource:
         """One line: where from, how many photos and references."""
         count = sum(len(self.references(index)) for index in range(len(self)))
         return f"{self.origin}: {len(self)} photos, {count} references"
-
-    # ---- for stores that compare photos as a whole; to be deleted with their callers in pairs/
-    def sha256(self) -> str:
-        """Hash of keys, file sizes, references and domains, in order; the pixels are not read."""
-        digest = hashlib.sha256()
-        for index, key in enumerate(self.keys):
-            row = [key, self.path(index).stat().st_size, self.references(index)]
-            row += [self._domains[key]] if key in self._domains else []
-            digest.update(json.dumps(row, ensure_ascii=False).encode() + b"\n")
-        return digest.hexdigest()
-
-    def listing_sha256(self) -> str:
-        """Hash of keys and references, in order: of which photos these are, whatever is in their files."""
-        digest = hashlib.sha256()
-        for index, key in enumerate(self.keys):
-            digest.update(json.dumps([key, self.references(index)], ensure_ascii=False).encode() + b"\n")
-        return digest.hexdigest()
-
-    def files_sha256(self, rows: Iterable[int]) -> str:
-        """Hash of the files of some photos, byte by byte."""
-        digest = hashlib.sha256()
-        for index in rows:
-            digest.update(file_sha256(self.path(index)).encode())
-        return digest.hexdigest()
 
 
 def _clean_references(origin: str, key: str, captions: Any) -> list[str]:

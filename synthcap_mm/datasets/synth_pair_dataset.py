@@ -14,6 +14,7 @@ from synthcap_mm.datasets.features import as_feature
 from synthcap_mm.datasets.tagging import caption_tagger, tags_by_features
 from synthcap_mm.registry import DATASETS
 from synthcap_mm.store import Store, StoreError
+from synthcap_mm.store.recipes import digest
 from synthcap_mm.structures import CaptionSample, Tag, group_id
 
 #: With fewer held-out groups than this, CIDEr says nothing; chosen by hand.
@@ -107,6 +108,13 @@ class SynthPairDataset(Dataset):
         self.seed = seed
         self._pairs = None if pairs is None else self.store.pairs(pairs)
         self._refined = self.store.refined(pairs) if refined and split == "train" else None
+        read = ["texts", "text_features", "heldout"]
+        if pairs is not None:
+            read += [f"pairs/{pairs}", "image_features", *(["tags"] if self.store.has("tags") else [])]
+        if self._refined is not None:
+            read.append(f"refined/{pairs}")
+        #: Hash of all that the samples are made of; a training is not resumed on other data.
+        self.identity = digest([self.store.identity(name) for name in read])
         # Shared memory: worker processes that outlive an epoch see the new one.
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
         rows = self.store.caption_rows(split)

@@ -22,7 +22,7 @@ class AtomicLocalBackend(LocalBackend):
     def put(self, obj: bytes | memoryview, filepath: str | Path) -> None:
         """Write bytes."""
         path = Path(filepath)
-        for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        for left in path.parent.glob(f".{glob.escape(path.name)}~*.tmp"):
             left.unlink(missing_ok=True)
         with write_atomically(filepath) as file:
             file.write(obj)

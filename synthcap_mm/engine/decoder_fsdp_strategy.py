@@ -13,6 +13,7 @@ from torch import nn
 from torch.distributed.fsdp import FullOptimStateDictConfig, FullStateDictConfig, FullyShardedDataParallel
 from torch.distributed.fsdp.wrap import transformer_auto_wrap_policy
 
+from synthcap_mm.errors import UserError
 from synthcap_mm.registry import STRATEGIES
 
 
@@ -37,7 +38,7 @@ class DecoderFSDPStrategy(FSDPStrategy):
         **kwargs: of MMEngine's ``FSDPStrategy``.
 
     Raises:
-        RuntimeError: in use, without a process group; if the captioner's decoder has no blocks.
+        UserError: in use, without a process group; if the captioner's decoder has no blocks.
     """
 
     def __init__(
@@ -53,16 +54,14 @@ class DecoderFSDPStrategy(FSDPStrategy):
         if is_model_wrapper(model):
             return model
         if not is_distributed():
-            raise RuntimeError(
+            raise UserError(
                 "DecoderFSDPStrategy shards over processes: start them with bash tools/dist_train.sh CONFIG GPUS, or "
                 "train with runner_type='Runner', strategy=None"
             )
         decoder = getattr(model.head, "decoder", None)
         blocks = {type(block) for block in getattr(getattr(decoder, "transformer", None), "h", ())}
         if not blocks:
-            raise RuntimeError(
-                f"{type(model.head).__name__} has no decoder.transformer.h, whose blocks are to be sharded"
-            )
+            raise UserError(f"{type(model.head).__name__} has no decoder.transformer.h, whose blocks are to be sharded")
         wrapper = dict(self.model_wrapper or {})
         wrapper.setdefault("type", "MMFullyShardedDataParallel")
         # A callable, which a config could not hold.

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
-from mmengine.runner import Runner
+from mmengine.runner import BaseLoop, Runner
 from torch.utils.data import DataLoader
 
+from synthcap_mm.datasets.synth_pair_dataset import SynthPairDataset
 from synthcap_mm.engine.nested_datasets import nested_datasets
+from synthcap_mm.errors import UserError
+from synthcap_mm.files import write_atomically
 from synthcap_mm.models.captioner import SynthCaptioner
 from synthcap_mm.registry import HOOKS
 
-#: Where a checkpoint's ``meta`` has :attr:`SynthCaptioner.identity`.
-META = "captioner"
+#: Where a checkpoint's ``meta`` has :attr:`SynthCaptioner.identity`, and the identities of the training data.
+META, DATA = "captioner", "training_data"
 
 
 @HOOKS.register_module()
@@ -23,7 +28,8 @@ class CaptionerIdentityHook(Hook):
 
     Compares the encoder of each dataset's store with the captioner's; before training, also that ``exclude_self``
     counts in the rows of the store that is trained on. Writes the captioner's identity into the checkpoint's ``meta``,
-    and compares it when one is loaded. The package's commands add it to every run.
+    and compares it when one is loaded; a training is resumed on the data that it began with only. The tokenizer is
+    copied into the work dir, where it stays when the store grows. The package's commands add the hook to every run.
     """
 
     priority = "VERY_LOW"
@@ -37,6 +43,9 @@ class CaptionerIdentityHook(Hook):
                 captioner.check_rows(store)
         if runner.val_loop is not None:
             self._check(captioner, runner.val_dataloader)
+        if captioner is not None and is_main_process():
+            with write_atomically(Path(runner.work_dir) / "tokenizer.json") as file:
+                file.write(captioner.data_preprocessor.tokenizer.path.read_bytes())
 
     def before_val(self, runner: Runner) -> None:
         """Check the validation set."""
@@ -50,11 +59,18 @@ class CaptionerIdentityHook(Hook):
         """Write the identity."""
         if (captioner := _captioner(runner)) is not None:
             checkpoint["meta"][META] = captioner.identity
+            checkpoint["meta"][DATA] = _training_data(runner)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Compare it."""
         if (captioner := _captioner(runner)) is not None:
             captioner.check_identity(checkpoint.get("meta", {}).get(META))
+        before, now = checkpoint.get("meta", {}).get(DATA), _training_data(runner)
+        if getattr(runner, "_resume", False) and before and now and before != now:
+            raise UserError(
+                "the store has changed since this training began (captions, pairs or features), so that it cannot be "
+                "resumed as if nothing had happened: begin a new one (with load_from it starts from these weights)"
+            )
 
     @staticmethod
     def _check(captioner: SynthCaptioner | None, loader: DataLoader) -> None:
@@ -65,6 +81,14 @@ class CaptionerIdentityHook(Hook):
 def _captioner(runner: Runner) -> SynthCaptioner | None:
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
     return model if isinstance(model, SynthCaptioner) else None
+
+
+def _training_data(runner: Runner) -> list[str]:
+    """Identities of the datasets that are trained on; none before they are built."""
+    loop = getattr(runner, "_train_loop", None)
+    if not isinstance(loop, BaseLoop):
+        return []
+    return [d.identity for d in nested_datasets(loop.dataloader.dataset) if isinstance(d, SynthPairDataset)]
 
 
 def _stores(loader: DataLoader) -> list[Any]:

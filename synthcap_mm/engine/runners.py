@@ -50,16 +50,31 @@ def build_runner(cfg: Config, to_test: bool = False) -> Runner | FlexibleRunner:
         to_test: only to test, which needs no strategy: always ``Runner``. Default ``False``.
 
     Raises:
-        UserError: for a name that is not registered.
-        ValueError: if the config has a strategy and no runner that takes one.
+        UserError: for a name that is not registered; if the config has a strategy and no runner that takes one.
     """
     name = cfg.get("runner_type", "Runner")
     if not to_test and name == "Runner" and cfg.get("strategy") is not None:
-        raise ValueError(
+        raise UserError(
             f"the config has strategy={cfg.strategy.get('type')}, which MMEngine's Runner does not take; set "
             "runner_type='FlexibleRunner'"
         )
     check_types(cfg)
+    _switch_tensorboard_on(cfg)
     runner = Runner.from_cfg(cfg) if to_test or "runner_type" not in cfg else RUNNERS.build(cfg)
     runner.register_hook(CaptionerIdentityHook())
     return runner
+
+
+def _switch_tensorboard_on(cfg: Config) -> None:
+    """Add TensorBoard to the log files, where ``cfg.tensorboard`` says so."""
+    if not cfg.get("tensorboard"):
+        return
+    try:
+        import torch.utils.tensorboard  # noqa: F401
+    except ImportError as error:
+        raise UserError(
+            f"tensorboard=True needs TensorBoard ({error}): pip install 'synthcap_mm[tensorboard]'"
+        ) from error
+    backends = cfg.visualizer.vis_backends
+    if not any(b["type"] == "TensorboardVisBackend" for b in backends):
+        backends.append({"type": "TensorboardVisBackend"})

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 
 from synthcap_mm.store import Store
 from synthcap_mm.store.topk import blockwise_topk
+from synthcap_mm.store.unit_rows import UnitRows
 from synthcap_mm.structures import CaptionSample
-from synthcap_mm.synthesis.neighbours import UnitRows
 
 
 def nearest_captions(

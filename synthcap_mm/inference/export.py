@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from mmengine.logging import print_log
 
-from synthcap_mm.checkpoint_files import read_checkpoint
+from synthcap_mm.checkpoints import read_checkpoint
 from synthcap_mm.errors import UserError
 from synthcap_mm.files import file_sha256, write_json
 from synthcap_mm.inference.export_folder import (

@@ -19,7 +19,7 @@ from mmengine.registry import DefaultScope
 from PIL.Image import Image
 
 from synthcap_mm.background import map_ahead
-from synthcap_mm.checkpoint_files import read_checkpoint
+from synthcap_mm.checkpoints import read_checkpoint
 from synthcap_mm.engine.identity_hook import META
 from synthcap_mm.engine.launching import read_config
 from synthcap_mm.errors import UserError, listed

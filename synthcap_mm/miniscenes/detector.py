@@ -8,14 +8,13 @@ combinations which it never saw can be named.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from synthcap_mm.files import file_sha256
 from synthcap_mm.miniscenes import MINIDETECTOR_WEIGHTS
 from synthcap_mm.miniscenes.language import coloured_name
 from synthcap_mm.miniscenes.scenes import COLOURS, KINDS
@@ -146,10 +145,6 @@ class MiniScenesTagger(BaseTagProvider):
                 )
             )
         return [self.keep(tags) for tags in found]
-
-    def provenance(self) -> dict[str, Any]:
-        """Thresholds, and the weights by content."""
-        return {**super().provenance(), "weights_sha256": file_sha256(self.weights)}
 
     def to(self, device: str | torch.device) -> MiniScenesTagger:
         """Moves the network."""

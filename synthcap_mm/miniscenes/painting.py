@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 
@@ -400,13 +400,3 @@ class MiniScenesPainter:
         if len(captions) != len(seeds):
             raise ValueError(f"MiniScenesPainter: {len(captions)} captions but {len(seeds)} seeds")
         return [draw(self.plan(c, s)[1], self.size) for c, s in zip(captions, seeds)]
-
-    def provenance(self) -> dict[str, Any]:
-        """Name and settings, for the store's manifest."""
-        return {
-            "type": type(self).__name__,
-            "drop": self.drop,
-            "recolour": self.recolour,
-            "miscount": self.miscount,
-            "size": self.size,
-        }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -165,8 +164,3 @@ class MiniScenesPhotos(_Scenes):
     def describe(self) -> str:
         """What it is, in a sentence."""
         return f"{len(self)} photos of the mini-world's {self.split!r} scenes (seed {self.seed})"
-
-    def sha256(self) -> str:
-        """Identity of the photos and their references: a hash of what they are made from."""
-        made_from = f"miniscenes {self.split} {self.num} {self.seed} {self._references} {self.size}"
-        return hashlib.sha256(made_from.encode()).hexdigest()

@@ -66,7 +66,7 @@ def write_view(file: Path, kind: str, tables: Mapping[str, Table], encoder: Mapp
         old = read_json(file)["tables"]
     except (OSError, ValueError, KeyError):
         old = {}
-    added = {name: entry for name, entry in old.items() if "/" in name and not name.endswith("/default")}
+    added = {name: entry for name, entry in old.items() if _is_added(name)}
     view = {"format": FORMAT, "kind": kind, "encoder": dict(encoder), "tables": _without_stale({**entries, **added})}
     try:
         if read_json(file) == view:
@@ -88,6 +88,11 @@ def add_to_view(path: str | os.PathLike, tables: Mapping[str, Table]) -> None:
     entries = _without_stale({**view["tables"], **{name: _entry(table) for name, table in tables.items()}})
     if entries != view["tables"]:
         write_json(file, {**view, "tables": entries})
+
+
+def _is_added(name: str) -> bool:
+    """Whether a table is not of the command that makes the store, but of curation."""
+    return "/" in name and not name.endswith("/default")
 
 
 def _without_stale(entries: dict[str, Any]) -> dict[str, Any]:
@@ -135,7 +140,7 @@ class Store:
     def open(cls, path: str | os.PathLike) -> Store:
         """Open a store.
 
-        All shards must be there; what is in them is looked at when it is used.
+        All shards must be there, but for curated ones; what is in them is looked at when it is used.
 
         Args:
             path: the store's folder, or a view in it (``STORE/first100.json``).
@@ -156,15 +161,11 @@ class Store:
             raise StoreError(f"{file} is damaged ({error!r}): remove it, and run the store's command again") from error
         if version != FORMAT:
             raise StoreError(f"{file} has the format {version}, this synthcap_mm reads {FORMAT}: make the store anew")
-        for entry in view["tables"].values():
-            there = names_in(file.parent / "tables" / entry["folder"])
-            lost = [shard[0] for shard in entry["shards"] if shard[0] not in there]
-            if lost:
-                raise StoreError(
-                    f"the store {path} lacks {len(lost)} file(s) of {entry['folder']}, the first: {lost[0]}. Run the "
-                    "command that made it again: it makes just these."
-                )
-        return cls(path, view)
+        store = cls(path, view)
+        for name in view["tables"]:
+            if not _is_added(name):  # those are looked at when they are used, so that curating again can mend them
+                store._check_files(name)
+        return store
 
     def __reduce__(self) -> tuple:
         return type(self), (self.path, self.view)
@@ -188,6 +189,15 @@ class Store:
             raise StoreError(f"the store {self.path} has no table {name!r}; it has {', '.join(sorted(self.tables))}")
         return self.view["tables"][name]
 
+    def _check_files(self, name: str) -> None:
+        there = names_in(self.folder / "tables" / self._table_entry(name)["folder"])
+        lost = [path for path in self.paths(name) if path.name not in there]
+        if lost:
+            raise StoreError(
+                f"the store {self.path} lacks {len(lost)} file(s) of its table {name}, the first: {lost[0]}. Run the "
+                "command that made it again: it makes just these."
+            )
+
     def paths(self, name: str) -> list[Path]:
         """Files of a table's shards."""
         entry = self._table_entry(name)
@@ -197,10 +207,11 @@ class Store:
         """The table ``name``.
 
         Raises:
-            StoreError: if the store has no such table; the message lists those it has.
+            StoreError: if the store has no such table (the message lists those it has), or lacks files of it.
         """
         cache = self.__dict__.setdefault("_tables", {})
         if name not in cache:
+            self._check_files(name)
             cache[name] = ShardedTable(self.paths(name), [shard[1] for shard in self._table_entry(name)["shards"]])
         return cache[name]
 
@@ -311,7 +322,7 @@ class Store:
         """Refuse a store whose tables were made by other recipes.
 
         Args:
-            recipes: name → recipe as a config has it; names that the store has not are passed over.
+            recipes: name → recipe as a config has it; other tables of the store may be as they are.
 
         Raises:
             StoreError: naming what differs.
@@ -319,8 +330,7 @@ class Store:
         lines = [
             f"{name}: {line}"
             for name, recipe in recipes.items()
-            if self.has(name)
-            for line in differences(self.recipe(name), recipe)
+            for line in (differences(self.recipe(name), recipe) if self.has(name) else ["the store has none"])
         ]
         if lines:
             raise StoreError(

@@ -32,10 +32,11 @@ from synthcap_mm.store.recipes import component_recipe
 from synthcap_mm.store.schema import feature_rows, pair_rows
 from synthcap_mm.store.store import add_to_view
 from synthcap_mm.store.tables import ShardedTable, facts_of, key_of
+from synthcap_mm.store.unit_rows import UnitRows, row_cosines
 from synthcap_mm.synthesis.agreement import TagAgreement
 from synthcap_mm.synthesis.curation_steps import DECIMALS, Pairs, Reassign, make_steps, step_recipe
 from synthcap_mm.synthesis.encoding import default_device
-from synthcap_mm.synthesis.neighbours import UnitRows, make_search, row_cosines
+from synthcap_mm.synthesis.neighbours import make_search
 from synthcap_mm.synthesis.refine import RefineStage, check_refine
 from synthcap_mm.synthesis.run import Stage, Worker, run_stages
 
@@ -165,6 +166,7 @@ class Curation:
         }
         self.key = key_of([table.identity for table in self.inputs.values()])
         pairs = Table(store.folder, "pairs", self.recipe, [self.key], list(self.inputs.values()))
+        pairs.clean()
         if pairs.missing():
             self._make(pairs)
         else:
@@ -172,6 +174,7 @@ class Curation:
         tables = {f"pairs/{self.name}": pairs}
         if self.refine_cfg is not None:
             refined = tables[f"refined/{self.name}"] = self._refined_table(pairs)
+            refined.clean()
             run_stages([self._refine_stage(refined, pairs)], self.worker)
             if refined.missing():
                 raise NotYet(f"{len(refined.missing())} shard(s) of refined/{self.name} are other tasks' to make")
@@ -362,6 +365,7 @@ class Curation:
             make_part: makes the rows of a span.
         """
         table, spans = self._part_table(name, count)
+        table.clean()
         stage = _PartStage(table, spans, make_part)
         run_stages([stage], self.worker)
         if left := table.missing():

@@ -75,11 +75,14 @@ class EarlierRows:
     Args:
         texts: the table of the captions, whose shards are named as those of the images.
         tables: the images' tables; all must have a row.
+        captions_of: the captions of a shard.
         per_caption: images a caption.
     """
 
-    def __init__(self, texts: Table, tables: Sequence[Table], per_caption: int) -> None:
-        self._tables, self._per_caption = {table.name: table for table in tables}, per_caption
+    def __init__(
+        self, texts: Table, tables: Sequence[Table], captions_of: Callable[[int], Sequence[Any]], per_caption: int
+    ) -> None:
+        self._tables, self._captions_of, self._per_caption = {t.name: t for t in tables}, captions_of, per_caption
         there = set.intersection(*(names_in(table.folder) for table in (texts, *tables)))
         self._place: dict[tuple[str, str], tuple[str, int]] = {}
         for name in sorted(there - {*texts.names}):
@@ -88,10 +91,14 @@ class EarlierRows:
                 ids, sentences = shard.column("id").to_pylist(), shard.column("text").to_pylist()
                 self._place |= {(i, text): (name, row) for row, (i, text) in enumerate(zip(ids, sentences))}
 
-    def find(self, caption: Any, image: int) -> tuple[str, int] | None:
-        """Name of the shard and row of a caption's image, if it was drawn before."""
-        place = self._place.get((caption.id, caption.text))
-        return None if place is None else (place[0], place[1] * self._per_caption + image)
+    def of(self, shard: int) -> dict[int, tuple[str, int]]:
+        """Row of a shard → shard and row where it was drawn before, for those that were."""
+        found = {}
+        for i, caption in enumerate(self._captions_of(shard)):
+            if place := self._place.get((caption.id, caption.text)):
+                for j in range(self._per_caption):
+                    found[i * self._per_caption + j] = (place[0], place[1] * self._per_caption + j)
+        return found
 
     def read(self, table: str, place: tuple[str, int]) -> Any:
         """What a table has in a row: a feature and its flags, tags, or the bytes of a kept picture."""
@@ -121,8 +128,7 @@ class ImageStage(Stage):
             so that every shard is made with one batch size.
         picture_format: of kept pictures. With ``'jpg'`` encoder and tagger see the picture as it is kept.
         kept: the pictures table, where pictures may be there already; they are read instead of loaded.
-        earlier: finds rows that were made before; takes a shard's number and a row's, and gives its place. Default
-            ``None``: none.
+        earlier: finds rows that were drawn before, opened when it is first needed. Default ``None``: none.
         device: where the reader computes.
     """
 
@@ -138,13 +144,12 @@ class ImageStage(Stage):
         picture_format: str | None = None,
         kept: Table | None = None,
         earlier: Callable[[], EarlierRows] | None = None,
-        place_of: Callable[[EarlierRows, int, int], tuple[str, int] | None] | None = None,
         device: torch.device | None = None,
     ) -> None:
         self.name, self.unit, self.tables, self.sizes = name, "images", list(tables), list(sizes)
         self.rows_of, self.load, self.reader = rows_of, load, reader
         self.batch_size, self.picture_format, self.kept, self.device = batch_size, picture_format, kept, device
-        self._earlier, self._place_of = earlier, place_of
+        self._earlier = earlier
 
     def make(self, shards: Iterable[int], progress: Progress) -> None:
         """See :meth:`Stage.make`."""
@@ -175,10 +180,7 @@ class ImageStage(Stage):
         """A shard's work in order: pictures of some rows, at last the rows to be copied and the sign to finish."""
         wanted = {table.name: table for table in self.tables if not table.path(shard).exists()}
         rows = self.rows_of(shard)
-        copies = {}
-        if earlier is not None:
-            places = ((i, self._place_of(earlier, shard, i)) for i in range(len(rows)))
-            copies = {i: (earlier, place) for i, place in places if place is not None}
+        copies = {} if earlier is None else {i: (earlier, place) for i, place in earlier.of(shard).items()}
         fresh = [i for i in range(len(rows)) if i not in copies]
         needs_pixels = {*wanted} - {"images"}
         for start in range(0, len(fresh) if needs_pixels else 0, self.batch_size):

@@ -263,7 +263,10 @@ class Synthesis:
                 wanted = ["tags"]
             elif only == "images" and (self.retrieves or self.picture_format is not None):
                 wanted.remove("tags")
-            stages.append(self._image_stage(only or "images", [self.tables[n] for n in wanted if n in self.tables]))
+            stage = self._image_stage(only or "images", [self.tables[n] for n in wanted if n in self.tables])
+            if only == "tags" and not self.retrieves:  # it would draw pictures that nobody keeps
+                stage.reads = [self.tables.get("pictures", self.tables["image_features"])]
+            stages.append(stage)
         if self.generator_cfg is not None and only in (None, "images"):
             stages.append(self._pair_stage())
         if self.refine_cfg is not None and only in (None, "refine"):
@@ -320,18 +323,17 @@ class Synthesis:
             lambda rows: draw(self.models.generator, rows),
             picture_format=self.picture_format,
             kept=self.tables.get("pictures"),
-            earlier=lambda: EarlierRows(self.tables["texts"], earlier, self.per_caption),
-            place_of=lambda rows, shard, i: rows.find(
-                self.captions[self.spans[shard][i // self.per_caption]], i % self.per_caption
-            ),
+            earlier=lambda: EarlierRows(self.tables["texts"], earlier, self._captions_of, self.per_caption),
             **common,
         )
 
+    def _captions_of(self, shard: int) -> list[Any]:
+        return self.captions[self.spans[shard].start : self.spans[shard].stop]
+
     def _rows_to_draw(self, shard: int) -> list[ImageRow]:
-        span = self.spans[shard]
         return [
             ImageRow(f"{c.id}/{j}", (c.text, seed_of(self.seed, c.id, j)), c.text)
-            for c in self.captions[span.start : span.stop]
+            for c in self._captions_of(shard)
             for j in range(self.per_caption)
         ]
 

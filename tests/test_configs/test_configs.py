@@ -1,11 +1,9 @@
-"""Every shipped config builds and takes a step; the flagship goes through synthesize, train and test as it is.
+"""The flagship goes through synthesize, train and test as it is; the full-scale configs name their data.
 
 No ``type`` of a config is changed here: only sizes, counts, paths and dtype.
 """
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +12,13 @@ import tiny_clip
 import tiny_detector
 import tiny_diffusion
 import torch
+from command_line import run_command
 from mmengine.config import Config
 from PIL import Image
 
+from synthcap_mm import missing_inputs
+
 ROOT = Path(__file__).resolve().parents[2]
-CONFIGS = sorted(
-    p.relative_to(ROOT / "configs").as_posix() for p in (ROOT / "configs").rglob("*.py") if "_base_" not in p.parts
-)
 SENTENCES = ["a red dog on the house", "the cat on a house", "a red house", "the dog on the red cat"]
 SMALL_MODEL = [
     "model.head.width=32", "model.head.layers=2", "model.head.heads=2", "model.head.generation.num_beams=2",
@@ -43,63 +41,10 @@ def karpathy(folder):
         (folder / "val2014").mkdir(parents=True, exist_ok=True)
         picture(i).save(folder / "val2014" / f"{i}.jpg")
         sentences = [{"raw": SENTENCES[(i + j) % 4], "sentid": 2 * i + j, "imgid": i} for j in range(2)]
-        images.append(
-            {
-                "filepath": "val2014",
-                "filename": f"{i}.jpg",
-                "imgid": i,
-                "split": split,
-                "sentences": sentences,
-                "cocoid": i,
-            }
-        )
+        image = {"filepath": "val2014", "filename": f"{i}.jpg", "imgid": i, "split": split, "cocoid": i}
+        images.append({**image, "sentences": sentences})
     (folder / "dataset_coco.json").write_text(json.dumps({"images": images, "dataset": "coco"}))
     return str(folder / "dataset_coco.json")
-
-
-def tool(folder, name, *arguments, ok=True):
-    command = [sys.executable, str(ROOT / "tools" / f"{name}.py"), *map(str, arguments)]
-    env = {**__import__("os").environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=env, timeout=600)
-    said = result.stdout + result.stderr
-    assert (result.returncode == 0) == ok, said
-    return said
-
-
-@pytest.mark.parametrize("name", CONFIGS)
-def test_every_config_loads_and_names_registered_components(name):
-    from synthcap_mm.registry import DATASETS, HOOKS, METRICS, MODELS, OPTIM_WRAPPERS
-
-    cfg = Config.fromfile(ROOT / "configs" / name)
-    types = []
-
-    def walk(value):
-        if isinstance(value, dict):
-            types.extend([value["type"]] if isinstance(value.get("type"), str) else [])
-            for item in value.values():
-                walk(item)
-        elif isinstance(value, (list, tuple)):
-            for item in value:
-                walk(item)
-
-    for field in (
-        "model",
-        "synthesis",
-        "photo_stores",
-        "train_dataloader",
-        "val_dataloader",
-        "test_dataloader",
-        "val_evaluator",
-        "test_evaluator",
-        "custom_hooks",
-    ):
-        walk(cfg.get(field, {}))
-    known = [DATASETS, HOOKS, METRICS, MODELS, OPTIM_WRAPPERS]
-    for registry in known:
-        registry.import_from_location()
-    ours = {n for r in known for n in r.module_dict}
-    assert [t for t in types if t not in ours | {"DefaultSampler"}] == []
-    walk(cfg.optim_wrapper)
 
 
 @pytest.mark.mmdet
@@ -119,25 +64,22 @@ def test_the_flagship_config_from_captions_to_metrics(tmp_path):
         *(f"synthesis.tag_provider.{k}={v}" for k, v in detector.items()),
         f"synthesis.generator.model={pipeline}", "synthesis.generator.dtype=float32", "synthesis.generator.steps=4",
         "synthesis.generator.height=16", "synthesis.generator.width=16", "test_dataloader.num_workers=0",
-        "test_dataloader.persistent_workers=False",
     ]  # fmt: skip
-    options = [o for o in options if "test_dataloader.persistent" not in o]
-    said = tool(tmp_path, "synthesize", "synthcap_coco.py", "--cfg-options", *options)
+    said = run_command(tmp_path, "synthesize", "synthcap_coco.py", "--cfg-options", *options)
     assert "16 captions, 16 images" in said
-    assert "16 made, 0 reused" in said
-    tool(tmp_path, "encode_images", "synthcap_coco.py", "--cfg-options", *options)
-    said = tool(tmp_path, "train", "synthcap_coco.py", "--cfg-options", *options)
+    run_command(tmp_path, "encode-images", "synthcap_coco.py", "--cfg-options", *options)
+    said = run_command(tmp_path, "train", "synthcap_coco.py", "--cfg-options", *options)
     assert "Epoch(train) [1]" in said and "CIDEr" in said
     best = next((tmp_path / "work_dirs" / "synthcap_coco").glob("best_CIDEr*.pth"))
-    said = tool(tmp_path, "test", "synthcap_coco.py", best, "--cfg-options", *options)
+    said = run_command(tmp_path, "test", "synthcap_coco.py", best, "--cfg-options", *options)
     assert "test metrics" in said
     metrics = json.loads((tmp_path / "work_dirs" / "synthcap_coco" / "test_metrics.json").read_text())["metrics"]
     assert {"BLEU-4", "ROUGE_L", "CIDEr"} <= set(metrics)
-    # Another encoder on the finished store is refused, with both names.
+    # Another encoder needs the pictures, which were not kept.
     other = tiny_clip.write(tmp_path / "other", seed=1)
     options = [o.replace(clip["pretrained"], other["pretrained"]) for o in options]
-    said = tool(tmp_path, "synthesize", "synthcap_coco.py", "--cfg-options", *options, ok=False)
-    assert "another encoder" in said
+    said = run_command(tmp_path, "synthesize", "synthcap_coco.py", "--cfg-options", *options, status=1)
+    assert "encoder.pretrained" in said and "--redraw" in said
 
 
 @pytest.mark.parametrize(
@@ -163,9 +105,7 @@ def test_dataset_bases_name_their_data_everywhere(name, trained_on, tested_on):
     assert entry.store == cfg.test_dataloader.dataset.store and entry.store.startswith(tested_on)
     assert entry.photos.ann_file.startswith(tested_on) and f"{entry.photos.image_root}/".startswith(tested_on)
     assert entry.store != entry.photos.image_root  # the store must not be among the photos
-    from synthcap_mm.missing_inputs import missing_inputs
-
-    missing = " ".join(missing_inputs(cfg, "photo_stores"))
+    missing = " ".join(missing_inputs.missing_inputs(cfg, "photo_stores"))
     assert entry.photos.ann_file in missing and "tools/prepare_data.py" in missing
     # Features of the two encoders are never in one store; a set's name says whose photos they are.
     large = "vit-l14" in name
@@ -183,7 +123,7 @@ def test_dataset_bases_name_their_data_everywhere(name, trained_on, tested_on):
     if "-to-" in name:
         assert [s.name for s in sets] == [tested_on.split("/")[1], tested_on.split("/")[1] + " TT"]
         assert {s.store for s in sets} == {entry.store}
-        assert sets[1].memory.path in " ".join(missing_inputs(cfg, "test_sets"))
+        assert sets[1].memory.path in " ".join(missing_inputs.missing_inputs(cfg, "test_sets"))
 
 
 def test_flickr30k_and_nocaps_are_read_where_prepare_data_puts_them(tmp_path, monkeypatch):
@@ -214,8 +154,9 @@ def test_flickr30k_and_nocaps_are_read_where_prepare_data_puts_them(tmp_path, mo
         assert len(photos) == 1 and photos.references(0) == ["a dog"] and photos.load(0).mode == "RGB"
 
 
-def test_the_flagship_lists_all_that_is_missing_at_once(tmp_path):
-    said = tool(tmp_path, "train", "synthcap_coco.py", ok=False)
+def test_the_flagship_lists_all_that_is_missing_at_once(tmp_path, monkeypatch):
+    monkeypatch.setitem(missing_inputs._MISSING, "hub", lambda repository: True)  # not asked, over no network
+    said = run_command(tmp_path, "train", "synthcap_coco.py", status=1)
     for thing in (
         "tools/synthesize.py",
         "tools/encode_images.py",
@@ -226,15 +167,14 @@ def test_the_flagship_lists_all_that_is_missing_at_once(tmp_path):
         "cocodataset.org",
     ):
         assert thing in said, said
-    assert "Traceback" not in said
 
 
-@pytest.mark.slow
-def test_photos_are_missing_even_where_the_annotations_made_their_folder(tmp_path):
+def test_photos_are_missing_even_where_the_annotations_made_their_folder(tmp_path, monkeypatch):
+    monkeypatch.setitem(missing_inputs._MISSING, "hub", lambda repository: True)
     annotations = tmp_path / "data" / "coco" / "annotations" / "dataset_coco.json"
     annotations.parent.mkdir(parents=True)
     annotations.write_text("{}")
-    said = tool(tmp_path, "encode_images", "synthcap_coco.py", ok=False)
+    said = run_command(tmp_path, "encode-images", "synthcap_coco.py", status=1)
     assert "data/coco/val2014: " in said and "cocodataset.org" in said and "caption_datasets.zip" not in said
 
 
@@ -274,7 +214,7 @@ def test_the_custom_config_needs_two_lines_edited(tmp_path):
         *SMALL_MODEL,
         *(f"synthesis.{where}.{k}={v}" for where in ("encoder", "tag_provider.encoder") for k, v in clip.items() if k != "model_name"),
     ]  # fmt: skip
-    said = tool(tmp_path, "synthesize", "synthcap_custom.py", "--cfg-options", *options)
+    said = run_command(tmp_path, "synthesize", "synthcap_custom.py", "--cfg-options", *options)
     assert "24 captions, 6 images" in said
-    said = tool(tmp_path, "train", "synthcap_custom.py", "--cfg-options", *options)
+    said = run_command(tmp_path, "train", "synthcap_custom.py", "--cfg-options", *options)
     assert "Epoch(train) [1]" in said and "CIDEr" in said

@@ -13,65 +13,44 @@ def of(sentence, occurrence=1):
     return hashlib.blake2b(sentence.encode()).hexdigest()[:16] + ("" if occurrence == 1 else f"-{occurrence}")
 
 
+DOG, CATS = (of("A dog"), "A dog", None), (of("Cats"), "Cats", None)
 FORMATS = {
-    "text": ("c.txt", "A dog\nTwo  cats \n", [(of("A dog"), "A dog", None), (of("Two cats"), "Two cats", None)]),
-    "text without the last newline": (
-        "c",
-        "\ufeffA dog\r\nA dog",
-        [(of("A dog"), "A dog", None), (of("A dog", 2), "A dog", None)],
-    ),
-    "text with commas": (
-        "c.txt",
-        "A dog, running\nb\n",
-        [(of("A dog, running"), "A dog, running", None), (of("b"), "b", None)],
-    ),
+    "text": ("c.txt", "A dog\nTwo  cats \n", [DOG, (of("Two cats"), "Two cats", None)]),
+    "text without the last newline": ("c", "\ufeffA dog\r\nA dog", [DOG, (of("A dog", 2), "A dog", None)]),
+    "text with commas": ("c.txt", "A dog, running\nCats\n", [(of("A dog, running"), "A dog, running", None), CATS]),
     "flickr8k csv": (
-        "captions.txt",
-        'image,caption\nx.jpg,A dog .\nx.jpg,"A dog, ""Rex"""\ny.jpg,Cats\n',
+        "captions.txt", 'image,caption\nx.jpg,A dog .\nx.jpg,"A dog, ""Rex"""\ny.jpg,Cats\n',
         [("x.jpg#0", "A dog .", "x.jpg"), ("x.jpg#1", 'A dog, "Rex"', "x.jpg"), ("y.jpg#0", "Cats", "y.jpg")],
     ),
     "flickr30k csv": (
-        "r.csv",
-        "image_name| comment_number| comment\nx.jpg| 0| A dog\nx.jpg| 1| Cats\n",
+        "r.csv", "image_name| comment_number| comment\nx.jpg| 0| A dog\nx.jpg| 1| Cats\n",
         [("x.jpg#0", "A dog", "x.jpg"), ("x.jpg#1", "Cats", "x.jpg")],
     ),
     "csv with ids": ("c.csv", "id,caption\nq,A dog\nr,Cats\n", [("q", "A dog", None), ("r", "Cats", None)]),
-    "csv of captions": ("c.csv", "caption\nA dog\nCats\n", [(of("A dog"), "A dog", None), (of("Cats"), "Cats", None)]),
+    "csv of captions": ("c.csv", "caption\nA dog\nCats\n", [DOG, CATS]),
     "json": (
-        "c.json",
-        [{"caption": "A dog", "id": 5, "image_id": 9}, {"text": "Cats"}, "Birds"],
-        [("5", "A dog", "9"), (of("Cats"), "Cats", None), (of("Birds"), "Birds", None)],
+        "c.json", [{"caption": "A dog", "id": 5, "image_id": 9}, {"text": "Cats"}, "A dog"], [("5", "A dog", "9"), CATS, DOG],
     ),
-    "jsonl": (
-        "c.jsonl",
-        '{"text": "A dog", "group": "g"}\n{"text": "Cats"}\n',
-        [(of("A dog"), "A dog", "g"), (of("Cats"), "Cats", None)],
-    ),
-    "jsonl of one line": ("c.jsonl", '{"caption": "A dog"}\n', [(of("A dog"), "A dog", None)]),
+    "jsonl": ("c.jsonl", '{"text": "A dog", "group": "g"}\n{"text": "Cats"}\n', [(of("A dog"), "A dog", "g"), CATS]),
+    "jsonl of one line": ("c.jsonl", '{"caption": "A dog"}\n', [DOG]),
     "coco": ("c.json", COCO, [("1", "A dog runs.", "7"), ("2", "Two cats", "8"), ("3", "A brown dog", "7")]),
     "nocaps": (
         "c.json",
         {
-            "images": [
-                {"id": 0, "open_images_id": "a", "file_name": "a.jpg", "domain": "in-domain"},
-                {"id": 1, "open_images_id": "b", "file_name": "b.jpg", "domain": "out-domain"},
-            ],
+            "images": [{"id": 0, "open_images_id": "a", "file_name": "a.jpg", "domain": "in-domain"},
+                       {"id": 1, "open_images_id": "b", "file_name": "b.jpg", "domain": "out-domain"}],
             "annotations": [{"id": 5, "image_id": 1, "caption": "A dog"}, {"id": 6, "image_id": 0, "caption": "Cats"}],
         },
         [("5", "A dog", "1"), ("6", "Cats", "0")],
     ),
     "prompts of drawn images": (
-        "metadata.jsonl",
-        '{"file_name": "1.jpg", "prompt": "A dog"}\n',
-        [(of("A dog"), "A dog", "1.jpg")],
+        "metadata.jsonl", '{"file_name": "1.jpg", "prompt": "A dog"}\n', [(of("A dog"), "A dog", "1.jpg")],
     ),
-    "token with an empty line": ("token.txt", "x.jpg#0\tA dog\n\n", [("x.jpg#0", "A dog", "x.jpg")]),
     "token": (
-        "token.txt",
-        "x.jpg#0\tA dog .\nx.jpg#1\tCats\n",
+        "token.txt", "x.jpg#0\tA dog .\nx.jpg#1\tCats\n\n",
         [("x.jpg#0", "A dog .", "x.jpg"), ("x.jpg#1", "Cats", "x.jpg")],
     ),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -119,7 +98,7 @@ def test_nocaps_domains_are_splits(tmp_path):
 )
 def test_a_field_split_has_to_be_chosen_from(tmp_path, file, content):
     path = write(tmp_path / file, content)
-    with pytest.raises(UserError, match=r"train, test: set split="):
+    with pytest.raises(UserError, match="split="):
         CaptionFile(path).read()
     assert [c.text for c in CaptionFile(path, split="train").read()] == ["A dog"]
     assert len(CaptionFile(path, split="all").read()) == 2

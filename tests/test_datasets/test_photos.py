@@ -1,5 +1,5 @@
-import hashlib
 import json
+from pathlib import Path
 
 import pytest
 from caption_samples import COCO, KARPATHY, write
@@ -30,29 +30,25 @@ def test_photo_folder(tmp_path):
     assert PhotoFolder(tmp_path, references=saved).references(0) == ["A dog"]
 
 
-def test_the_content_of_a_photo_is_that_of_its_file(tmp_path):
+def test_a_photo_is_a_file(tmp_path):
     photo(tmp_path / "a.png")
-    photo(tmp_path / "b.png")
-    source = PhotoFolder(tmp_path)
-    before = source.content(0)
-    assert before == source.content(1) == hashlib.sha256((tmp_path / "a.png").read_bytes()).hexdigest()
-    photo(tmp_path / "a.png", colour=(200, 10, 11))
-    assert source.content(0) != before
     (tmp_path / "b.png").write_text("no photo")
-    with pytest.raises(ValueError, match=r"b\.png does not decode"):
+    source = PhotoFolder(tmp_path)
+    assert [Path(source.path(i)) for i in range(2)] == [tmp_path / "a.png", tmp_path / "b.png"]
+    with pytest.raises(ValueError, match=r"b\.png"):
         source.load(1)
 
 
 def test_photo_folder_errors(tmp_path):
-    with pytest.raises(UserError, match="nowhere does not exist"):
+    with pytest.raises(UserError, match="nowhere"):
         PhotoFolder(tmp_path / "nowhere")
-    with pytest.raises(UserError, match="no photo in"):
+    with pytest.raises(UserError, match=str(tmp_path)):
         PhotoFolder(tmp_path)
     photo(tmp_path / "a.jpg")
-    with pytest.raises(UserError, match=r"1 names of references are not in .*b\.jpg"):
+    with pytest.raises(UserError, match=r"b\.jpg"):
         PhotoFolder(tmp_path, references={"b.jpg": ["A dog"]})
     for wrong in ("A dog", 5):
-        with pytest.raises(UserError, match=r"references of a\.jpg"):
+        with pytest.raises(UserError, match=r"a\.jpg"):
             PhotoFolder(tmp_path, references={"a.jpg": wrong})
 
 
@@ -75,14 +71,14 @@ def test_coco_photos_keys_from_files(coco, tmp_path):
     text, by_split = write(tmp_path / "k.txt", "8.jpg\n7.jpg\n"), write(tmp_path / "k.json", {"dev": ["7.jpg"]})
     assert CocoPhotos(*coco, keys=text).keys == ["8.jpg", "7.jpg"]
     assert CocoPhotos(*coco, keys=by_split, split="dev").keys == ["7.jpg"]
-    with pytest.raises(UserError, match="no split 'test'; it has dev"):
+    with pytest.raises(UserError, match=r"test.*dev"):
         CocoPhotos(*coco, keys=by_split, split="test")
 
 
 def test_missing_photos_are_listed_at_once(coco):
     for name in ("7.jpg", "8.jpg"):
         (coco[1] / name).unlink()
-    with pytest.raises(UserError, match=r"2 of 2 photos .*: 7\.jpg, 8\.jpg.*expected at .*photos.7\.jpg"):
+    with pytest.raises(UserError, match=r"2 of 2 .*7\.jpg, 8\.jpg"):
         CocoPhotos(*coco)
 
 
@@ -112,9 +108,9 @@ def test_damaged_coco_json(coco, change, said):
 
 
 def test_unknown_and_repeated_keys(coco):
-    with pytest.raises(UserError, match=r"1 names of keys are not in .*: 9\.jpg"):
+    with pytest.raises(UserError, match=r"9\.jpg"):
         CocoPhotos(*coco, keys=["7.jpg", "9.jpg"])
-    with pytest.raises(UserError, match=r"more than once: 7\.jpg"):
+    with pytest.raises(UserError, match=r"7\.jpg"):
         CocoPhotos(*coco, keys=["7.jpg", "7.jpg"])
 
 
@@ -128,7 +124,7 @@ def test_nocaps_photos_by_domain_and_without_captions(tmp_path):
     annotations = [{"id": n, "image_id": n, "caption": f"picture {n}"} for n in range(3)]
     path = write(tmp_path / "nocaps.json", {"images": images, "annotations": annotations})
     assert CocoPhotos(path, tmp_path / "val", domain="in-domain").keys == ["0.jpg", "2.jpg"]
-    with pytest.raises(UserError, match=r"no image of domain='out-domain'; it has in-domain, near-domain"):
+    with pytest.raises(UserError, match=r"out-domain.*in-domain, near-domain"):
         CocoPhotos(path, tmp_path / "val", domain="out-domain")
     info = CocoPhotos(write(tmp_path / "info.json", {"images": images}), tmp_path / "val")
     assert len(info) == 3 and info.references(0) == []
@@ -144,18 +140,18 @@ def test_karpathy_photos(tmp_path, nested):
     assert source.keys == ["3.jpg"] and source.references(0) == ["picture 3", "image 3"]
     assert source.load(0).size == (4, 1)
     assert KarpathyPhotos(path, root, split="train").keys == ["0.jpg", "1.jpg"]
-    with pytest.raises(UserError, match="no split 'dev'"):
+    with pytest.raises(UserError, match="dev"):
         KarpathyPhotos(path, root, split="dev")
 
 
 def test_csv_photos(tmp_path):
     path = write(tmp_path / "c.csv", "image,caption\nx.jpg,A dog\nx.jpg,A puppy\ny.jpg,Cats\n")
     photo(tmp_path / "p" / "x.jpg")
-    with pytest.raises(UserError, match=r"1 of 2 photos .* missing: y\.jpg"):
+    with pytest.raises(UserError, match=r"y\.jpg"):
         CsvPhotos(path, tmp_path / "p")
     source = CsvPhotos(path, tmp_path / "p", keys=["x.jpg"])
     assert source.keys == ["x.jpg"] and source.references(0) == ["A dog", "A puppy"]
-    with pytest.raises(UserError, match="no image column"):
+    with pytest.raises(UserError, match=r"d\.csv"):
         CsvPhotos(write(tmp_path / "d.csv", "id,caption\n1,A dog\n"), tmp_path / "p")
 
 
@@ -187,12 +183,12 @@ def test_a_pool_of_unlabelled_photos_has_no_captions(tmp_path):
 
 def test_a_key_in_two_sources_is_refused(tmp_path):
     parts = [make_folder(tmp_path / "a", ["1.png", "2.png"]), make_folder(tmp_path / "b", ["2.png"])]
-    with pytest.raises(UserError, match=r"1 photos of .*b have keys that .*a has too: 2\.png"):
+    with pytest.raises(UserError, match=r"2\.png"):
         DATASETS.build({"type": "ConcatPhotos", "sources": parts})
 
 
 def test_no_source_at_all_is_refused():
-    with pytest.raises(UserError, match="no photos in ConcatPhotos"):
+    with pytest.raises(UserError, match="ConcatPhotos"):
         DATASETS.build({"type": "ConcatPhotos", "sources": []})
 
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from random_store import make_store
 
 from synthcap_mm.datasets import CaptionEvalDataset, SynthPairDataset
 from synthcap_mm.errors import UserError
@@ -32,7 +33,7 @@ def test_a_share_has_whole_groups_by_seed_and_smaller_ones_lie_within_larger(tin
     assert groups(without) == groups(found[0.5])
     assert len(SynthPairDataset(pairs, split="heldout", fraction=0.1)) == len(SynthPairDataset(pairs, split="heldout"))
     for bad in (0, 1.1, -0.5):
-        with pytest.raises(ValueError, match="fraction is a share in"):
+        with pytest.raises(ValueError, match="fraction"):
             SynthPairDataset(pairs, fraction=bad)
 
 
@@ -50,10 +51,10 @@ def test_samples_weigh_by_their_clamped_score(tiny_stores):
     assert min(weights) == 0.0 and max(weights) == pytest.approx(0.1)
     assert SynthPairDataset(pairs)[0].weight == 1.0
     assert SynthPairDataset(pairs, split="heldout", weight_by="score")[0].weight == 1.0
-    with pytest.raises(ValueError, match="weight_by='score' needs pairs"):
+    with pytest.raises(ValueError, match="weight_by"):
         SynthPairDataset(pairs, pairs=None, weight_by="score")
     for bad in ({"weight_by": "cosine"}, {"weight_range": (1.0, 0.5)}, {"weight_range": (0.0, 0.0)}):
-        with pytest.raises(ValueError, match="weight_by is None or 'score'"):
+        with pytest.raises(ValueError, match="weight_by"):
             SynthPairDataset(pairs, **bad)
 
 
@@ -86,8 +87,6 @@ def test_tags_of_pictures_by_their_features(tiny_stores, tiny):
 
 
 def test_of_several_images_only_those_that_held_out_captions_may_have_are_looked_at(tmp_path, monkeypatch):
-    from random_store import make_store
-
     from synthcap_mm.models.tag_providers import RetrievedEntities
 
     words = [f"a dog and a cat {i}" if i % 2 else f"a house {i}" for i in range(30)]
@@ -111,10 +110,10 @@ def test_tags_that_cannot_be_made_are_refused(tiny_stores):
         SynthPairDataset(pairs, tags=CLIP_TAGS)
     with pytest.raises(UserError, match="detect_features"):
         SynthPairDataset(pairs, split="heldout", tags=ENTITIES)
-    with pytest.raises(ValueError, match="tags of images needs pairs"):
+    with pytest.raises(ValueError, match="pairs=None"):
         SynthPairDataset(pairs, split="heldout", pairs=None, tags=CLIP_TAGS)
-    with pytest.raises(ValueError, match="needs store=, not photos="):
+    with pytest.raises(ValueError, match="store="):
         CaptionEvalDataset(photos={"type": "TinyPhotos"}, tags=CLIP_TAGS)
     other = {**CLIP_TAGS, "encoder": {"type": "TinyEncoder", "seed": 1, "name": "other"}}
-    with pytest.raises(StoreError, match=r"another encoder than tags=CLIPTagProvider"):
+    with pytest.raises(StoreError, match="CLIPTagProvider"):
         CaptionEvalDataset(photos, tags=other)

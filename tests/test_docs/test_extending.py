@@ -1,13 +1,10 @@
 """The code of docs/extending.md is run as it stands there."""
 
 import re
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).resolve().parents[2]
+from command_line import ROOT, run_process
 
 
 @pytest.mark.slow
@@ -23,13 +20,6 @@ def test_the_page_works(tmp_path):
         "synthesis.captions.num=60", "synthesis.holdout=0.2", "photo_stores.0.photos.num=6", "train_cfg.max_epochs=1",
         "model.head.layers=1", "gallery.num=2", "model.head.generation.num_beams=2", "train_dataloader.batch_size=20",
     ]  # fmt: skip
-    result = subprocess.run(
-        [sys.executable, str(ROOT / "tools" / "train.py"), "mine.py", "--cfg-options", *options],
-        cwd=tmp_path,
-        env={**__import__("os").environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    )
-    assert result.returncode == 0, result.stdout + result.stderr
+    said = run_process(tmp_path, sys.executable, ROOT / "tools" / "train.py", "mine.py", "--cfg-options", *options)
     assert (tmp_path / "work_dirs" / "mine" / "test_metrics.json").is_file()
-    assert "[night]" in result.stdout + result.stderr or "[daylight]" in result.stdout + result.stderr
+    assert "[night]" in said or "[daylight]" in said

@@ -25,8 +25,8 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from small_runner import make_runner
 
+from synthcap_mm.checkpoints import latest_checkpoint
 from synthcap_mm.engine import atomic_backend
-from synthcap_mm.pipeline import latest_checkpoint
 from synthcap_mm.registry import HOOKS
 
 

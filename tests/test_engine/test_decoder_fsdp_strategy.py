@@ -1,17 +1,13 @@
 """A pretrained decoder in shards on two CPU processes: the config of GPT-2 XL with a small GPT-2 in its place."""
 
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
+from command_line import ROOT, run_command, run_process
 
-ROOT = Path(__file__).resolve().parents[2]
 CONFIG = """
 _base_ = [{base!r}]
 model = dict(
@@ -33,17 +29,8 @@ default_hooks = dict(logger=dict(interval=1), checkpoint=dict(max_keep_ckpts=3))
 """
 
 
-def run(folder, *command, ok=True):
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "-1"}
-    env["PATH"] = f"{Path(sys.executable).parent}:{env['PATH']}"
-    done = subprocess.run([str(c) for c in command], cwd=folder, env=env, capture_output=True, text=True, timeout=300)
-    said = done.stdout + done.stderr
-    assert (done.returncode == 0) == ok, said[-8000:]
-    return said
-
-
 def distributed(folder, name, *options):
-    return run(folder, "bash", ROOT / "tools" / "dist_train.sh", f"{name}.py", 2, *options)
+    return run_process(folder, "bash", ROOT / "tools" / "dist_train.sh", f"{name}.py", 2, *options)
 
 
 @pytest.fixture(scope="module")
@@ -51,12 +38,13 @@ def folder(tmp_path_factory, tiny_stores):
     """The small GPT-2 in the hub's format, and two configs: sharded, and with MMEngine's usual runner."""
     import transformers
 
+    from synthcap_mm.store import Store
     from synthcap_mm.tokenization import CaptionTokenizer
 
     folder = tmp_path_factory.mktemp("fsdp")
     pairs, photos = tiny_stores
     torch.manual_seed(0)
-    tokenizer = CaptionTokenizer(f"{pairs}/tokenizer.json")
+    tokenizer = CaptionTokenizer(Store.open(pairs).tokenizer_path)
     shape = {"n_embd": 32, "n_layer": 3, "n_head": 2, "n_positions": 80}
     decoder = transformers.GPT2LMHeadModel(transformers.GPT2Config(vocab_size=tokenizer.vocab_size, **shape))
     decoder.save_pretrained(folder / "gpt2")
@@ -87,6 +75,7 @@ def figures(said, what):
     return [float(v) for v in re.findall(rf"\b{what}: ([\d.]+)", said)]
 
 
+@pytest.mark.slow
 def test_it_learns_what_one_that_is_not_sharded_learns(folder, trained):
     said, (sharded, whole) = trained[0], (of(trained[1][n]) for n in ("sharded", "whole"))
     assert sharded.keys() == whole.keys()
@@ -107,35 +96,35 @@ def test_it_learns_what_one_that_is_not_sharded_learns(folder, trained):
     assert "best_CIDEr_epoch_" in report["checkpoint"] and report["metrics"]["length"] > 0
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_tested_on_one_process_and_resumed_on_two(folder, trained):
-    report = {}
+    found = {}
     for name in ("sharded", "whole"):
         checkpoint = folder / "work_dirs" / name / "epoch_2.pth"
-        run(folder, sys.executable, ROOT / "tools" / "test.py", f"{name}.py", checkpoint, "--work-dir", f"test_{name}")
-        report[name] = json.loads((folder / f"test_{name}" / "test_captions.json").read_text())["images"]
-    assert len(report["whole"]) == 12
-    assert {k: v["hypothesis"] for k, v in report["sharded"].items()} == {
-        k: v["hypothesis"] for k, v in report["whole"].items()
-    }
+        run_command(folder, "test", f"{name}.py", checkpoint, "--work-dir", f"test_{name}")
+        images = json.loads((folder / f"test_{name}" / "test_captions.json").read_text())["images"]
+        found[name] = {key: image["hypothesis"] for key, image in images.items()}
+    assert len(found["whole"]) == 12 and found["sharded"] == found["whole"]
     distributed(folder, "sharded", "--work-dir", "resumed", "--cfg-options", "train_cfg.max_epochs=1")
     said = distributed(folder, "sharded", "--work-dir", "resumed", "--resume")
     assert "Epoch(train) [2]" in said and "Epoch(train) [1]" not in said
     for name in ("sharded", "whole"):  # one of them is the best, and was saved twice
         places = [load(folder, name, epoch)["meta"] for epoch in (1, 2)]
-        assert [(p["epoch"], p["iter"]) for p in places] == [(1, 5), (2, 10)]
+        assert [(p["epoch"], p["iter"]) for p in places] == [(1, 4), (2, 8)]
     resumed = torch.load(folder / "resumed" / "epoch_2.pth", weights_only=False)
     for name, value in of(trained[1]["sharded"]).items():
         torch.testing.assert_close(resumed["state_dict"][name], value, rtol=1e-4, atol=1e-6, msg=name)
 
 
 def test_it_says_how_it_is_started(folder):
-    said = run(folder, sys.executable, ROOT / "tools" / "train.py", "sharded.py", "--work-dir", "alone", ok=False)
-    assert "bash tools/dist_train.sh CONFIG GPUS" in said
-    said = run(folder, sys.executable, ROOT / "tools" / "train.py", "sharded.py", "--work-dir", "alone",
-               "--cfg-options", "runner_type=Runner", ok=False)  # fmt: skip
-    assert "set runner_type='FlexibleRunner'" in said
+    said = run_command(folder, "train", "sharded.py", "--work-dir", "alone", status=1)
+    assert "dist_train.sh" in said
+    options = ("--cfg-options", "runner_type=Runner")
+    said = run_command(folder, "train", "sharded.py", "--work-dir", "alone", *options, status=1)
+    assert "runner_type" in said
 
 
+@pytest.mark.slow
 def test_a_dry_run_counts_all_shards(folder):
     said = distributed(folder, "sharded", "--work-dir", "dry", "--dry-run")
     import transformers
@@ -144,4 +133,4 @@ def test_a_dry_run_counts_all_shards(folder):
     count = sum(p.numel() for p in decoder.parameters())
     found = int(re.search(r"parameters    ([\d,]+) trained", said)[1].replace(",", ""))
     assert count < found < count + 20_000 and "2 ranks" in said and not (folder / "dry").exists()
-    assert "TextMemoryProjection: 36 rows of 32" in said  # whole on each rank
+    assert "TextMemoryProjection: 30 rows of 32" in said  # whole on each rank

@@ -6,7 +6,7 @@ import pytest
 from small_runner import make_runner
 from torch.utils.data import ConcatDataset, Subset
 
-from synthcap_mm.checkpoint_files import read_checkpoint
+from synthcap_mm.checkpoints import read_checkpoint
 from synthcap_mm.datasets import CaptionEvalDataset, SynthPairDataset
 from synthcap_mm.engine.identity_hook import META, CaptionerIdentityHook
 from synthcap_mm.errors import UserError
@@ -14,7 +14,8 @@ from synthcap_mm.files import file_sha256
 from synthcap_mm.models.memory import CaptionMemory
 from synthcap_mm.registry import MODELS
 from synthcap_mm.store import Store
-from synthcap_mm.synthesis.synthesis import Synthesis, encode_photos
+from synthcap_mm.synthesis.photos import PhotoStore
+from synthcap_mm.synthesis.synthesis import Synthesis
 
 OTHER = {"type": "TinyEncoder", "seed": 1, "name": "other"}
 
@@ -23,7 +24,7 @@ OTHER = {"type": "TinyEncoder", "seed": 1, "name": "other"}
 def others(tmp_path, tiny_synthesis):
     """Stores of another encoder: ``(pairs, photos)``."""
     Synthesis(**{**tiny_synthesis, "encoder": OTHER, "refine": None}).run()
-    encode_photos(str(tmp_path / "photos"), {"type": "TinyPhotos"}, OTHER)
+    PhotoStore(str(tmp_path / "photos"), {"type": "TinyPhotos"}, OTHER).run()
     return tiny_synthesis["store"], str(tmp_path / "photos")
 
 
@@ -110,3 +111,17 @@ def test_a_checkpoint_says_what_it_was_trained_with_and_is_compared(tiny_model, 
                                                           "tokenizer": str(store.tokenizer_path)})  # fmt: skip
     other, _ = make_runner(tiny_model, (others[0], others[1]), tmp_path / "other")
     refused(lambda: other.load_checkpoint(str(tmp_path / "it.pth")))
+
+
+def test_a_training_is_not_resumed_on_other_data(tiny_model, tiny_synthesis, tiny_stores, tmp_path):
+    Synthesis(**tiny_synthesis).run()
+    stores = (tiny_synthesis["store"], tiny_stores[1])
+    tiny_model["store"] = stores[0]
+    runner, _ = make_runner(tiny_model, stores, tmp_path / "work", epochs=1)
+    runner.train()
+    tokenizer = tmp_path / "work" / "tokenizer.json"
+    assert file_sha256(tokenizer) == file_sha256(Store.open(stores[0]).tokenizer_path)
+    Synthesis(**{**tiny_synthesis, "refine": {"steps": 1, "lr": 0.01, "bank_size": 16}}).run()
+    runner, _ = make_runner(tiny_model, stores, tmp_path / "work", epochs=2, resume=True)
+    with pytest.raises(UserError, match="resumed"):
+        runner.train()

@@ -4,7 +4,8 @@ import json
 
 import pytest
 from small_runner import make_runner
-from synthcap_mm.pairs import encode_photos
+
+from synthcap_mm.synthesis.photos import PhotoStore
 
 
 def test_photos_get_the_captions_that_their_store_gets(tiny_model, tiny_stores, tiny, tmp_path):
@@ -18,7 +19,7 @@ def test_photos_get_the_captions_that_their_store_gets(tiny_model, tiny_stores, 
             data["annotations"].append({"id": len(data["annotations"]), "image_id": i, "caption": text})
     (tmp_path / "captions.json").write_text(json.dumps(data))
     photos = {"type": "CocoPhotos", "ann_file": str(tmp_path / "captions.json"), "image_root": str(folder)}
-    encode_photos(str(tmp_path / "store"), photos, {"type": "TinyEncoder"})
+    PhotoStore(str(tmp_path / "store"), photos, {"type": "TinyEncoder"}).run()
     tiny_model["backbone"] = {"type": "TinyEncoder"}
     del tiny_model["necks"][0]  # mixtures of few captions are alike; the images' own features tell them apart
 

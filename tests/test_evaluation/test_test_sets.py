@@ -9,7 +9,7 @@ import torch
 from caption_samples import write
 from mmengine.config import Config
 
-import synthcap_mm.evaluation.test_sets as module  # not its test_many, which pytest would take for a test
+import synthcap_mm.engine.test_sets as module  # not its test_many, which pytest would take for a test
 from synthcap_mm.errors import UserError
 from synthcap_mm.registry import DATASETS, MODELS
 from synthcap_mm.store import Store

@@ -94,45 +94,22 @@ def test_five_people_write_five_captions_with_different_words():
         assert word in text
 
 
-def test_describe_is_deterministic():
-    scene = scene_of("val", 0, 1)
-    assert describe(scene, np.random.default_rng(7)) == describe(scene, np.random.default_rng(7))
-
-
-@pytest.mark.parametrize(
-    ("caption", "place", "main", "other", "relation"),
-    [
-        ("A dog.", None, Group("dog", None, None, 1), None, None),
-        (
-            "two big red balls under a table in the kitchen",
-            "kitchen",
-            Group("ball", "red", "large", 2, True),
-            Group("table", None, None, 1),
-            "under",
-        ),
-        (
-            "there is a lady in a green dress on the beach next to an orange umbrella",
-            "beach",
-            Group("woman", "green", None, 1),
-            Group("umbrella", "orange", None, 1),
-            "beside",
-        ),
-        (
-            "a man in black in front of some buses",
-            None,
-            Group("man", "black", None, 1),
-            Group("bus", None, None, None, True),
-            "front",
-        ),
-    ],
-)
+@pytest.mark.parametrize(("caption", "place", "main", "other", "relation"), [
+    ("A dog.", None, Group("dog", None, None, 1), None, None),
+    ("two big red balls under a table in the kitchen", "kitchen", Group("ball", "red", "large", 2, True),
+     Group("table", None, None, 1), "under"),
+    ("there is a lady in a green dress on the beach next to an orange umbrella", "beach",
+     Group("woman", "green", None, 1), Group("umbrella", "orange", None, 1), "beside"),
+    ("a man in black in front of some buses", None, Group("man", "black", None, 1),
+     Group("bus", None, None, None, True), "front"),
+])  # fmt: skip
 def test_parse_of_written_captions(caption, place, main, other, relation):
     said = parse(caption)
     assert (said.place, said.main, said.other, said.relation) == (place, main, other, relation)
 
 
 def test_a_caption_without_a_known_object_is_refused():
-    with pytest.raises(ValueError, match=r"'a spaceship in the kitchen'.*known: man"):
+    with pytest.raises(ValueError, match="spaceship"):
         parse("a spaceship in the kitchen")
 
 

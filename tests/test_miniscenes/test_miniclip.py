@@ -1,5 +1,4 @@
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +8,8 @@ import torch
 from synthcap_mm.miniscenes import (
     MINICLIP_CONFIG,
     MINICLIP_CONTEXT,
-    MINICLIP_TOKENIZER,
     MINICLIP_WEIGHTS,
     measures,
-    miniclip_cfg,
 )
 from synthcap_mm.miniscenes.language import VOCABULARY, describe
 from synthcap_mm.miniscenes.painting import MiniScenesPainter
@@ -30,17 +27,6 @@ def val(clip):
     source = MiniScenesPhotos("val", 200)
     images = measures.image_features(clip[0], [source.load(i) for i in range(200)])
     return images, measures.text_features(*clip, [source.references(i)[0] for i in range(200)])
-
-
-def test_the_files_are_there_and_small():
-    for path in miniclip_cfg().values():
-        assert Path(path).is_file()
-    assert os.path.getsize(MINICLIP_WEIGHTS) <= 6_000_000
-    assert miniclip_cfg() == {
-        "model_config": MINICLIP_CONFIG,
-        "weights": MINICLIP_WEIGHTS,
-        "tokenizer": MINICLIP_TOKENIZER,
-    }
 
 
 def test_open_clip_builds_it_from_these_files(clip, tmp_path):
@@ -100,19 +86,20 @@ def test_the_projections_temperature_fits(clip):
     assert 30 <= float(clip[0].logit_scale.detach().exp()) <= 100.1
 
 
+@pytest.mark.slow
 def test_a_linear_probe_tells_drawings_from_photos(clip):
-    captions = MiniScenesCaptions(4000).read()
-    source = MiniScenesPhotos("train", 4000)
-    drawings = MiniScenesPainter().generate([c.text for c in captions], list(range(4000)))
+    captions = MiniScenesCaptions(2000).read()
+    source = MiniScenesPhotos("train", 2000)
+    drawings = MiniScenesPainter().generate([c.text for c in captions], list(range(2000)))
     feats = [
-        measures.image_features(clip[0], [source.load(i) for i in range(4000)]),
+        measures.image_features(clip[0], [source.load(i) for i in range(2000)]),
         measures.image_features(clip[0], drawings),
     ]
-    fit, check = (torch.cat([f[part] for f in feats]) for part in (slice(0, 3000), slice(3000, 4000)))
-    labels = [torch.arange(2).repeat_interleave(n) for n in (3000, 1000)]
+    fit, check = (torch.cat([f[part] for f in feats]) for part in (slice(0, 1500), slice(1500, 2000)))
+    labels = [torch.arange(2).repeat_interleave(n) for n in (1500, 500)]
     assert measures.linear_probe(fit, labels[0], check, labels[1], steps=2000, decay=0.0) >= 0.95
     gap = float((feats[0].mean(0) - feats[1].mean(0)).norm())
-    halves = float((feats[0][:2000].mean(0) - feats[0][2000:].mean(0)).norm())
+    halves = float((feats[0][:1000].mean(0) - feats[0][1000:].mean(0)).norm())
     assert gap > 2 * halves
 
 

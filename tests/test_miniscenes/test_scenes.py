@@ -21,11 +21,6 @@ def test_the_world_is_large_enough():
     assert seen == set(KINDS)
 
 
-def test_a_scene_depends_on_split_seed_and_index_only():
-    assert scene_of("val", 3, 17) == scene_of("val", 3, 17)
-    assert len({scene_of(split, seed, 17) for split in SPLIT_CODES for seed in (0, 1)}) == 2 * len(SPLIT_CODES)
-
-
 def test_scenes_are_the_recorded_ones():
     # Stores made elsewhere must mean the same scenes; a change here is a new world.
     scene = scene_of("train", 0, 0)
@@ -69,7 +64,7 @@ def test_relations_are_possible_ones():
 
 
 def test_unknown_split_is_named():
-    with pytest.raises(ValueError, match=r"'dev'.*train, val, test"):
+    with pytest.raises(ValueError, match="'dev'"):
         scene_of("dev", 0, 0)
     with pytest.raises(ValueError, match="'dev'"):
         sample_scene(np.random.default_rng(0), "dev")

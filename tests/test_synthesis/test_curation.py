@@ -1,26 +1,22 @@
 """Another pairs table: against a dense float64 reference, by ranks, after interruptions, and with bad input."""
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
+import itertools
 
 import numpy as np
 import pytest
 import torch
 from random_store import make_store, unit
-from synthcap_mm.store.additions import WORK_FOLDER
+from store_files import Stopped, files, hidden, make, new_files
 
 from synthcap_mm.datasets import SynthPairDataset
+from synthcap_mm.errors import NotYet, UserError
 from synthcap_mm.registry import MODELS
-from synthcap_mm.store import Store, StoreError, StoreLock
+from synthcap_mm.store import Store, StoreError, Table
 from synthcap_mm.structures import Tag
-from synthcap_mm.synthesis.curation import Curation, Synthesis, report_table
+from synthcap_mm.synthesis.curation import Curation, report_table
 from synthcap_mm.synthesis.curation_steps import best, make_steps
-from synthcap_mm.synthesis.inspection import inspect_store
+from synthcap_mm.synthesis.run import Worker
 
-ROOT = Path(__file__).resolve().parents[2]
 HELDOUT = (3, 40, 41, 90)
 FLAGGED = (5, 17, 60, 61)
 
@@ -31,16 +27,8 @@ def store(tmp_path):
     return make_store(tmp_path / "store", flagged=FLAGGED, heldout=HELDOUT)
 
 
-def everything(path):
-    return {
-        p.relative_to(path).as_posix(): p.read_bytes()
-        for p in sorted(Path(path).rglob("*"))
-        if p.is_file() and "manifest" not in p.name
-    }
-
-
 def table(path, name):
-    pairs = Store.open(path, verify="full").pairs(name)
+    pairs = Store.open(path).pairs(name)
     return {c: pairs.numbers(c) for c in ("caption", "image", "seed", "score")}
 
 
@@ -82,6 +70,14 @@ def dense_reassignment(path, sentences=None, images_looked_at=15, captions_looke
     order = sorted(range(len(captions)), key=lambda c: (-scores[c], -clip[c], captions[c]))
     kept = sorted(order[: int(keep * len(captions) + 0.5)])
     return {int(captions[c]): int(chosen[c]) for c in kept}
+
+
+REASSIGN, FILTER = {"type": "reassign"}, {"type": "clip_score"}
+
+
+def curate(path, *steps, **options):
+    """The report of a curation on the CPU."""
+    return Curation(path, list(steps), **options, device="cpu").run()
 
 
 # ---- the steps
@@ -182,22 +178,17 @@ def test_the_present_image_takes_part(tmp_path):
         assert (set(shown) == {"cat"}) == stay
 
 
-def test_a_table_of_settings_without_agreement_is_the_same_as_ever(store):
-    Curation(store, [{"type": "reassign"}], device="cpu").run()
-    note = json.loads((Path(store) / "pairs/curated/curation.json").read_text())
-    assert note["settings"]["steps"] == [{"type": "reassign", "images": 15, "captions": 2, "keep": 0.9}]
-
-
 def test_agreement_knows_its_vocabulary_by_content(tmp_path):
     path, *_ = tagged_store(tmp_path / "store")
     names = tmp_path / "names.txt"
-    names.write_text("dog\ncat\n")
     step = {"type": "reassign", "agreement": {"entities": {"type": "CaptionEntities", "vocabulary": str(names)}}}
-    Curation(path, [step], device="cpu").run()
-    assert str(tmp_path) not in (Path(path) / "pairs/curated/curation.json").read_text()
-    names.write_text("dog\nbus\n")
-    with pytest.raises(StoreError, match=r"(?s)not replaced silently.*steps: the table has.*--replace"):
+    folders = []
+    for words in ("dog\ncat\n", "dog\nbus\n", "dog\ncat\n"):
+        names.write_text(words)
         Curation(path, [step], device="cpu").run()
+        folders.append(Store.open(path).paths("pairs/curated")[0].parent)
+    assert folders[0] == folders[2] != folders[1]
+    assert str(tmp_path) not in (folders[0] / "recipe.json").read_text()
 
 
 def test_score_filter_keeps_the_best(store):
@@ -318,7 +309,7 @@ def test_best():
 
 # ---- the table in the store
 def test_the_dataset_serves_it(store):
-    Curation(store, [{"type": "reassign"}], device="cpu").run()
+    curate(store, REASSIGN)
     dataset = SynthPairDataset(store, pairs="curated")
     made = table(store, "curated")
     sample = dataset[3]
@@ -327,198 +318,171 @@ def test_the_dataset_serves_it(store):
     assert len(dataset) == len(set(made["caption"].tolist()) - set(HELDOUT))
 
 
-def test_a_table_is_out_of_date_when_what_it_was_made_of_was_made_anew(tiny_synthesis):
-    settings = {**tiny_synthesis, "keep_images": True}
-    path = settings["store"]
-    Synthesis(**settings).run()
-    Curation(path, [{"type": "reassign"}], device="cpu").run()
-    Curation(path, [{"type": "clip_score"}], name="again", source="curated", device="cpu").run()
-    for pairs in ("default", "curated", "again"):
-        SynthPairDataset(path, pairs=pairs)
-    Synthesis(**{**settings, "tag_provider": {"type": "TinyTagger", "score": 0.5}}).run(only="tags")
-    SynthPairDataset(path)
-    told = r"pairs/curated of the store .* is out of date: images changed since it was curated.*tools/curate.py CONFIG --replace"
-    with pytest.raises(StoreError, match=told):
-        SynthPairDataset(path, pairs="curated")
-    with pytest.raises(StoreError, match=told):
-        Curation(path, [{"type": "clip_score"}], name="another", source="curated", device="cpu").run()
-    with pytest.raises(StoreError, match=told):
-        inspect_store(Store.open(path), "curated")
-    Curation(path, [{"type": "clip_score"}], device="cpu").run(replace=True)
-    SynthPairDataset(path, pairs="curated")
-    with pytest.raises(StoreError, match=r"pairs/again .* is out of date: images, pairs/curated changed"):
-        SynthPairDataset(path, pairs="again")
-    (Path(path) / "pairs/curated/curation.json").unlink()
-    with pytest.raises(StoreError, match=r"made of is not known.*tools/curate.py"):
-        SynthPairDataset(path, pairs="curated")
+def test_a_curated_table_stays_while_what_it_was_made_of_is_the_stores(tiny_synthesis, tiny):
+    settings, path = {**tiny_synthesis, "keep_images": True}, tiny_synthesis["store"]
+    make(settings)
+    curate(path, REASSIGN, refine=True)
+    curate(path, FILTER, name="again", source="curated")
+    whole = Store.open(path).view
+    added = {"pairs/curated", "refined/curated", "pairs/again"}
+    make(settings)
+    assert Store.open(path).view == whole
+    for changes, stays in (
+        ({"tokenizer": None}, True),
+        ({"refine": None}, True),
+        ({"tag_provider": {"type": "TinyTagger", "score": 0.5}}, False),
+        ({"captions": {"type": "TinyCaptions", "num": 41}}, False),
+        ({"holdout": 0.3}, False),
+    ):
+        curate(path, REASSIGN, refine=True)
+        curate(path, FILTER, name="again", source="curated")
+        make(settings, **changes)
+        assert (set(Store.open(path).tables) & added) == (added if stays else set())
+        if not stays:
+            with pytest.raises(StoreError, match="pairs/curated"):
+                SynthPairDataset(path, pairs="curated")
+        make(settings)
+    before = files(path)
+    curate(path, REASSIGN, refine=True)
+    assert new_files(path, before) == {}  # it lies there, and comes back into the view
+    assert {"pairs/curated", "refined/curated"} <= set(Store.open(path).tables)
+
+
+def test_what_was_made_of_replaced_pairs_goes_with_them(tiny_synthesis):
+    path = tiny_synthesis["store"]
+    make(tiny_synthesis)
+    curate(path, REASSIGN, refine=True)
+    curate(path, FILTER, name="again", source="curated")
+    opened = Store.open(path)
+    curate(path, FILTER)
+    assert {*Store.open(path).tables} & {"refined/curated", "pairs/again"} == set()
+    with pytest.raises(StoreError, match="refined"):
+        SynthPairDataset(path, pairs="curated", refined=True)
+    assert len(opened.refined("curated")) == len(opened.pairs("curated"))  # who opened it goes on with what it opened
 
 
 def test_refined_features_of_the_table(tmp_path):
     settings = {"steps": 3, "lr": 0.01, "bank_size": 16}
     path = make_store(tmp_path / "store", flagged=FLAGGED, heldout=HELDOUT, refine=settings)
-    Curation(path, [{"type": "reassign"}], name="plain", device="cpu").run()
-    with pytest.raises(StoreError, match=r"no refined features beside pairs/plain.*curation.refine=True.*--replace"):
+    curate(path, REASSIGN, name="plain")
+    with pytest.raises(StoreError, match="pairs/plain"):
         SynthPairDataset(path, pairs="plain", refined=True)
-    Curation(path, [{"type": "reassign"}], name="fine", refine=True, device="cpu").run()
+    curate(path, REASSIGN, name="fine", refine=True)
     moved, still = (SynthPairDataset(path, pairs="fine", refined=r) for r in (True, False))
     assert len(moved) == len(still) and not torch.equal(moved[0].feat, still[0].feat)
-    Curation(path, [{"type": "reassign"}], name="explicit", refine=dict(settings), device="cpu").run()
+    curate(path, REASSIGN, name="explicit", refine=dict(settings))
     a, b = (Store.open(path).refined(n).features() for n in ("fine", "explicit"))
     np.testing.assert_array_equal(a, b)
 
 
-def test_refined_features_are_those_of_the_factory(tiny_synthesis):
+def test_refined_features_are_those_of_the_synthesis(tiny_synthesis):
     # nothing held out or left out: the same pairs, and so the same negatives
-    Synthesis(**{**tiny_synthesis, "holdout": 0}).run()
-    Curation(
-        tiny_synthesis["store"], [{"type": "clip_score", "keep": 1.0}], refine=True, recall=False, device="cpu"
-    ).run()
+    make(tiny_synthesis, holdout=0)
+    curate(tiny_synthesis["store"], {"type": "clip_score", "keep": 1.0}, refine=True, recall=False)
     store = Store.open(tiny_synthesis["store"])
     np.testing.assert_allclose(store.refined("curated").features(), store.refined().features(), atol=2e-3)
     assert np.abs(store.refined().features() - store.images.features()).max() > 0.01
 
 
 def test_refine_true_needs_settings(store):
-    with pytest.raises(StoreError, match=r"which has none.*curation.refine=dict"):
-        Curation(store, [{"type": "reassign"}], refine=True, device="cpu").run()
+    with pytest.raises(StoreError, match="refine"):
+        curate(store, REASSIGN, refine=True)
 
 
-def test_synthesize_leaves_it_alone(tiny_synthesis):
-    Synthesis(**tiny_synthesis).run()
-    path = tiny_synthesis["store"]
-    report = Curation(path, [{"type": "reassign"}], refine=True, device="cpu").run()
-    before = everything(path)
-    # damage elsewhere is mended by synthesize, and the curated table stays
-    (Path(path) / "images" / "00000.arrow").write_bytes(b"gone")
-    Synthesis(**tiny_synthesis).run()
-    assert everything(path) == before
-    assert Curation(path, [{"type": "reassign"}], refine=True, device="cpu").run() == report
-
-
-def test_again_it_is_there(store, monkeypatch):
-    report = Curation(store, [{"type": "reassign"}], device="cpu").run()
-    before = everything(store)
+def test_again_it_is_there_under_any_name(store, monkeypatch):
+    report = curate(store, REASSIGN)
+    before = files(store)
     monkeypatch.setattr("synthcap_mm.synthesis.neighbours.blockwise_topk", None)
-    assert Curation(store, [{"type": "reassign"}], device="cpu").run() == report
-    assert everything(store) == before and not (Path(store) / WORK_FOLDER).exists()
-    assert json.loads((Path(store) / "pairs/curated/curation.json").read_text())["report"] == report
-
-
-def test_other_settings_do_not_replace_it(store):
-    Curation(store, [{"type": "reassign"}], device="cpu").run()
-    before = everything(store)
-    with pytest.raises(StoreError, match=r"(?s)not replaced silently.*steps: the table has.*--replace"):
-        Curation(store, [{"type": "clip_score"}], device="cpu").run()
-    assert everything(store) == before
-    Curation(store, [{"type": "clip_score"}], device="cpu").run(replace=True)
-    Curation(store, [{"type": "reassign"}], device="cpu").run(replace=True)
-    assert everything(store) == before
+    assert curate(store, REASSIGN) == report and curate(store, REASSIGN, name="other") == report
+    assert files(store) == before
+    assert Store.open(store).identity("pairs/other") == Store.open(store).identity("pairs/curated")
 
 
 def test_a_damaged_table_is_made_again(store):
-    Curation(store, [{"type": "reassign"}], device="cpu").run()
-    before = everything(store)
-    file = Path(store) / "pairs" / "curated" / "00001.arrow"
-    file.write_bytes(b"short")
-    with pytest.raises(StoreError, match=r"pairs/curated/00001.arrow is damaged.*tools/curate.py"):
-        Store.open(store)
-    Curation(store, [{"type": "reassign"}], device="cpu").run()
-    assert everything(store) == before
-    whole = file.read_bytes()
-    file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))  # of the right size
-    Curation(store, [{"type": "reassign"}], device="cpu").run()
-    assert everything(store) == before
+    """Also by the command that makes it, which opens the store to do so."""
+    refine = {"steps": 1}
+    curate(store, REASSIGN, refine=refine)
+    before = files(store)
+    for name in ("pairs/curated", "refined/curated"):
+        path = Store.open(store).paths(name)[-1]
+        path.unlink()
+        with pytest.raises(StoreError, match=path.name):
+            Store.open(store).table(name)
+        SynthPairDataset(store)
+        curate(store, REASSIGN, refine=refine)
+        assert files(store) == before
+        path.write_bytes(path.read_bytes()[:-9])
+        curate(store, REASSIGN, refine=refine)
+        assert files(store) == before
 
 
-# ---- interruptions and ranks
-class Stop(Exception):
-    pass
+# ---- interruptions, tasks and workers
+STEPS = [{"type": "merge_duplicates"}, {"type": "clip_score", "keep": 0.95},
+         {"type": "reassign", "agreement": {"entities": {"type": "CaptionEntities", "vocabulary": ["number", "dog"]}}}]  # fmt: skip
 
 
-def test_a_stopped_run_goes_on(tmp_path, monkeypatch):
-    whole, stopped = (make_store(tmp_path / n, heldout=HELDOUT, refine={"steps": 2, "bank_size": 8}) for n in "ab")
-    settings = {
-        "steps": [{"type": "merge_duplicates"}, {"type": "reassign"}],
-        "part_size": 16,
-        "refine": True,
-        "device": "cpu",
-    }
-    Curation(whole, **settings).run()
-    from synthcap_mm.store.additions import Parts
+@pytest.fixture(scope="module")
+def curated(tmp_path_factory):
+    """Files and report of a curation in one go."""
+    path = to_curate(tmp_path_factory.mktemp("curated"))
+    report = curate(path, *STEPS, part_size=16, refine=True)
+    return files(path), report
 
-    write, written, runs = Parts.write, [], 0
-    while True:
-        budget = [4]
 
-        def counted(self, table, index, rows, budget=budget):
-            if not budget[0]:
-                raise Stop
-            budget[0] -= 1
-            written.append((table, index))
-            write(self, table, index, rows)
+def to_curate(folder):
+    return make_store(folder / "store", flagged=FLAGGED, heldout=HELDOUT, refine={"steps": 2, "bank_size": 8})
 
-        monkeypatch.setattr(Parts, "write", counted)
-        runs += 1
+
+def test_a_run_that_is_stopped_at_every_part_goes_on(tmp_path, curated, monkeypatch):
+    path, write, written = to_curate(tmp_path), Table.write, []
+
+    def stops(self, shard, rows, **facts):
+        write(self, shard, rows, **facts)
+        written.append(self.path(shard))
+        raise Stopped
+
+    monkeypatch.setattr(Table, "write", stops)
+    for _ in range(100):
+        assert not Store.open(path).has("pairs/curated")
         try:
-            Curation(stopped, **settings).run()
+            report = curate(path, *STEPS, part_size=16, refine=True)
             break
-        except Stop:
-            Store.open(stopped, verify="full")  # as whole as it was
-            assert not Store.open(stopped).has("pairs/curated")
-    assert runs > 5 and len(written) == len(set(written))  # nothing twice
-    assert everything(stopped) == everything(whole)
+        except Stopped:
+            continue
+    assert len(written) == len({*written}) > 20
+    assert (files(path), report) == curated and not hidden(path)
 
 
-def test_a_run_stopped_while_the_table_is_written(store, monkeypatch):
-    Curation(store, [{"type": "reassign"}], name="kept", device="cpu").run()
-    Curation(store, [{"type": "clip_score"}], device="cpu").run()
-    import synthcap_mm.store.additions as additions
-
-    write = additions.write_shard
-
-    def stops(root, table, index, rows, **info):
-        if table == "pairs/curated" and index == 2:
-            raise Stop
-        return write(root, table, index, rows, **info)
-
-    monkeypatch.setattr(additions, "write_shard", stops)
-    with pytest.raises(Stop):
-        Curation(store, [{"type": "reassign"}], device="cpu").run(replace=True)
-    left = Store.open(store, verify="full")
-    assert left.has("pairs/kept") and left.has("pairs/default") and not left.has("pairs/curated")
-    monkeypatch.setattr(additions, "write_shard", write)
-    Curation(store, [{"type": "reassign"}], device="cpu").run()
-    assert table(store, "curated")["image"].tolist() == table(store, "kept")["image"].tolist()
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
+def test_tasks_make_no_difference(tmp_path, curated, order):
+    path, reports = to_curate(tmp_path), []
+    for index in itertools.islice(itertools.cycle(order), 60):
+        try:
+            worker = Worker(index, 3, own_share_only=True)
+            reports.append(Curation(path, STEPS, part_size=16, refine=True, device="cpu").run(worker))
+            break
+        except NotYet:
+            continue
+    assert (files(path), *reports) == curated and not hidden(path)
 
 
-RANK = """
-import sys
-sys.path[:0] = [{tests!r}]
-from mmengine.config import Config
-from synthcap_mm.engine.launching import process_group
-from synthcap_mm.synthesis.curation import Curation
-steps = [dict(type="merge_duplicates"), dict(type="clip_score", keep=0.95),
-         dict(type="reassign", agreement=dict(entities=dict(type="CaptionEntities", vocabulary=["number", "dog"])))]
-with process_group(Config({{"launcher": "pytorch"}})):
-    Curation(sys.argv[1], steps, part_size=16, refine=True, device="cpu").run()
-"""
+def test_two_workers_make_no_difference(tmp_path, curated, monkeypatch):
+    import threading
 
+    from synthcap_mm.synthesis import run
 
-@pytest.mark.slow
-def test_ranks_make_no_difference(tmp_path):
-    script = tmp_path / "rank.py"
-    script.write_text(RANK.format(tests=str(ROOT / "tests")))
-    made = {}
-    for ranks in (1, 2, 3):
-        path = make_store(tmp_path / str(ranks), flagged=FLAGGED, heldout=HELDOUT, refine={"steps": 2, "bank_size": 8})
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local_addr=127.0.0.1",
-                   f"--nproc_per_node={ranks}", str(script), path]  # fmt: skip
-        env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(command, env=env, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        made[ranks] = everything(path)
-    assert made[1] == made[2] == made[3]
-    assert "pairs/curated/00003.arrow" in made[1] and "refined/curated/00003.arrow" in made[1]
+    monkeypatch.setattr(run, "_LOOK", 0.02)
+    path, reports = to_curate(tmp_path), []
+
+    def work(index):
+        reports.append(Curation(path, STEPS, part_size=16, refine=True, device="cpu").run(Worker(index, 2)))
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert reports == [curated[1]] * 2 and files(path) == curated[0]
 
 
 # ---- bad input
@@ -545,7 +509,7 @@ def test_ranks_make_no_difference(tmp_path):
     ],
 )
 def test_bad_steps(steps, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         make_steps(steps)
 
 
@@ -555,38 +519,32 @@ def test_bad_steps(steps, message):
         ({"name": "default"}, "choose another name"),
         ({"name": "x", "source": "x"}, "choose another name"),
         ({"name": "../x"}, "curation.name is made of letters"),
-        ({"part_size": 0}, "part_size is a whole number"),
+        ({"part_size": 0}, "curation.part_size"),
         ({"search": "annoy"}, "curation.search is 'exact', 'faiss'"),
         ({"search": {"type": "exact", "lists": 3}}, "curation.search: .*lists"),
     ],
 )
 def test_bad_settings(settings, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         Curation("nowhere", [{"type": "reassign"}], **settings)
 
 
-def test_stores_that_cannot_be_curated(tmp_path, tiny_stores, store):
-    with pytest.raises(StoreError, match="there is no store at"):
-        Curation(str(tmp_path / "nowhere"), [{"type": "reassign"}]).run()
-    assert not (tmp_path / "nowhere").exists()
-    with pytest.raises(StoreError, match="holds photos, not pairs"):
-        Curation(tiny_stores[1], [{"type": "reassign"}]).run()
-    with pytest.raises(StoreError, match="no table pairs/best to curate; it has default"):
-        Curation(store, [{"type": "reassign"}], source="best").run()
+def test_stores_that_cannot_be_curated(tmp_path, tiny_stores, tiny_synthesis, store):
+    make(tiny_synthesis, generator=None, store=str(tmp_path / "captions"))
     flagged = make_store(tmp_path / "flagged", captions=8, flagged=range(8))
-    with pytest.raises(ValueError, match="no usable pair of a training caption: 8 of 8 pairs have flagged images"):
-        Curation(flagged, [{"type": "reassign"}]).run()
-    with StoreLock(store), pytest.raises(StoreError, match="another job is at work"):
-        Curation(store, [{"type": "reassign"}]).run()
-    (Path(store) / "captions" / "00000.arrow").unlink()
-    with pytest.raises(StoreError, match=r"captions/00000.arrow is missing.*tools/synthesize.py"):
-        Curation(store, [{"type": "reassign"}]).run()
-
-
-def test_captions_only(tiny_synthesis):
-    Synthesis(**{**tiny_synthesis, "generator": None, "refine": None}).run()
-    with pytest.raises(StoreError, match="holds captions only"):
-        Curation(tiny_synthesis["store"], [{"type": "reassign"}]).run()
+    for path, options, error, message in (
+        (str(tmp_path / "nowhere"), {}, StoreError, "there is no store at"),
+        (tiny_stores[1], {}, StoreError, "photos"),
+        (store, {"source": "best"}, StoreError, "pairs/best.*default"),
+        (str(tmp_path / "captions"), {}, StoreError, "captions only"),
+        (flagged, {}, UserError, "8 of 8 pairs"),
+    ):
+        with pytest.raises(error, match=message):
+            curate(path, REASSIGN, **options)
+    assert not (tmp_path / "nowhere").exists()
+    Store.open(store).paths("texts")[0].unlink()
+    with pytest.raises(StoreError, match="texts"):
+        curate(store, REASSIGN)
 
 
 def test_a_sentence_encoder_that_gives_nonsense(store):
@@ -595,5 +553,5 @@ def test_a_sentence_encoder_that_gives_nonsense(store):
             return torch.full((len(texts), 4), float("nan"))
 
     MODELS.register_module(name="NonsenseSentences", module=Nonsense, force=True)
-    with pytest.raises(ValueError, match="not finite for 112 captions, the first: 'caption number 0'"):
-        Curation(store, [{"type": "reassign"}], sentence_encoder={"type": "NonsenseSentences"}, device="cpu").run()
+    with pytest.raises(UserError, match="112 captions, the first: 'caption number 0'"):
+        curate(store, REASSIGN, sentence_encoder={"type": "NonsenseSentences"})

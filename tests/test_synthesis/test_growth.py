@@ -136,6 +136,7 @@ def changed_tables(settings, **changes):
         ({"tokenizer": None}, set()),
         ({"holdout": 0.3}, {"heldout", "tokenizer", "refined"}),
         ({"text_batch": 3, "image_batch": 2}, set()),
+        ({"shard_size": 8}, None),  # all of them, the rows of the images copied
     ],
 )
 def test_changed_settings_make_what_depends_on_them(tiny_synthesis, drawn, changes, tables):
@@ -144,7 +145,7 @@ def test_changed_settings_make_what_depends_on_them(tiny_synthesis, drawn, chang
     drawn()
     before = files(tiny_synthesis["store"])
     make(tiny_synthesis, **changes)
-    assert drawn() == [] and set(new_files(tiny_synthesis["store"], before)) == tables
+    assert drawn() == [] and (tables is None or set(new_files(tiny_synthesis["store"], before)) == tables)
     assert store.refined().features().shape == (40, 32)  # who opened the store goes on with what it opened
     make(tiny_synthesis)
     assert Store.open(tiny_synthesis["store"]).view == store.view  # back without a cost
@@ -245,3 +246,31 @@ def test_a_source_that_is_no_file_has_a_content(tiny_synthesis, tiny):
     before = files(settings["store"])
     make(settings, **pool(type="TinyPhotos", num=20, seed=6))
     assert new_files(settings["store"], before)["image_features"] == [0, 1, 2]
+
+
+# ---- damage
+@pytest.mark.parametrize(
+    "table", ["texts", "text_features", "image_features", "pairs/default", "refined/default", "tokenizer"]
+)
+@pytest.mark.parametrize("damage", ["gone", "cut"])
+def test_what_is_damaged_is_made_anew_and_nothing_else(tiny_synthesis, drawn, table, damage):
+    make(tiny_synthesis)
+    before, path = files(tiny_synthesis["store"]), Store.open(tiny_synthesis["store"]).paths(table)[-1]
+    drawn()
+    if damage == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(b"" if table == "tokenizer" else path.read_bytes()[:-20])
+    assert make(tiny_synthesis)["shards_made"] == 1
+    assert files(tiny_synthesis["store"]) == before and len(drawn()) == (8 if table == "image_features" else 0)
+
+
+def test_a_cut_shard_of_earlier_captions_stops_nothing(tiny_synthesis, tiny, drawn):
+    """Rows are copied from such shards."""
+    make(tiny_synthesis, captions=listed(tiny.sentences(20)))
+    for name in ("texts", "image_features"):
+        path = Store.open(tiny_synthesis["store"]).paths(name)[1]
+        path.write_bytes(path.read_bytes()[:-20])
+    drawn()
+    make(tiny_synthesis, captions=listed(tiny.sentences(30)))
+    assert len(drawn()) == 14

@@ -67,7 +67,7 @@ def test_pictures_that_got_lost_are_drawn_again_when_asked_only(tiny_synthesis, 
         make(settings)
     make(settings, redraw=True)
     assert tiny.TinyPainter.drawn - drawn == 16
-    assert {n: b for n, b in files(settings["store"]).items() if not n.endswith(".damaged")} == before
+    assert files(settings["store"]) == before
 
 
 # ---- memory
@@ -224,11 +224,16 @@ def test_image_flags(colour, flags, tiny):
     assert image_flags(image) == flags
 
 
-def test_images_alone_say_that_the_pairs_need_the_captions(tiny_synthesis, tiny):
-    drawn = tiny.TinyPainter.drawn
+@pytest.mark.parametrize("keep", [False, True])
+def test_stages_alone_say_what_they_need_and_draw_nothing_twice(tiny_synthesis, tiny, keep):
+    settings, drawn = {**tiny_synthesis, "keep_images": keep}, tiny.TinyPainter.drawn
+    with pytest.raises(NotYet, match="pictures" if keep else "image_features"):
+        make(settings, only="tags")
     with pytest.raises(NotYet, match="text_features"):
-        make(tiny_synthesis, only="images")
-    make(tiny_synthesis)
+        make(settings, only="images")
+    with pytest.raises(NotYet, match="pairs"):
+        make(settings, only="refine")
+    make(settings)
     assert tiny.TinyPainter.drawn - drawn == 40
 
 

@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 from PIL import Image
 from random_store import make_store, unit
-from synthcap_mm.pairs.pictures import Pictures
+from store_files import make
 
 from synthcap_mm.store import Store, StoreError
-from synthcap_mm.store.store import ShardedTable
-from synthcap_mm.synthesis.curation import Curation, Synthesis
+from synthcap_mm.store.tables import ShardedTable
+from synthcap_mm.synthesis.curation import Curation
 from synthcap_mm.synthesis.inspection import inspect_store, modality_gap, principal_plane, real_photo_features
+from synthcap_mm.synthesis.redrawing import Pictures
 
 FLAGGED, HELDOUT = (5, 17), (3, 40)
 
@@ -126,7 +127,7 @@ def test_a_folder_of_photos_is_encoded(tiny_stores, tmp_path):
 
 # ---- pictures
 def test_pictures_are_drawn_again_from_their_own_caption(tiny_synthesis, tiny):
-    Synthesis(**tiny_synthesis).run()
+    make(tiny_synthesis)
     store = Store.open(tiny_synthesis["store"])
     plain = Pictures(store, {"type": "TinyPainter"})
     assert plain.load([0, 1]) == [None, None] and "--redraw" in plain.problem
@@ -138,7 +139,7 @@ def test_pictures_are_drawn_again_from_their_own_caption(tiny_synthesis, tiny):
 
 
 def test_kept_pictures_are_not_drawn_again(tiny_synthesis, tiny):
-    Synthesis(**tiny_synthesis, keep_images=True).run()
+    make(tiny_synthesis, keep_images=True)
     store = Store.open(tiny_synthesis["store"])
     pictures = Pictures(store, {"type": "TinyPainter"})
     assert store.keeps_images and pictures.problem is None
@@ -148,7 +149,7 @@ def test_kept_pictures_are_not_drawn_again(tiny_synthesis, tiny):
 
 def test_pictures_of_a_pool(tiny_synthesis, tiny):
     generator = {"type": "RetrievalGenerator", "pool": {"type": "TinyPhotos"}}
-    Synthesis(**{**tiny_synthesis, "generator": generator, "refine": None}).run()
+    make(tiny_synthesis, generator=generator, refine=None)
     store = Store.open(tiny_synthesis["store"])
     loaded = Pictures(store, generator).load([4, 1])
     np.testing.assert_allclose(tiny.TinyEncoder().encode_pil(loaded).numpy(), store.images.features([4, 1]), atol=2e-3)

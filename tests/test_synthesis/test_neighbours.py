@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from random_store import make_store, unit
 
+from synthcap_mm.errors import UserError
 from synthcap_mm.store import Store
+from synthcap_mm.store.unit_rows import UnitRows, row_cosines
 from synthcap_mm.synthesis.curation import Curation
-from synthcap_mm.synthesis.neighbours import ExactSearch, FaissSearch, UnitRows, make_search, row_cosines
+from synthcap_mm.synthesis.neighbours import ExactSearch, FaissSearch, make_search
 
 
 @pytest.fixture()
@@ -66,7 +68,7 @@ def test_faiss_in_a_curation(tmp_path):
         Curation(path, [{"type": "reassign"}], name="faiss", search=search, device="cpu").run()["after"]
         == exact["after"]
     )
-    with pytest.raises(ValueError, match="FAISS says"):
+    with pytest.raises(UserError, match="FAISS says"):
         Curation(
             path, [{"type": "reassign"}], name="bad", search={"type": "faiss", "factory": "NoSuch"}, device="cpu"
         ).run()
@@ -74,5 +76,5 @@ def test_faiss_in_a_curation(tmp_path):
 
 def test_bad_faiss_settings():
     pytest.importorskip("faiss", reason="FAISS is not installed: pip install 'synthcap_mm[faiss]'")
-    with pytest.raises(ValueError, match="nprobe=0"):
+    with pytest.raises(UserError, match="nprobe=0"):
         make_search({"type": "faiss", "nprobe": 0}, 10, "cpu")

@@ -184,8 +184,8 @@ def test_two_workers_share_the_work(tiny_synthesis, tiny, whole, monkeypatch, ki
 
     assert in_threads(work, 2) == [None, None]
     assert files(settings["store"]) == whole[kind] and not hidden(settings["store"])
-    if kind != "retrieved":  # two that begin at the same moment may both open a shard of the pool
-        assert tiny.TinyPainter.drawn - drawn == 40
+    # Two that finish at the same moment may both take the last shard.
+    assert tiny.TinyPainter.drawn - drawn in (40, 48)
 
 
 def test_a_worker_waits_for_the_last_shard_of_another(tiny_synthesis, tiny, whole, monkeypatch):
@@ -223,8 +223,8 @@ def test_the_mark_of_a_dead_or_silent_worker_counts_for_nothing(tiny_synthesis, 
     table, dead = stage.tables[0], subprocess.Popen(["true"])
     dead.wait()
     table.folder.mkdir(parents=True)
-    mine, other = (table.folder / f".{table.names[i]}.{host}.mark" for i, host in
-                   ((0, f"{socket.gethostname()}.{dead.pid}"), (1, "elsewhere.1")))  # fmt: skip
+    mine, other = (table.folder / f".{table.names[i]}~{owner}~mark" for i, owner in
+                   ((0, f"{dead.pid}~{socket.gethostname()}"), (1, "1~elsewhere")))  # fmt: skip
     mine.touch()
     other.touch()
     worker = Worker()
@@ -232,6 +232,15 @@ def test_the_mark_of_a_dead_or_silent_worker_counts_for_nothing(tiny_synthesis, 
     os.utime(other, (time.time() - 3600,) * 2)
     synthesis.run(worker=worker)
     assert files(tiny_synthesis["store"]) == whole["plain"]
+
+
+def test_which_worker_a_process_is(monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    rank, task = Worker.of_this_process(), Worker.of_this_process((2, 4))
+    assert (rank.index, rank.count, rank.own_share_only) == (1, 3, False)
+    assert (task.index, task.count, task.own_share_only) == (2, 4, True)
+    assert task.share(range(8)) == [2, 6] and rank.share(range(3)) == [0, 1, 2]
 
 
 def test_marks_go_with_their_shard(tiny_synthesis, monkeypatch):
@@ -286,7 +295,7 @@ def test_processes_one_of_them_killed(tiny_synthesis, whole):
     """Two ranks of torchrun, as their environment says; the first is killed while it draws, the second goes on."""
     ranks = [start(tiny_synthesis, 0.3, RANK=str(i), WORLD_SIZE="2") for i in range(2)]
     deadline = time.monotonic() + 120
-    while not list(Path(tiny_synthesis["store"]).rglob("images-*/.0*.mark")):
+    while not list(Path(tiny_synthesis["store"]).rglob("images-*/.0*~mark")):
         time.sleep(0.05)
         assert time.monotonic() < deadline
     ranks[0].send_signal(signal.SIGKILL)

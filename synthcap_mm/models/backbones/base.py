@@ -72,8 +72,6 @@ class BaseBackbone(nn.Module, metaclass=_FrozenMeta):
         embed_dim (int): D, the width of the features.
         logit_scale (float): 1 / temperature that the encoder was trained with
             (CLIP: 100), for information.
-        local_files (tuple[str, ...]): files and folders of this machine that the encoder was made
-            from; what is made with it is compared by their content. Defaults to none.
         not_in_recipe (tuple[str, ...]): arguments of the constructor that do not decide the features, such as cache
             folders and devices.
         recipe_version (int): raised when the class gives other features for the same arguments.
@@ -82,7 +80,6 @@ class BaseBackbone(nn.Module, metaclass=_FrozenMeta):
     name: str
     embed_dim: int
     logit_scale: float
-    local_files: tuple[str, ...] = ()
     not_in_recipe: tuple[str, ...] = ()
     recipe_version: int = 1
 

@@ -20,6 +20,7 @@ from synthcap_mm.errors import UserError
 from synthcap_mm.models.backbones.base import BaseBackbone
 from synthcap_mm.registry import MODELS
 from synthcap_mm.requirements import require
+from synthcap_mm.store.recipes import settings_recipe
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -138,8 +139,6 @@ class OpenCLIPBackbone(BaseBackbone):
         self.context_length = int(config["text_cfg"].get("context_length", 77))
         weights = Path(pretrained).name if is_file else pretrained
         self.name = f"{model_name}/{weights}" if weights else _without_path(model_name)
-        named = [pretrained if is_file else None, model_config, tokenizer, model_name.partition("local-dir:")[2]]
-        self.local_files = tuple(str(n) for n in named if isinstance(n, (str, Path)) and str(n) and Path(n).exists())
         own_config = config if model_config is not None else None
         self._tokenizer = _make_tokenizer(model_name, own_config, tokenizer, self.context_length, cache_dir)
         _check_tokenizer(self._tokenizer, config["text_cfg"], self.name)
@@ -155,6 +154,16 @@ class OpenCLIPBackbone(BaseBackbone):
             "model_cfg": self._config,
             "preprocess_cfg": {name: preprocessing[name] for name in _PREPROCESS_FIELDS if name in preprocessing},
         }
+
+    @classmethod
+    def pin(cls, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Arguments with the content of a model's folder (``'local-dir:…'``), for recipes.
+
+        Args:
+            arguments: of the constructor.
+        """
+        folder = arguments.get("model_name", "").partition("local-dir:")[2]
+        return {**arguments, "model_name": settings_recipe(folder)} if folder else arguments
 
     @property
     def activation(self) -> str:

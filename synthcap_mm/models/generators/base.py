@@ -41,14 +41,6 @@ class BaseGenerator(ABC):
             list[PIL.Image.Image]: B pictures in RGB.
         """
 
-    def provenance(self) -> dict[str, Any]:
-        """What a store's manifest says of this generator: everything that decides its pictures.
-
-        Returns:
-            dict: of json types, without a path of this machine.
-        """
-        return {"type": type(self).__name__}
-
     def to(self, device: str | torch.device) -> BaseGenerator:
         """Moves the generator's model; the base class has none."""
         return self

@@ -15,7 +15,6 @@ import torch
 from mmengine.logging import print_log
 
 from synthcap_mm.errors import UserError
-from synthcap_mm.files import folder_sha256
 from synthcap_mm.models.generators.base import BaseGenerator, check_seeds
 from synthcap_mm.options import Count, NotNegative
 from synthcap_mm.registry import MODELS
@@ -147,6 +146,18 @@ class DiffusersGenerator(BaseGenerator):
         self._index: dict[str, Any] | None = None
         self._said: set[str] = set()
 
+    @classmethod
+    def pin(cls, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Arguments with the commit that a hub's ``revision`` stands for today, for recipes; a folder's stay.
+
+        Args:
+            arguments: of the constructor.
+        """
+        model = arguments.get("model", inspect.signature(cls).parameters["model"].default)
+        if Path(model).is_dir():
+            return arguments
+        return {**arguments, "revision": _commit(model, arguments.get("revision"))}
+
     @property
     def dtype(self) -> torch.dtype:
         """What the pipeline computes in: float16 needs a GPU."""
@@ -187,41 +198,6 @@ class DiffusersGenerator(BaseGenerator):
             images.extend(image.convert("RGB") for image in drawn.images)
         return images
 
-    def provenance(self) -> dict[str, Any]:
-        """Model, settings and versions; the weights are not loaded for this.
-
-        ``commit`` is the hub's, where it is known; ``files_sha256`` tells a local folder by its files' names, sizes and
-        samples of their content. What changes no more than the rounding (batch size, attention, VAE options, compile,
-        device) is not named.
-        """
-        import diffusers
-        import transformers
-
-        index = self._model_index()
-        own = index.get("scheduler")
-        scheduler = self._scheduler_class.__name__ if self._scheduler_class else own[1] if own else None
-        return {
-            **super().provenance(),
-            "model": Path(self.model).name if Path(self.model).is_dir() else self.model,
-            "revision": self.revision,
-            "variant": self.variant,
-            **self._identity(),
-            "pipeline": index.get("_class_name"),
-            "scheduler": scheduler,
-            "scheduler_options": self.scheduler_options,
-            "steps": self.steps,
-            "guidance_scale": self.guidance_scale,
-            "negative_prompt": self.negative_prompt,
-            "call_options": self.call_options,
-            "dtype": str(self.dtype).removeprefix("torch."),
-            "height": self.height,
-            "width": self.width,
-            "safety_checker": self.safety_checker,
-            "diffusers": diffusers.__version__,
-            "transformers": transformers.__version__,
-            "torch": torch.__version__,
-        }
-
     def to(self, device: str | torch.device) -> DiffusersGenerator:
         """Moves the pipeline, or says where it will be loaded."""
         before = self.dtype if self._pipe is not None else None
@@ -252,15 +228,6 @@ class DiffusersGenerator(BaseGenerator):
             except Exception as error:
                 raise self._missing(error) from error
         return self._index
-
-    def _identity(self) -> dict[str, str | None]:
-        """Which weights these are, without reading gigabytes."""
-        if Path(self.model).is_dir():
-            return {"files_sha256": folder_sha256(self.model)}
-        from huggingface_hub import try_to_load_from_cache
-
-        found = try_to_load_from_cache(self.model, "model_index.json", revision=self.revision)
-        return {"commit": Path(found).parent.name if isinstance(found, str) else None}
 
     def _missing(self, error: Exception) -> FileNotFoundError:
         if Path(self.model).exists():
@@ -381,6 +348,19 @@ class DiffusersGenerator(BaseGenerator):
         for name in sorted(set(passed) - accepted):
             self._say_once(f"{type(self.pipe).__name__} takes no {name}; it is left out")
         return {**{name: value for name, value in passed.items() if name in accepted}, **self.call_options}
+
+
+def _commit(model: str, revision: str | None) -> str | None:
+    """The commit of a hub's model: of the copy that is here, else as the hub says; ``revision`` if neither is there."""
+    import huggingface_hub
+
+    found = huggingface_hub.try_to_load_from_cache(model, "model_index.json", revision=revision)
+    if isinstance(found, str):
+        return Path(found).parent.name
+    try:
+        return huggingface_hub.HfApi().model_info(model, revision=revision, timeout=5).sha
+    except Exception:  # no network, or no such model: drawing will say so
+        return revision
 
 
 def _parameters(function: Callable) -> set[str]:

@@ -85,11 +85,6 @@ class RetrievalGenerator(BaseRetriever):
         scores, rows = blockwise_topk(text_feats.to(self._device), self._features, k or self.k or 1, self.block)
         return rows.cpu(), scores.cpu()
 
-    def provenance(self) -> dict[str, Any]:
-        """The source's type, the number of its images and ``k``; the images themselves are in the store."""
-        count = None if self._features is None else int(self._features.shape[0])
-        return {**super().provenance(), "pool_type": str(self.pool["type"]), "pool_size": count, "k": self.k or 1}
-
     def to(self, device: str | torch.device) -> RetrievalGenerator:
         """Names the device that searches; the pool's blocks go there one by one."""
         self._device = torch.device(device)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -55,14 +55,6 @@ class BaseTagProvider(ABC):
         """Of ``tags`` those above ``min_score``, at most ``max_tags``, highest score first."""
         above = [tag for tag in tags if tag.score > self.min_score]
         return sorted(above, key=lambda tag: -tag.score)[: self.max_tags]
-
-    def provenance(self) -> dict[str, Any]:
-        """What a store's manifest says of this provider: everything that decides its tags.
-
-        Returns:
-            dict: of json types, without a path of this machine.
-        """
-        return {"type": type(self).__name__, "max_tags": self.max_tags, "min_score": self.min_score}
 
     def to(self, device: str | torch.device) -> BaseTagProvider:
         """Moves the provider's model; the base class has none."""

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -165,17 +164,6 @@ class CLIPTagProvider(BaseTagProvider):
         return [
             self.keep([Tag(self.names[column], score) for score, column in zip(*row)]) for row in zip(scores, order)
         ]
-
-    def provenance(self) -> dict[str, Any]:
-        """Encoder (name, and content of local files), vocabulary (size, hash), prompts, temperature and thresholds."""
-        return {
-            **super().provenance(),
-            "encoder": self.encoder.name,
-            "vocabulary_size": len(self.names),
-            "vocabulary_sha256": hashlib.sha256("\n".join(self.names).encode()).hexdigest(),
-            "prompts": list(self.prompts),
-            "temperature": round(self.temperature, 6),
-        }
 
     def to(self, device: str | torch.device) -> CLIPTagProvider:
         """Moves the encoder and the vocabulary's features."""

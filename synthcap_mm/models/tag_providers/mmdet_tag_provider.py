@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from synthcap_mm.checkpoint_files import read_checkpoint
+from synthcap_mm.checkpoints import read_checkpoint
 from synthcap_mm.errors import UserError
-from synthcap_mm.files import file_sha256
 from synthcap_mm.models.tag_providers.base import BaseTagProvider
 from synthcap_mm.options import Count, Part
 from synthcap_mm.registry import MODELS
@@ -75,7 +74,7 @@ class MMDetTagProvider(BaseTagProvider):
         classes: Sequence[str] | None = None,
     ) -> None:
         super().__init__(max_tags, min_score)
-        mmdet = _require_mmdet()
+        _require_mmdet()
         self.batch_size = batch_size
         path, self._config_name = find_config(config)
         weights = _local_checkpoint(checkpoint)
@@ -83,19 +82,26 @@ class MMDetTagProvider(BaseTagProvider):
             from mmengine.config import Config
 
             cfg = Config.fromfile(path)
-            of_a_file = {"config_sha256": _config_sha256(cfg)} if Path(config).is_file() else {}
             self._model = _build_detector(cfg, self._config_name)
             meta = _load_weights(self._model, weights, self._config_name)
             self._pipeline = _array_pipeline(cfg)
             self.classes = tuple(classes) if classes is not None else _class_names(meta, cfg, weights.name)
         self._model.to(device).eval()
-        self._provenance = {
-            "config": self._config_name,
-            **of_a_file,
-            "checkpoint": weights.name,
-            "checkpoint_sha256": file_sha256(weights),
-            "mmdet": mmdet.__version__,
-        }
+
+    @classmethod
+    def pin(cls, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Arguments with the content of a config that is a file, for recipes; those that mmdet ships stay.
+
+        Args:
+            arguments: of the constructor.
+        """
+        if not Path(arguments["config"]).is_file():
+            return arguments
+        from mmengine.config import Config
+
+        with mmdet_scope():
+            content = _config_sha256(Config.fromfile(arguments["config"]))
+        return {**arguments, "config": {"file": Path(arguments["config"]).name, "sha256": content}}
 
     @property
     def device(self) -> torch.device:
@@ -143,14 +149,6 @@ class MMDetTagProvider(BaseTagProvider):
             area = max(x2 - x1, 0.0) * max(y2 - y1, 0.0) / (width * height)
             tags.append(Tag(self.classes[label], score, (x1, y1, x2, y2), area))
         return self.keep(tags)
-
-    def provenance(self) -> dict[str, Any]:
-        """Config name, checkpoint (name and hash), mmdet's version and thresholds.
-
-        Of a config that is a file here, a hash too: of the model and the test pipeline, with what its bases
-        bring. Those that mmdet ships are known by name and version.
-        """
-        return {**super().provenance(), **self._provenance}
 
     def weights(self) -> dict[str, torch.Tensor]:
         """The detector's weights by name, as ``checkpoint`` takes them in a ``.safetensors`` file with ``classes``."""

@@ -1,3 +1,5 @@
+import hashlib
+
 import pytest
 import torch
 from mmengine.runner.checkpoint import get_state_dict, load_state_dict
@@ -59,10 +61,7 @@ def test_is_in_no_state_dict_and_missed_by_none():
     torch.testing.assert_close(other.head.weight, captioner.head.weight)
     torch.testing.assert_close(other.backbone.tower[1].weight, weights)
     ToyEncoder().load_state_dict({}, strict=True)
-
-
-def test_what_others_miss_is_still_reported():
-    captioner = Captioner()
+    # what others miss is still reported
     state = captioner.state_dict()
     del state["head.bias"]
     with pytest.raises(RuntimeError, match=r"head\.bias"):
@@ -82,21 +81,15 @@ def test_subclass_must_fulfil_the_contract():
         Half()
 
 
-def test_fingerprint_is_of_the_probe():
+def test_the_fingerprint_is_of_a_fixed_probe():
     encoder = ToyEncoder()
     first = encoder.fingerprint()
     assert first == encoder.fingerprint()
     assert first["name"] == "toy" and len(first["image"]) == len(first["text"]) == 6
     assert all(isinstance(value, float) for value in first["image"])
     assert first["image"] != ToyEncoder().fingerprint()["image"]
-
-
-def test_probe_image_is_always_the_same():
-    import hashlib
-
     # a store's fingerprint is worthless once this changes
-    digest = hashlib.sha256(probe_image().tobytes()).hexdigest()
-    assert digest == PROBE_SHA256
+    assert hashlib.sha256(probe_image().tobytes()).hexdigest() == PROBE_SHA256
 
 
 PROBE_SHA256 = "2422a9f2ff88ea69303cbe3bb645f51b3fb1ce2d60fc7f52761b1bdc0f3bb239"

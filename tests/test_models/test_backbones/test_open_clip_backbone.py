@@ -1,21 +1,18 @@
 import json
-import logging
 import shutil
-import subprocess
-import sys
 from copy import deepcopy
 from pathlib import Path
 
 import pytest
 import tiny_clip
 import torch
-from mmengine.runner.checkpoint import load_state_dict
 from PIL import Image
 
 from synthcap_mm.errors import UserError
 from synthcap_mm.models.backbones import OpenCLIPBackbone
 from synthcap_mm.registry import MODELS
 from synthcap_mm.store.fingerprint import same_encoder
+from synthcap_mm.store.recipes import component_recipe
 
 open_clip = pytest.importorskip("open_clip")
 
@@ -73,14 +70,11 @@ def test_features_are_unit_float32_and_batch_independent(tiny):
     assert backbone.encode_text([]).shape == (0, 16) and backbone.encode_pil([]).shape == (0, 16)
 
 
-def test_grey_and_transparent_pictures(tiny):
+def test_pictures_of_any_mode_and_captions_of_any_length(tiny):
     backbone = OpenCLIPBackbone(**tiny)
     for mode in ("L", "RGBA", "P", "1", "CMYK"):
         assert backbone.preprocess(Image.new(mode, (50, 20))).shape == (3, 32, 32)
 
-
-def test_too_long_captions_are_told_and_cut(tiny):
-    backbone = OpenCLIPBackbone(**tiny)
     # 12 places, two of them for start and end; 'dog' is one token
     fits, exceeds = " ".join(["dog"] * 10), " ".join(["dog"] * 11)
     assert backbone.is_too_long([fits, exceeds, ""]) == [False, True, False]
@@ -114,7 +108,7 @@ def test_fingerprint_tells_weights_apart(tmp_path, tiny):
 )
 def test_tag_with_the_wrong_activation_is_refused_before_any_download(monkeypatch, name, tag, right):
     monkeypatch.setattr("open_clip.factory.download_pretrained", lambda *a, **k: pytest.fail("must not download"))
-    with pytest.raises(UserError, match=f"'{name}' is built with GELU.*QuickGELU.*'{right}'"):
+    with pytest.raises(UserError, match=f"'{right}'"):
         OpenCLIPBackbone(name, tag)
 
 
@@ -144,12 +138,6 @@ def save_openai_style(folder, name, quick=True, keys=True):
     return str(path)
 
 
-def test_openai_state_dict_from_a_file(tmp_path, tiny):
-    path = save_openai_style(tmp_path, "whatever.pt")
-    loaded = OpenCLIPBackbone(**{**tiny, "pretrained": path})
-    torch.testing.assert_close(loaded.encode_text(TEXTS), OpenCLIPBackbone(**tiny).encode_text(TEXTS))
-
-
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("quick", [True, False])
 def test_a_torchscript_archive_works_as_it_is(tmp_path, tiny, quick):
@@ -174,7 +162,7 @@ def test_a_file_has_to_say_its_activation_and_it_is_compared(tmp_path, tiny, mon
     for name, quick in (("ViT-B-16", True), ("ViT-B-16-quickgelu", False), ("ViT-B-16", None)):
         with pytest.raises(UserError, match="QuickGELU"):
             OpenCLIPBackbone(name, path, quick_gelu=quick)
-    with pytest.raises(UserError, match="'quick_gelu': false in the model's config"):
+    with pytest.raises(UserError, match="quick_gelu"):
         OpenCLIPBackbone(**tiny, quick_gelu=False)
     # shrinks the architecture, so that the file fits a model of open_clip's list
     monkeypatch.setattr("open_clip.get_model_config", lambda name: {**deepcopy(tiny_clip.CONFIG), "quick_gelu": False})
@@ -182,7 +170,7 @@ def test_a_file_has_to_say_its_activation_and_it_is_compared(tmp_path, tiny, mon
     OpenCLIPBackbone("ViT-B-32", path, tokenizer=str(tmp_path / "bpe.txt.gz"), quick_gelu=False)
 
 
-@pytest.mark.parametrize("form", ["pt", "nested", "module", "safetensors"])
+@pytest.mark.parametrize("form", ["pt", "nested", "module", "safetensors", "openai"])
 def test_forms_of_weights_files(tmp_path, tiny, form):
     state = tiny_clip.build().state_dict()
     path = tmp_path / "w.pt"
@@ -192,6 +180,8 @@ def test_forms_of_weights_files(tmp_path, tiny, form):
         torch.save({"epoch": 3, "state_dict": state}, path)
     elif form == "module":
         torch.save({"state_dict": {f"module.{key}": value for key, value in state.items()}}, path)
+    elif form == "openai":
+        path = save_openai_style(tmp_path, "w.pt")
     else:
         path = Path(tiny["pretrained"])
     features = OpenCLIPBackbone(**{**tiny, "pretrained": str(path)}).encode_text(TEXTS)
@@ -209,7 +199,7 @@ class _Trap:
 def test_pickles_are_not_executed(tmp_path, tiny):
     path, sprung = tmp_path / "w.pt", tmp_path / "sprung"
     torch.save({"weight": _Trap(str(sprung))}, path)
-    with pytest.raises(UserError, match=r"w\.pt.*pickled objects.*not executed"):
+    with pytest.raises(UserError, match=r"w\.pt"):
         OpenCLIPBackbone(**{**tiny, "pretrained": str(path)})
     assert not sprung.exists()
 
@@ -285,15 +275,6 @@ def test_low_precision_gives_float32_features(tiny, precision):
     assert not torch.equal(features, reference)
 
 
-def test_encoder_is_not_saved_with_a_captioner(tiny):
-    parent = torch.nn.Module()
-    parent.backbone, parent.head = OpenCLIPBackbone(**tiny), torch.nn.Linear(2, 2)
-    state = parent.state_dict()
-    assert sorted(state) == ["head.bias", "head.weight"]
-    parent.load_state_dict(state, strict=True)
-    load_state_dict(parent, state, strict=True)
-
-
 def test_local_dir_of_open_clip(tmp_path):
     folder = tmp_path / "repo"
     tiny = tiny_clip.write(folder)
@@ -303,83 +284,55 @@ def test_local_dir_of_open_clip(tmp_path):
     assert backbone.name == "local-dir:repo"
     reference = torch.nn.functional.normalize(tiny_clip.build().encode_text(backbone._tokenizer(TEXTS)), dim=-1)
     torch.testing.assert_close(backbone.encode_text(TEXTS), reference.detach())
-    with pytest.raises(UserError, match="give pretrained=None"):
+    # Recipes know it by content, wherever it lies.
+    config = {"type": "OpenCLIPBackbone", "pretrained": None}
+    recipes = [component_recipe({**config, "model_name": f"local-dir:{folder}"})]
+    shutil.copytree(folder, tmp_path / "elsewhere" / "repo")
+    recipes.append(component_recipe({**config, "model_name": f"local-dir:{tmp_path / 'elsewhere' / 'repo'}"}))
+    assert recipes[0] == recipes[1] and len(recipes[0]["model_name"]["sha256"]) == 64
+    with pytest.raises(UserError, match="pretrained"):
         OpenCLIPBackbone(f"local-dir:{folder}", "openai")
     (folder / "open_clip_model.safetensors").unlink()
-    with pytest.raises(FileNotFoundError, match="cannot load the weights of 'local-dir"):
+    with pytest.raises(FileNotFoundError, match="local-dir"):
         OpenCLIPBackbone(f"local-dir:{folder}", None, tokenizer=tiny["tokenizer"])
 
 
-def test_leaves_open_clips_models_and_the_root_logger_alone(tiny):
-    root = logging.getLogger()
-    before, models = (root.handlers[:], root.level), open_clip.list_models()
-    OpenCLIPBackbone(**tiny)
-    assert (root.handlers, root.level) == before and open_clip.list_models() == models
+def test_near_names_are_told():
+    with pytest.raises(UserError, match=r"ViT-B32-quickgelu.*ViT-B-32-quickgelu"):
+        OpenCLIPBackbone("ViT-B32-quickgelu")
+    with pytest.raises(UserError, match=r"opanai.*openai"):
+        OpenCLIPBackbone("ViT-B-32-quickgelu", "opanai")
 
 
-class TestErrors:
-    def test_unknown_model(self):
-        with pytest.raises(UserError, match=r"no model 'ViT-B32-quickgelu'; did you mean .*ViT-B-32-quickgelu"):
-            OpenCLIPBackbone("ViT-B32-quickgelu")
+def test_missing_weights_and_where_to_get_them(tiny, monkeypatch):
+    def fail(*args, **kwargs):
+        raise OSError("offline")
 
-    def test_unknown_tag(self):
-        with pytest.raises(UserError, match=r"no weights 'opanai' for 'ViT-B-32-quickgelu'.*tags are: openai"):
-            OpenCLIPBackbone("ViT-B-32-quickgelu", "opanai")
-
-    def test_missing_file(self, tiny):
-        with pytest.raises(FileNotFoundError, match=r"'weights/clip\.pt'.*put the file there"):
-            OpenCLIPBackbone("ViT-B-32-quickgelu", "weights/clip.pt")
-        with pytest.raises(FileNotFoundError, match="no weights file at pretrained='nowhere'"):
-            OpenCLIPBackbone(**{**tiny, "pretrained": "nowhere"})
-
-    def test_no_network(self, monkeypatch):
-        def fail(*args, **kwargs):
-            raise OSError("offline")
-
-        monkeypatch.setattr("open_clip.factory.download_pretrained", fail)
-        with pytest.raises(FileNotFoundError, match=r"offline.*timm/vit_base_patch32_clip_224\.openai.*as pretrained"):
-            OpenCLIPBackbone("ViT-B-32-quickgelu", "openai")
-
-    def test_no_weights(self):
-        with pytest.raises(UserError, match="random weights"):
-            OpenCLIPBackbone("ViT-B-32-quickgelu", None)
-
-    def test_missing_and_broken_config(self, tmp_path, tiny):
-        with pytest.raises(FileNotFoundError, match=r"none\.json"):
-            OpenCLIPBackbone(**{**tiny, "model_config": "none.json"})
-        (tmp_path / "bad.json").write_text("{")
-        with pytest.raises(UserError, match=r"bad\.json"):
-            OpenCLIPBackbone(**{**tiny, "model_config": str(tmp_path / "bad.json")})
-
-    def test_weights_of_another_model(self, tiny):
-        config = deepcopy(tiny_clip.CONFIG)
-        config["vision_cfg"]["layers"] = 2
-        with pytest.raises(RuntimeError, match=r"resblocks\.1"):
-            OpenCLIPBackbone(**{**tiny, "model_config": config})
-
-    def test_tokenizer(self, tiny):
-        with pytest.raises(UserError, match=r"has 49408 tokens, but the text tower of .* only 600"):
-            OpenCLIPBackbone(**{**tiny, "tokenizer": None})
-
-    def test_end_token_that_is_not_pooled_at(self, tiny):
-        config = deepcopy(tiny_clip.CONFIG)
-        config["text_cfg"].update(pool_type="eos", eos_id=2)
-        with pytest.raises(UserError, match=r"end token is 519.*does not pool at"):
-            OpenCLIPBackbone(**{**tiny, "model_config": config})
-
-    def test_precision_and_preprocess_cfg(self, tiny):
-        with pytest.raises(UserError, match="precision"):
-            OpenCLIPBackbone(**tiny, precision="half")
-        with pytest.raises(UserError, match="preprocess_cfg is for a local weights file"):
-            OpenCLIPBackbone(preprocess_cfg={"mean": (0, 0, 0)})
+    monkeypatch.setattr("open_clip.factory.download_pretrained", fail)
+    with pytest.raises(FileNotFoundError, match=r"offline.*timm/vit_base_patch32_clip_224\.openai"):
+        OpenCLIPBackbone("ViT-B-32-quickgelu", "openai")
+    for options, named in (({"pretrained": "weights/clip.pt"}, r"weights/clip\.pt"), ({"pretrained": "nowhere"}, "nowhere"),
+                           ({"model_config": "none.json"}, r"none\.json")):  # fmt: skip
+        with pytest.raises(FileNotFoundError, match=named):
+            OpenCLIPBackbone(**{**tiny, **options})
 
 
-def test_import_is_light():
-    code = (
-        "import sys, synthcap_mm.models.backbones, synthcap_mm.models.tag_providers, synthcap_mm.models.generators; "
-        # transformers is absent from the list: mmengine.optim imports it, where it is installed
-        "print([m for m in ('open_clip', 'torchvision', 'diffusers', 'mmcv', 'mmdet') if m in sys.modules])"
-    )
-    assert (
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
-    )
+def test_what_does_not_fit_is_refused(tmp_path, tiny):
+    (tmp_path / "bad.json").write_text("{")
+    pooled, deeper = deepcopy(tiny_clip.CONFIG), deepcopy(tiny_clip.CONFIG)
+    pooled["text_cfg"].update(pool_type="eos", eos_id=2)
+    deeper["vision_cfg"]["layers"] = 2
+    for options, named in (
+        ({"model_config": str(tmp_path / "bad.json")}, r"bad\.json"),
+        ({"tokenizer": None}, "49408"),  # tokens, more than the text tower has
+        ({"model_config": pooled}, "519"),  # the end token, which the tower does not pool at
+        ({"precision": "half"}, "precision"),
+    ):
+        with pytest.raises(UserError, match=named):
+            OpenCLIPBackbone(**{**tiny, **options})
+    with pytest.raises(RuntimeError, match=r"resblocks\.1"):
+        OpenCLIPBackbone(**{**tiny, "model_config": deeper})
+    with pytest.raises(UserError, match="random weights"):
+        OpenCLIPBackbone("ViT-B-32-quickgelu", None)
+    with pytest.raises(UserError, match="preprocess_cfg"):
+        OpenCLIPBackbone(preprocess_cfg={"mean": (0, 0, 0)})

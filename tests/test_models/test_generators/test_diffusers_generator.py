@@ -1,4 +1,4 @@
-import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,6 +11,7 @@ from PIL import Image
 from synthcap_mm.errors import UserError
 from synthcap_mm.models.generators import DiffusersGenerator
 from synthcap_mm.registry import MODELS
+from synthcap_mm.store.recipes import component_recipe
 
 CAPTIONS = ["a red dog", "the cat on a house", "a house", "a dog on the red cat"]
 SEEDS = [3, 2**40 + 1, 0, 7]
@@ -64,7 +65,8 @@ def test_pictures_are_rgb_of_the_wanted_size(folder):
     image = make(folder).generate(["a dog"], [0])[0]
     assert image.mode == "RGB" and image.size == (16, 16)
     assert make(folder, height=24, width=32).generate(["a dog"], [0])[0].size == (32, 24)
-    assert make(folder).generate([], []) == []
+    generator = MODELS.build({"type": "DiffusersGenerator", "model": folder, "steps": 1, "device": "cpu"})
+    assert generator.generate([], []) == [] and not generator.retrieves and generator.to("cpu") is generator
 
 
 def test_settings_change_the_picture(folder):
@@ -83,12 +85,16 @@ def test_scheduler_by_name_keeps_the_models_noise_schedule(folder):
     assert type(make(folder).pipe.scheduler).__name__ == "PNDMScheduler"
 
 
-def test_only_accepted_arguments_are_passed(folder, monkeypatch):
+@pytest.fixture()
+def said(monkeypatch):
+    """What is logged."""
+    lines, name = [], "synthcap_mm.models.generators.diffusers_generator.print_log"
+    monkeypatch.setattr(name, lambda message, **kwargs: lines.append(message))
+    return lines
+
+
+def test_only_accepted_arguments_are_passed(folder, said):
     generator = make(folder)
-    said = []
-    monkeypatch.setattr(
-        "synthcap_mm.models.generators.diffusers_generator.print_log", lambda message, **kwargs: said.append(message)
-    )
 
     class Plain:
         """A pipeline that has no guidance."""
@@ -101,27 +107,19 @@ def test_only_accepted_arguments_are_passed(folder, monkeypatch):
     for _ in range(2):
         images = generator.generate(CAPTIONS, SEEDS)
     assert plain.got == (3, SEEDS) and [image.mode for image in images] == ["RGB"] * 4
-    assert said == ["Plain takes no guidance_scale; it is left out"]  # once
+    assert len(said) == 1 and "guidance_scale" in said[0]  # once
 
 
-def test_float16_becomes_float32_on_a_cpu_and_is_said_once(folder, monkeypatch):
-    said = []
-    monkeypatch.setattr(
-        "synthcap_mm.models.generators.diffusers_generator.print_log", lambda message, **kwargs: said.append(message)
-    )
+def test_float16_becomes_float32_on_a_cpu_and_is_said_once(folder, said):
     generator = make(folder, dtype="float16")
     assert generator.pipe.unet.dtype == torch.float32
     assert np.array_equal(draw(generator), draw(make(folder)))
-    assert generator.provenance()["dtype"] == "float32"
+    assert generator.dtype == torch.float32
     assert len(said) == 1 and "float32" in said[0]
     assert make(folder, dtype="bfloat16").pipe.unet.dtype == torch.bfloat16
 
 
-def test_blackened_pictures_are_said(folder, monkeypatch):
-    said = []
-    monkeypatch.setattr(
-        "synthcap_mm.models.generators.diffusers_generator.print_log", lambda message, **kwargs: said.append(message)
-    )
+def test_blackened_pictures_are_said(folder, said):
     generator = make(folder)
     real = generator.pipe
 
@@ -133,27 +131,7 @@ def test_blackened_pictures_are_said(folder, monkeypatch):
 
     generator._pipe = Checked()
     generator.generate(CAPTIONS, SEEDS)
-    assert said == ["the safety checker blackened 2 of 4 pictures"]
-
-
-def test_provenance(folder):
-    generator = make(folder, scheduler="DDIMScheduler", negative_prompt="blurry")
-    told = generator.provenance()
-    assert generator._pipe is None  # no weights were loaded for this
-    assert json.loads(json.dumps(told)) == told and str(Path(folder).parent) not in json.dumps(told)
-    expected = {
-        "type": "DiffusersGenerator",
-        "model": "tiny-sd",
-        "pipeline": "StableDiffusionPipeline",
-        "scheduler": "DDIMScheduler",
-        "steps": 3,
-        "guidance_scale": 7.5,
-        "negative_prompt": "blurry",
-        "dtype": "float32",
-        "torch": torch.__version__,
-    }
-    assert {key: told[key] for key in expected} == expected
-    assert make(folder).provenance()["scheduler"] == "PNDMScheduler"
+    assert len(said) == 1 and "2 of 4" in said[0]
 
 
 def test_loads_without_progress_bars_or_warnings(folder, capfd):
@@ -163,24 +141,6 @@ def test_loads_without_progress_bars_or_warnings(folder, capfd):
     make(folder).generate(["a dog"], [0])
     said = capfd.readouterr().err
     assert "it/s" not in said and "accelerate" not in said and of_diffusers.is_progress_bar_enabled() == before
-
-
-def test_pipeline_that_auto_does_not_know(folder, monkeypatch):
-    from diffusers import AutoPipelineForText2Image
-
-    def unknown(*args, **kwargs):
-        raise ValueError("AutoPipeline can't find a pipeline linked to MyPipeline for text2image")
-
-    expected = draw(make(folder))
-    monkeypatch.setattr(AutoPipelineForText2Image, "from_pretrained", unknown)
-    assert np.array_equal(draw(make(folder)), expected)
-
-
-def test_from_a_config(folder):
-    pytest.importorskip("diffusers")
-    generator = MODELS.build({"type": "DiffusersGenerator", "model": folder, "steps": 1, "device": "cpu"})
-    assert not generator.retrieves and generator.to("cpu") is generator
-    assert len(generator.generate(["a dog"], [1])) == 1 and generator.to("cpu")._pipe is not None
 
 
 def test_autocast_of_the_caller_changes_nothing(folder):
@@ -222,7 +182,7 @@ def test_other_architectures_batch_equals_singles(others, name):
     size = {"height": 16, "width": 16, "call_options": CALLS.get(name)}
     generator = make(others(name), batch_size=4, **size)
     together = draw(generator)
-    assert type(generator.pipe).__name__ == name == generator.provenance()["pipeline"]
+    assert type(generator.pipe).__name__ == name
     assert together.shape == (4, 16, 16, 3)
     single = make(others(name), batch_size=1, **size)
     alone = np.concatenate([draw(single, [caption], [seed]) for caption, seed in zip(CAPTIONS, SEEDS)])
@@ -233,54 +193,42 @@ def test_other_architectures_batch_equals_singles(others, name):
         assert np.abs(together - draw(make(others(name), batch_size=4, **size, **option))).max() <= LEVELS
 
 
-def test_a_negative_prompt_of_flux_wants_true_guidance(others):
+def test_a_negative_prompt_of_flux_counts_with_true_guidance(others):
     flux = others("FluxPipeline")
-    with pytest.raises(
-        UserError, match=r"nothing in FluxPipeline unless call_options=dict\(true_cfg_scale=\.\.\.\) is"
-    ):
-        make(flux, negative_prompt="a cat").generate(["a dog"], [0])
     options = {"max_sequence_length": 16, "true_cfg_scale": 4.0}
     size = {"height": 16, "width": 16}
     plain = make(flux, call_options={"max_sequence_length": 16}, **size)
     other = make(flux, negative_prompt="a cat", call_options=options, **size)
     assert np.abs(draw(plain) - draw(other)).max() > LEVELS
-    assert other.provenance()["call_options"] == options
 
 
 def test_what_a_pipeline_cannot_take_is_refused(folder, others):
-    with pytest.raises(UserError, match="does nothing in StableDiffusionPipeline unless guidance_scale is above 1"):
-        make(folder, negative_prompt="a cat", guidance_scale=1.0).generate(["a dog"], [0])
-    with pytest.raises(UserError, match=r"'guidance_rescal'.*guidance_rescale"):
-        make(folder, call_options={"guidance_rescal": 0.5}).generate(["a dog"], [0])
-    with pytest.raises(UserError, match="'prompt'"):
-        make(folder, call_options={"prompt": "x"}).generate(["a dog"], [0])
     sd3 = others("StableDiffusion3Pipeline")
-    with pytest.raises(UserError, match="attention='slicing' is for UNets; StableDiffusion3Pipeline has none"):
-        make(sd3, attention="slicing").generate(["a dog"], [0])
-    with pytest.raises(UserError, match="DDIMScheduler does not go with StableDiffusion3Pipeline, whose own is FlowM"):
-        make(sd3, scheduler="DDIMScheduler").generate(["a dog"], [0])
-    with pytest.raises(UserError, match="FlowMatchEulerDiscreteScheduler does not go with StableDiffusionPipeline"):
-        make(folder, scheduler="FlowMatchEulerDiscreteScheduler").generate(["a dog"], [0])
+    for model, options, named in (
+        (folder, {"negative_prompt": "a cat", "guidance_scale": 1.0}, "guidance_scale"),
+        (folder, {"call_options": {"guidance_rescal": 0.5}}, r"'guidance_rescal'.*guidance_rescale"),
+        (folder, {"call_options": {"prompt": "x"}}, "'prompt'"),
+        (folder, {"scheduler": "FlowMatchEulerDiscreteScheduler"}, "StableDiffusionPipeline"),
+        (sd3, {"attention": "slicing"}, "attention='slicing'"),
+        (sd3, {"scheduler": "DDIMScheduler"}, r"StableDiffusion3Pipeline.*FlowM"),
+        (others("FluxPipeline"), {"negative_prompt": "a cat"}, "true_cfg_scale"),
+    ):
+        with pytest.raises(UserError, match=named):
+            make(model, **options).generate(["a dog"], [0])
 
 
 def test_parts_that_a_pipeline_lacks_are_refused(folder):
     class Plain:
         def __call__(self, prompt, num_inference_steps=5, generator=None): ...
 
-    with pytest.raises(UserError, match="Plain takes no negative_prompt, height"):
+    with pytest.raises(UserError, match="negative_prompt, height"):
         make(folder, negative_prompt="x", height=16)._check(Plain())
 
 
-def test_turbo_with_guidance_is_said(folder, tmp_path, monkeypatch):
-    import shutil
-
-    said = []
-    monkeypatch.setattr(
-        "synthcap_mm.models.generators.diffusers_generator.print_log", lambda message, **kwargs: said.append(message)
-    )
+def test_turbo_with_guidance_is_said(folder, tmp_path, said):
     turbo = shutil.copytree(folder, tmp_path / "sd-turbo")
     assert make(str(turbo), guidance_scale=0.0).pipe is not None and not said
-    assert make(str(turbo)).pipe is not None and "trained to draw without guidance" in said[0]
+    assert make(str(turbo)).pipe is not None and "guidance" in said[0]
 
 
 def test_compile_is_of_the_denoiser(folder, monkeypatch):
@@ -295,27 +243,31 @@ def test_scheduler_options_go_over_the_models_own(folder):
     generator = make(folder, scheduler="DDIMScheduler", scheduler_options=options)
     assert generator.pipe.scheduler.config.timestep_spacing == "trailing"
     assert generator.pipe.scheduler.config.beta_end == 0.012
-    assert generator.provenance()["scheduler_options"] == options
 
 
-def test_provenance_tells_folders_of_one_name_apart(tmp_path):
-    pytest.importorskip("diffusers")
-    first, second = (tiny_diffusion.write(tmp_path / str(seed) / "sd", seed=seed) for seed in (0, 1))
-    told = [make(folder).provenance() for folder in (first, second)]
-    assert told[0]["model"] == told[1]["model"] == "sd" and told[0]["files_sha256"] != told[1]["files_sha256"]
-    for same in ({"batch_size": 2}, {"vae_slicing": True}, {"attention": "slicing"}):
-        assert make(first, **same).provenance() == told[0]
+def test_recipes_know_folders_by_content_and_models_of_the_hub_by_commit(folder, tmp_path, monkeypatch):
+    import huggingface_hub
+
+    other = tiny_diffusion.write(tmp_path / "tiny-sd", seed=1)
+
+    def recipe(model, **options):
+        return component_recipe({"type": "DiffusersGenerator", "model": model, **options})
+
+    assert recipe(folder)["model"]["folder"] == "tiny-sd" and recipe(folder) != recipe(other)
+    for same in ({"batch_size": 2}, {"vae_slicing": True}, {"attention": "slicing"}, {"device": "cpu"}):
+        assert recipe(folder, **same) == recipe(folder), same
+    assert recipe(folder, steps=3) != recipe(folder)
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *a, **k: "/cache/snapshots/0a1b/x.json")
+    assert recipe("nobody/model")["revision"] == "0a1b"
 
 
 class TestBadInput:
     def test_missing_model(self, tmp_path):
         pytest.importorskip("diffusers")
         missing = DiffusersGenerator("nobody/no-such-model", device="cpu", local_files_only=True)
-        with pytest.raises(FileNotFoundError, match=r"'nobody/no-such-model'.*hf download nobody/no-such-model"):
-            missing.provenance()
-        with pytest.raises(FileNotFoundError, match="hf download"):
+        with pytest.raises(FileNotFoundError, match="hf download nobody/no-such-model"):
             missing.generate(["a dog"], [0])
-        with pytest.raises(FileNotFoundError, match=r"from the folder .*model_index\.json"):
+        with pytest.raises(FileNotFoundError, match=r"model_index\.json"):
             DiffusersGenerator(str(tmp_path), device="cpu").generate(["a dog"], [0])
 
     def test_folder_without_weights(self, tmp_path):
@@ -323,18 +275,15 @@ class TestBadInput:
         folder = Path(tiny_diffusion.write(tmp_path / "sd"))
         for weights in (folder / "unet").glob("*.safetensors"):
             weights.unlink()
-        with pytest.raises(FileNotFoundError, match=r"cannot load a diffusers pipeline from the folder .*unet"):
+        with pytest.raises(FileNotFoundError, match="unet"):
             make(str(folder)).generate(["a dog"], [0])
 
     def test_unknown_scheduler(self, folder):
-        with pytest.raises(UserError, match=r"no scheduler 'DDIMSheduler'; did you mean .*DDIMScheduler"):
+        with pytest.raises(UserError, match=r"DDIMSheduler.*DDIMScheduler"):
             make(folder, scheduler="DDIMSheduler")
 
     def test_numbers(self, folder):
-        for wrong in ({"steps": 0}, {"height": 0}, {"guidance_scale": -1}, {"attention": "flash"}, {"dtype": "half"}):
-            with pytest.raises(UserError, match=f"DiffusersGenerator.{next(iter(wrong))}"):
-                make(folder, **wrong)
-        with pytest.raises(UserError, match="scheduler_options are for a scheduler that is named"):
+        with pytest.raises(UserError, match="scheduler_options"):
             make(folder, scheduler_options={"beta_end": 0.1})
         with pytest.raises(ValueError, match="4 captions, but 2 seeds"):
             make(folder).generate(CAPTIONS, [1, 2])
@@ -351,5 +300,5 @@ class TestBadInput:
             raise ImportError(f"No module named {name!r}")
 
         monkeypatch.setattr("importlib.import_module", hidden)
-        with pytest.raises(ImportError, match=r"'diffusers'.*pip install 'synthcap_mm\[t2i\]'"):
+        with pytest.raises(ImportError, match=r"pip install 'synthcap_mm\[t2i\]'"):
             DiffusersGenerator("x")

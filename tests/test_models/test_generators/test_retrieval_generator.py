@@ -1,5 +1,3 @@
-import json
-
 import numpy as np
 import pytest
 import torch
@@ -37,18 +35,13 @@ def test_memory_mapped_pool(tmp_path):
     generator.set_pool(np.load(tmp_path / "pool.npy", mmap_mode="r"))
     rows, scores = generator.retrieve(unit(30, 0)[[4, 17]], ["a", "b"], [0, 1])
     assert rows.tolist() == [[4], [17]] and scores.min() > 0.999
-    assert generator.provenance()["k"] == 1
 
 
 def test_is_a_retriever_from_a_config():
     generator = MODELS.build({"type": "RetrievalGenerator", "pool": POOL, "k": 2})
     assert generator.retrieves and generator.pool == POOL and generator.to("cpu") is generator
-    with pytest.raises(TypeError, match=r"retrieves rows of its pool, so call retrieve\(\)"):
+    with pytest.raises(TypeError, match="retrieve"):
         generator.generate(["a dog"], [0])
-    generator.set_pool(unit(5, 0))
-    told = generator.provenance()
-    assert told == {"type": "RetrievalGenerator", "pool_type": "PhotoFolder", "pool_size": 5, "k": 2}
-    assert json.loads(json.dumps(told)) == told
 
 
 def test_bad_input():
@@ -56,20 +49,16 @@ def test_bad_input():
         with pytest.raises(UserError, match="RetrievalGenerator"):
             RetrievalGenerator(**wrong)
     generator = RetrievalGenerator(POOL, k=4)
-    with pytest.raises(RuntimeError, match=r"call set_pool\(features\) first"):
+    with pytest.raises(RuntimeError, match="set_pool"):
         generator.retrieve(unit(1, 0), ["a"], [0])
-    with pytest.raises(ValueError, match="the pool has 3 images, but each caption asks for k=4"):
-        generator.set_pool(unit(3, 0))
-    with pytest.raises(ValueError, match=r"must be \(N, D\); got \(16,\)"):
-        generator.set_pool(unit(3, 0)[0])
+    for feats in (unit(3, 0), unit(3, 0)[0]):  # fewer than k, no matrix
+        with pytest.raises(ValueError, match=r"k=4|N, D"):
+            generator.set_pool(feats)
     pool = unit(9, 0)
     generator.set_pool(pool)
-    with pytest.raises(ValueError, match="2 captions, but 1 seeds"):
-        generator.retrieve(unit(2, 0), ["a", "b"], [0])
-    with pytest.raises(ValueError, match="2 captions, but features of 3"):
-        generator.retrieve(unit(3, 0), ["a", "b"], [0, 1])
-    with pytest.raises(ValueError, match=r"same D; got \(1, 8\) and \(9, 16\)"):
-        generator.retrieve(unit(1, 0, dim=8), ["a"], [0])
+    for feats, captions, seeds in ((unit(2, 0), "ab", [0]), (unit(3, 0), "ab", [0, 1]), (unit(1, 0, dim=8), "a", [0])):
+        with pytest.raises(ValueError):
+            generator.retrieve(feats, list(captions), seeds)
     pool[5] = float("nan")
     with pytest.raises(ValueError, match="row 5 of the database"):
         generator.retrieve(unit(1, 0), ["a"], [0])

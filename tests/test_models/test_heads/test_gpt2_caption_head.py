@@ -22,17 +22,6 @@ def test_loss_equals_plain_cross_entropy_on_the_captions_tokens(batch):
     torch.testing.assert_close(loss, torch.stack(expected).mean())
 
 
-def test_weights_weigh_rows(batch):
-    head, (prefix, ids, lengths) = make_head(), batch
-    labels = torch.where(torch.arange(6)[None] < lengths[:, None], ids, -100)
-    one = head.loss(prefix, ids, lengths, labels)["loss_caption"]
-    same = head.loss(prefix, ids, lengths, labels, torch.full((4,), 2.0))["loss_caption"]
-    torch.testing.assert_close(one, same)
-    only = head.loss(prefix, ids, lengths, labels, torch.tensor([0.0, 1.0, 0.0, 0.0]))["loss_caption"]
-    alone = head.loss(prefix[1:2], ids[1:2], lengths[1:2], labels[1:2])["loss_caption"]
-    torch.testing.assert_close(only, alone)
-
-
 def test_the_weighted_loss_and_its_gradient_are_the_formulas_in_float64(batch):
     """Tokens weighted by their row's weight, divided by the weights' sum; label smoothing written out."""
     head, (prefix, ids, lengths) = make_head(label_smoothing=0.1).double(), batch
@@ -82,22 +71,16 @@ def test_batched_equals_single_and_logprobs_are_the_tokens_own(batch, options):
             torch.testing.assert_close(out["logprobs"][i, n], own, atol=1e-4, rtol=1e-4)
 
 
-def test_cache_changes_nothing(batch):
-    head, (prefix, ids, lengths) = make_head(), batch
-    with_cache = head.generate(prefix, ids, lengths, max_new_tokens=8)
-    without = head.generate(prefix, ids, lengths, max_new_tokens=8, use_cache=False)
-    assert torch.equal(with_cache["ids"], without["ids"])
-
-
 @pytest.mark.parametrize(
     "options",
     [
+        {},
         {"repetition_penalty": 1.8, "num_beams": 1},
         {"repetition_penalty": 1.8, "num_beams": 3},
         {"no_repeat_ngram_size": 1, "num_beams": 3},
     ],
 )
-def test_rules_on_repetition_see_the_same_with_and_without_cache(batch, options):
+def test_the_cache_changes_nothing_for_rules_on_repetition_either(batch, options):
     """Tokenizers of GPT-2 and CLIP pad with the end token: what stands for the prompt must not count as said."""
     head, (prefix, ids, lengths) = make_head(pad_id=2), batch
     ids = ids.masked_fill(ids == 0, 2)
@@ -105,8 +88,9 @@ def test_rules_on_repetition_see_the_same_with_and_without_cache(batch, options)
     without = head.generate(prefix, ids, lengths, max_new_tokens=8, use_cache=False, **options)
     assert torch.equal(with_cache["ids"], without["ids"])
     torch.testing.assert_close(with_cache["scores"], without["scores"], atol=1e-5, rtol=1e-4)
-    plain = head.generate(prefix, ids, lengths, max_new_tokens=8, num_beams=options["num_beams"])
-    assert not torch.equal(with_cache["ids"], plain["ids"])
+    if options:
+        plain = head.generate(prefix, ids, lengths, max_new_tokens=8, num_beams=options["num_beams"])
+        assert not torch.equal(with_cache["ids"], plain["ids"])
 
 
 def test_the_config_may_shorten_captions(batch):
@@ -125,7 +109,7 @@ def test_pretrained_from_a_folder(tmp_path):
     assert {m.p for m in head.modules() if isinstance(m, torch.nn.Dropout)} == {0.35}
     assert (head.width, head.positions) == (16, 32)
     assert torch.equal(head.decoder.transformer.wte.weight, model.transformer.wte.weight)
-    with pytest.raises(UserError, match="has 50 tokens, the tokenizer has 60"):
+    with pytest.raises(UserError, match=r"50.*60"):
         GPT2CaptionHead(60, 1, 2, 0, pretrained=str(tmp_path / "gpt2"))
 
 
@@ -146,5 +130,5 @@ def test_a_pretrained_decoder_keeps_its_activation(tmp_path, kept):
 
 def test_a_sequence_too_long_is_refused(batch):
     head, (prefix, ids, lengths) = make_head(positions=8), batch
-    with pytest.raises(ValueError, match="9 is longer than the decoder's 8 positions"):
+    with pytest.raises(ValueError, match="positions"):
         head.logits(prefix, ids, lengths)

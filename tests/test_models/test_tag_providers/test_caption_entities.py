@@ -56,14 +56,14 @@ def test_a_name_wins_over_a_plural_of_the_same_form():
 def test_the_file_of_a_vocabulary(tmp_path):
     (tmp_path / "names.txt").write_text("dog\nhair drier\n")
     assert CaptionEntities(str(tmp_path / "names.txt")).names_in("hair driers") == ["hair drier"]
-    with pytest.raises(FileNotFoundError, match="no vocabulary"):
+    with pytest.raises(FileNotFoundError, match=r"none\.txt"):
         CaptionEntities(str(tmp_path / "none.txt"))
 
 
 def test_bad_aliases_are_refused():
-    with pytest.raises(ValueError, match=r"aliases for \['cat'\]"):
+    with pytest.raises(ValueError, match="cat"):
         CaptionEntities(["dog", "bus"], {"cat": ["kitty"]})
-    with pytest.raises(ValueError, match="'bus' stands for 'bus' and for 'dog'"):
+    with pytest.raises(ValueError, match="bus"):
         CaptionEntities(["dog", "bus"], {"dog": ["bus"]})
 
 
@@ -77,7 +77,7 @@ def test_frequent_names_of_the_nearest_captions(tmp_path):
     dogs, men = tagger.detect_features(torch.eye(6)[:2])
     assert [(t.name, t.score) for t in dogs] == [("dog", 0.75), ("bus", 0.5)]
     assert [(t.name, t.score) for t in men] == [("man", 1.0)]
-    with pytest.raises(ValueError, match="k must be between 1 and the memory's 11 rows; got 12"):
+    with pytest.raises(ValueError, match=r"k .* 11"):
         RetrievedEntities(store, NAMES, k=12).detect_features(torch.eye(6))
     with pytest.raises(UserError, match="RetrievedEntities"):
         RetrievedEntities(store, NAMES, k=0)

@@ -1,5 +1,3 @@
-import json
-
 import pytest
 import torch
 from PIL import Image
@@ -9,6 +7,7 @@ from synthcap_mm.models.backbones import BaseBackbone
 from synthcap_mm.models.tag_providers import CLIPTagProvider
 from synthcap_mm.models.tag_providers.clip_tag_provider import fill_prompt, read_vocabulary
 from synthcap_mm.registry import MODELS
+from synthcap_mm.store.recipes import component_recipe
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
 
@@ -81,29 +80,11 @@ def test_prompts_are_averaged():
     torch.testing.assert_close(both, torch.nn.functional.normalize(first + second, dim=1))
 
 
-@pytest.mark.parametrize(
-    "name, expected",
-    [
-        ("dog", "a photo of a dog."),
-        ("apple", "a photo of an apple."),
-        ("umbrella", "a photo of an umbrella."),
-        ("unicorn", "a photo of a unicorn."),
-        ("university", "a photo of a university."),
-        ("uninhabited island", "a photo of an uninhabited island."),
-        ("hourglass", "a photo of an hourglass."),
-        ("horse", "a photo of a horse."),
-        ("one-way sign", "a photo of a one-way sign."),
-        ("onion", "a photo of an onion."),
-        ("x-ray", "a photo of an x-ray."),
-        ("urn", "a photo of an urn."),
-        ("European robin", "a photo of a European robin."),
-        ("utensil", "a photo of a utensil."),
-        ("ukulele", "a photo of a ukulele."),
-    ],
-)
-def test_article(name, expected):
-    assert fill_prompt("a photo of a {}.", name) == expected
-    assert fill_prompt("a photo of an {}.", name) == expected
+@pytest.mark.parametrize("phrase", ["a dog", "an apple", "a unicorn", "an uninhabited island", "an hourglass", "a horse",
+                                    "a one-way sign", "an x-ray", "a European robin", "a ukulele"])  # fmt: skip
+def test_article(phrase):
+    name = phrase.split(" ", 1)[1]
+    assert fill_prompt("a photo of a {}.", name) == fill_prompt("a photo of an {}.", name) == f"a photo of {phrase}."
 
 
 def test_article_elsewhere():
@@ -115,48 +96,39 @@ def test_vocabulary_file(tmp_path):
     path = tmp_path / "names.txt"
     path.write_text("dog\n\n  fire hydrant \ncafé\n", encoding="utf-8")
     assert read_vocabulary(str(path)) == ["dog", "fire hydrant", "café"]
-    path.write_text("dog\ncat\n\ndog\n")
-    with pytest.raises(ValueError, match=r"names\.txt': 'dog' in line 4 repeats line 1"):
-        read_vocabulary(path)
-    path.write_bytes("dog\ncafé\n".encode("latin-1"))
-    with pytest.raises(ValueError, match=r"names\.txt' is not UTF-8"):
-        read_vocabulary(path)
-    path.write_text("\n")
-    with pytest.raises(ValueError, match=r"names\.txt' has 0 names"):
-        read_vocabulary(path)
-    with pytest.raises(FileNotFoundError, match=r"no vocabulary 'none\.txt'.*one name a line"):
+    for content, place in (
+        (b"dog\ncat\n\ndog\n", "line 4"),
+        ("dog\ncafé\n".encode("latin-1"), "UTF-8"),
+        (b"\n", "0 names"),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=rf"names\.txt.*{place}"):
+            read_vocabulary(path)
+    with pytest.raises(FileNotFoundError, match=r"none\.txt"):
         read_vocabulary("none.txt")
 
 
-def test_from_configs_and_provenance(tmp_path):
-    (tmp_path / "names.txt").write_text("red\ngreen\n")
-    cfg = {"type": "CLIPTagProvider", "encoder": {"type": "ColourEncoder"}, "vocabulary": str(tmp_path / "names.txt")}
-    provider = MODELS.build(cfg)
-    assert provider.to("cpu") is provider
-    told = provider.provenance()
-    assert json.loads(json.dumps(told)) == told and str(tmp_path) not in json.dumps(told)
-    assert told["encoder"] == "colours" and told["vocabulary_size"] == 2 and told["temperature"] == 0.05
-    other = CLIPTagProvider(ColourEncoder(), ["red", "blue"]).provenance()
-    assert other["vocabulary_sha256"] != told["vocabulary_sha256"]
+def test_from_a_config_and_known_by_the_vocabularys_content(tmp_path):
+    def config(folder, names):
+        folder.mkdir(exist_ok=True)
+        (folder / "names.txt").write_text(names)
+        return {
+            "type": "CLIPTagProvider",
+            "encoder": {"type": "ColourEncoder"},
+            "vocabulary": str(folder / "names.txt"),
+        }
 
-
-def test_an_encoder_of_local_files_is_known_by_their_content(tmp_path):
-    weights, told = tmp_path / "clip.pt", []
-    for content in (b"one", b"one", b"two"):
-        weights.write_bytes(content)
-        encoder = ColourEncoder()
-        encoder.local_files = (str(weights),)
-        told.append(CLIPTagProvider(encoder, ["red", "blue"]).provenance())
-    assert told[0] == told[1] != told[2] and str(tmp_path) not in json.dumps(told)
-    assert told[0]["encoder_files"][0]["file"] == "clip.pt"
-    assert "encoder_files" not in CLIPTagProvider(ColourEncoder(), ["red", "blue"]).provenance()
+    provider = MODELS.build(config(tmp_path / "a", "red\ngreen\n"))
+    assert provider.to("cpu") is provider and provider.names == ["red", "green"] and provider.temperature == 0.05
+    recipes = [component_recipe(config(tmp_path / f, "red\ngreen\n")) for f in "ab"]
+    assert recipes[0] == recipes[1] != component_recipe(config(tmp_path / "b", "red\nblue\n"))
 
 
 def test_bad_input():
-    with pytest.raises(UserError, match=r"prompts=\['a photo'\]"):
+    with pytest.raises(UserError, match="prompts"):
         CLIPTagProvider(ColourEncoder(), ["a", "b"], prompts=["a photo"])
     for wrong in ({"temperature": 0}, {"max_tags": 0}, {"min_score": 1}):
         with pytest.raises(UserError, match=f"CLIPTagProvider.{next(iter(wrong))}"):
             CLIPTagProvider(ColourEncoder(), ["a", "b"], **wrong)
-    with pytest.raises(ValueError, match=r"\(2, 5\) are not the encoder's: 'colours' gives \(B, 3\)"):
+    with pytest.raises(ValueError, match="colours"):
         CLIPTagProvider(ColourEncoder(), ["a", "b"]).detect_features(torch.zeros(2, 5))

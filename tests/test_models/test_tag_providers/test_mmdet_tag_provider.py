@@ -1,6 +1,4 @@
 import builtins
-import copy
-import json
 import sys
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from synthcap_mm.errors import UserError
 from synthcap_mm.models.tag_providers import MMDetTagProvider
 from synthcap_mm.models.tag_providers.mmdet_tag_provider import find_config, mmdet_scope
 from synthcap_mm.registry import MODELS
+from synthcap_mm.store.recipes import component_recipe
 
 
 # The tiny detector's pipeline keeps the picture's shape: pictures of different shapes reach it in different sizes.
@@ -140,34 +139,34 @@ def test_class_names_from_checkpoint_config_or_argument(tiny, tmp_path):
     named.write_text(CONFIG + "test_dataloader['dataset']['metainfo'] = dict(classes=('x', 'y', 'z'))\n")
     assert MMDetTagProvider(str(named), str(bare)).classes == ("x", "y", "z")
     two = MMDetTagProvider(**tiny, classes=["one", "two"])
-    with pytest.raises(UserError, match="gives label 2, but there are only 2 class names"):
+    with pytest.raises(UserError, match="label 2"):
         two.detect(pictures())
 
 
 @pytest.mark.mmdet
-def test_provenance_has_no_path(tiny, tmp_path):
-    told = MMDetTagProvider(**tiny).provenance()
-    assert json.loads(json.dumps(told)) == told
-    assert str(Path(tiny["config"]).parent) not in json.dumps(told)
-    assert told["type"] == "MMDetTagProvider" and told["config"] == "tiny.py" and told["checkpoint"] == "tiny.pth"
-    assert len(told["checkpoint_sha256"]) == 64 and (told["max_tags"], told["min_score"]) == (20, 0.05)
+def test_recipes_know_config_and_checkpoint_by_content(tiny, tmp_path):
+    def recipe(**changes):
+        return component_recipe({"type": "MMDetTagProvider", **tiny, **changes})
+
+    plain = recipe()
+    assert plain["config"]["file"] == "tiny.py" and plain["checkpoint"]["file"] == "tiny.pth"
+    assert recipe(batch_size=1, device="cpu") == plain != recipe(max_tags=3)
 
     # Settings that decide the tags count, also those of a base; comments and where the data lie do not.
     def with_config(text):
         (tmp_path / "tiny.py").write_text(text)
-        return MMDetTagProvider(str(tmp_path / "tiny.py"), tiny["checkpoint"]).provenance()
+        return recipe(config=str(tmp_path / "tiny.py"))
 
-    assert with_config(f"# a comment\n{CONFIG}\ntest_dataloader['dataset']['ann_file'] = 'here.json'\n") == told
+    assert with_config(f"# a comment\n{CONFIG}\ntest_dataloader['dataset']['ann_file'] = 'here.json'\n") == plain
     (tmp_path / "base.py").write_text(CONFIG)
     based = "_base_ = ['base.py']\n"
-    assert with_config(based) == told
+    assert with_config(based) == plain
     (tmp_path / "base.py").write_text(CONFIG.replace("iou_threshold=0.5", "iou_threshold=0.6"))
-    assert with_config(based)["config_sha256"] != told["config_sha256"]
-    other = tmp_path / "tiny.pth"
+    assert with_config(based) != plain
     checkpoint = torch.load(tiny["checkpoint"], weights_only=False)
     checkpoint["meta"]["epoch"] = 2
-    torch.save(checkpoint, other)
-    assert MMDetTagProvider(tiny["config"], str(other)).provenance()["checkpoint_sha256"] != told["checkpoint_sha256"]
+    torch.save(checkpoint, tmp_path / "tiny.pth")
+    assert recipe(checkpoint=str(tmp_path / "tiny.pth")) != plain
 
 
 class _Trap:
@@ -179,44 +178,35 @@ class _Trap:
 
 
 @pytest.mark.mmdet
-class TestBadInput:
-    def test_checkpoint_with_pickles(self, tiny, tmp_path):
-        torch.save({"state_dict": {}, "meta": _Trap(str(tmp_path / "sprung"))}, tmp_path / "bad.pth")
-        with pytest.raises(ValueError, match=r"bad\.pth' holds more than tensors.*not executed"):
-            MMDetTagProvider(tiny["config"], str(tmp_path / "bad.pth"))
-        assert not (tmp_path / "sprung").exists()
+def test_checkpoints_that_cannot_be_used(tiny, tmp_path):
+    torch.save({"state_dict": {}, "meta": _Trap(str(tmp_path / "sprung"))}, tmp_path / "pickled.pth")
+    (tmp_path / "cut.pth").write_bytes(Path(tiny["checkpoint"]).read_bytes()[:5000])
+    for name, error in (("pickled", ValueError), ("cut", ValueError), ("none", FileNotFoundError)):
+        with pytest.raises(error, match=rf"{name}\.pth"):
+            MMDetTagProvider(tiny["config"], str(tmp_path / f"{name}.pth"))
+    assert not (tmp_path / "sprung").exists()
+    fewer = torch.load(tiny["checkpoint"], weights_only=False)
+    del fewer["state_dict"]["bbox_head.retina_cls.weight"]
+    torch.save(fewer, tmp_path / "fewer.pth")
+    with pytest.raises(UserError, match=r"bbox_head\.retina"):
+        MMDetTagProvider(tiny["config"], str(tmp_path / "fewer.pth"))
+    with pytest.raises(UserError, match="batch_size"):
+        MMDetTagProvider(**tiny, batch_size=0)
 
-    def test_checkpoint_that_is_missing_or_damaged(self, tiny, tmp_path):
-        with pytest.raises(FileNotFoundError, match=r"no detector checkpoint at 'none\.pth'"):
-            MMDetTagProvider(tiny["config"], "none.pth")
-        (tmp_path / "cut.pth").write_bytes(Path(tiny["checkpoint"]).read_bytes()[:5000])
-        with pytest.raises(ValueError, match=r"cannot read the detector checkpoint .*cut\.pth"):
-            MMDetTagProvider(tiny["config"], str(tmp_path / "cut.pth"))
 
-    def test_checkpoint_of_another_detector(self, tiny, tmp_path):
-        checkpoint = torch.load(tiny["checkpoint"], weights_only=False)
-        fewer = copy.deepcopy(checkpoint)
-        del fewer["state_dict"]["bbox_head.retina_cls.weight"]
-        torch.save(fewer, tmp_path / "fewer.pth")
-        with pytest.raises(UserError, match=r"config 'tiny\.py': it lacks 1 weights, bbox_head\.retina"):
-            MMDetTagProvider(tiny["config"], str(tmp_path / "fewer.pth"))
+@pytest.mark.mmdet
+def test_a_url_is_downloaded_once(tiny, tmp_path, monkeypatch):
+    fetched = []
 
-    def test_url_is_downloaded_once(self, tiny, tmp_path, monkeypatch):
-        fetched = []
+    def fetch(url, path, progress):
+        fetched.append(url)
+        Path(path).write_bytes(Path(tiny["checkpoint"]).read_bytes())
 
-        def fetch(url, path, progress):
-            fetched.append(url)
-            Path(path).write_bytes(Path(tiny["checkpoint"]).read_bytes())
-
-        monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-        monkeypatch.setattr(torch.hub, "download_url_to_file", fetch)
-        for _ in range(2):
-            provider = MMDetTagProvider(tiny["config"], "https://x.org/y.pth?download=1")
-        assert len(fetched) == 1 and provider.provenance()["checkpoint"] == "y.pth"
-
-    def test_batch_size(self, tiny):
-        with pytest.raises(UserError, match="batch_size"):
-            MMDetTagProvider(**tiny, batch_size=0)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", fetch)
+    for _ in range(2):
+        assert MMDetTagProvider(tiny["config"], "https://x.org/y.pth?download=1").classes == CLASSES
+    assert len(fetched) == 1
 
 
 @pytest.mark.mmdet
@@ -226,9 +216,9 @@ def test_configs_by_name():
     for asked in (name, f"{name}.py", f"mmdet::{name}.py", "yolox_nano_8xb8-300e_coco"):
         path, called = find_config(asked)
         assert path.is_file() and path.name == "yolox_nano_8xb8-300e_coco.py" and called == name
-    with pytest.raises(UserError, match=r"did you mean .*'yolox/yolox_nano_8xb8-300e_coco'"):
+    with pytest.raises(UserError, match="yolox/yolox_nano_8xb8-300e_coco"):
         find_config("yolox/yolox_nano_8xb8_300e_coco")
-    with pytest.raises(UserError, match="neither a file nor a config that mmdet ships"):
+    with pytest.raises(UserError, match="qqqqqqqq"):
         find_config("qqqqqqqq")
 
 
@@ -251,7 +241,7 @@ def hide(monkeypatch, error):
 
 def test_missing_mmdet_names_the_pip_command(monkeypatch):
     hide(monkeypatch, ImportError("No module named 'mmdet'"))
-    with pytest.raises(ImportError, match=r"mmdet.*pip install 'synthcap_mm\[mmdet\]'"):
+    with pytest.raises(ImportError, match=r"pip install 'synthcap_mm\[mmdet\]'"):
         MMDetTagProvider("a.py", "b.pth")
 
 
@@ -315,7 +305,7 @@ def test_detectors_of_mmdets_own_configs_by_name(name, tmp_path, monkeypatch):
         for _ in range(3)
     ]
     provider = MMDetTagProvider(name, checkpoint, batch_size=3, min_score=0.005)
-    assert provider.classes == classes and provider.provenance()["config"] == name
+    assert provider.classes == classes
     for transform in provider._pipeline.transforms:  # DETR at 800 x 1333 takes half a minute a picture on a CPU
         for attribute in {"scale", "size"} & set(vars(transform)):
             setattr(transform, attribute, (128, 128))

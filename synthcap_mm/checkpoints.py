@@ -1,4 +1,4 @@
-"""Checkpoints of MMEngine and files of weights, read without executing anything in them."""
+"""Checkpoints: read without executing anything in them, and found in a work dir."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from mmengine.runner import FlexibleRunner, Runner
+
+from synthcap_mm.errors import UserError
 
 
 def read_checkpoint(path: str | Path, what: str = "checkpoint") -> dict[str, Any]:
@@ -63,3 +66,37 @@ def _harmless_globals() -> list[Any]:
     for module in ("numpy.core.multiarray", "numpy._core.multiarray"):  # as numpy 1 and numpy 2 write it
         harmless += [(getattr(here, name), f"{module}.{name}") for name in ("_reconstruct", "scalar")]
     return harmless
+
+
+def latest_checkpoint(work_dir: str) -> str | None:
+    """The checkpoint to go on from, or ``None``.
+
+    The one that MMEngine's ``last_checkpoint`` names; where that file was lost or
+    cut short by a kill, the last epoch's.
+    """
+    pointer = Path(work_dir) / "last_checkpoint"
+    named = Path(pointer.read_text().strip() or "/nowhere") if pointer.is_file() else None
+    if named is not None and named.is_file():
+        return str(named)
+    epochs = {int(p.stem.split("_")[1]): p for p in Path(work_dir).glob("epoch_*.pth") if p.stem[6:].isdigit()}
+    return str(epochs[max(epochs)]) if epochs else None
+
+
+def best_checkpoint(runner: Runner | FlexibleRunner) -> str:
+    """The checkpoint of the best validation, or the last one where none was chosen.
+
+    Raises:
+        UserError: if none was saved.
+    """
+    from mmengine.hooks import CheckpointHook
+
+    hook = next((h for h in runner.hooks if isinstance(h, CheckpointHook)), None)
+    best = getattr(hook, "best_ckpt_path", None)
+    if best is None and hook is not None and getattr(hook, "best_ckpt_path_dict", None):
+        best = next(iter(hook.best_ckpt_path_dict.values()))
+    best = best or runner.message_hub.runtime_info.get("best_ckpt") or getattr(hook, "last_ckpt", None)
+    if best is None:
+        raise UserError(
+            "test_best: no checkpoint was saved; set default_hooks.checkpoint.save_best='CIDEr', or test_best=False"
+        )
+    return str(best)

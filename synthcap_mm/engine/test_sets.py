@@ -17,10 +17,11 @@ from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 
 from synthcap_mm.engine.runners import build_runner
+from synthcap_mm.engine.testing import prepare_evaluators, run_test
 from synthcap_mm.errors import UserError
 from synthcap_mm.files import write_atomically, write_json
+from synthcap_mm.missing_inputs import require_inputs
 from synthcap_mm.models.memory import CaptionMemory
-from synthcap_mm.pipeline import prepare_evaluators, require_inputs, run_test
 from synthcap_mm.store import Store
 from synthcap_mm.store.store import view_file
 from synthcap_mm.synthesis.synthesis import Synthesis
@@ -96,7 +97,7 @@ def memory_store(memory: str | Mapping[str, Any], encoder: Mapping[str, Any] | N
 def test_many(cfg: Config, checkpoint: str, names: Sequence[str] | None = None) -> dict[str, dict[str, float]]:
     """Test a checkpoint on each of ``cfg.test_sets``, and write one table.
 
-    Each set's own results lie in ``WORK_DIR/NAME`` (see :func:`~synthcap_mm.pipeline.run_test`), the table in
+    Each set's own results lie in ``WORK_DIR/NAME`` (see :func:`~synthcap_mm.engine.testing.run_test`), the table in
     ``WORK_DIR/test_many.json`` and ``.csv``. A set with domains has a line for each, and one for all of them.
 
     Args:

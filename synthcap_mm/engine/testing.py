@@ -1,0 +1,88 @@
+"""A test: its metrics, captions and gallery, written into the work dir."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.dist import barrier, is_main_process
+from mmengine.logging import print_log
+from mmengine.runner import Runner
+
+from synthcap_mm.evaluation import CaptionMetric
+from synthcap_mm.evaluation.reporting import KeepSamplesHook, metrics_table, save_test_gallery
+from synthcap_mm.files import write_json
+
+
+def prepare_evaluators(cfg: Config) -> None:
+    """Make a config's ``CaptionMetric`` ready for the Runner.
+
+    CLIPScore gets the encoder of ``cfg.synthesis``, which made the test store's features, unless it has one. A single
+    metric becomes a list: MMEngine takes a dict with a field ``metrics`` for an evaluator's config.
+
+    Args:
+        cfg: the config; changed.
+    """
+    encoder = cfg.get("synthesis", {}).get("encoder")
+    for name in ("val_evaluator", "test_evaluator"):
+        entries = cfg.get(name)
+        if isinstance(entries, dict) and entries.get("type") == "CaptionMetric":
+            entries = cfg[name] = [entries]
+        for entry in entries if isinstance(entries, list) else ():
+            if encoder is not None and entry.get("type") == "CaptionMetric" and entry.get("encoder") is None:
+                entry["encoder"] = encoder
+
+
+def run_test(runner: Runner, cfg: Config, checkpoint: str) -> dict[str, float]:
+    """Test a checkpoint once, and write what was found into the runner's work folder.
+
+    ``test_metrics.json`` has the test's metrics beside those of the validation that chose the epoch, and what was
+    skipped and why; ``test_captions.json`` every caption with its references and scores; ``gallery.png`` some photos.
+
+    Args:
+        runner: made from ``cfg``.
+        cfg: the config.
+        checkpoint: file to load.
+
+    Returns:
+        The metrics.
+    """
+    chosen_by = _chosen_by(runner.load_checkpoint(checkpoint))
+    folder = Path(runner.work_dir)
+    ours = [metric for metric in runner.test_evaluator.metrics if isinstance(metric, CaptionMetric)]
+    if len(ours) == 1 and ours[0].outfile_prefix is None:
+        ours[0].outfile_prefix = str(folder / "test_captions")
+    keep = KeepSamplesHook(cfg.get("gallery", {}).get("num", 0))
+    runner.register_hook(keep)
+    metrics = runner.test()
+    if is_main_process():
+        skipped = {name: why for metric in ours for name, why in metric.scored.skipped.items()}
+        notes = {name: note for metric in ours for name, note in metric.scored.notes.items()}
+        report = {
+            "config": cfg.config_name,
+            "checkpoint": str(checkpoint),
+            "seed": runner.seed,
+            "validation": chosen_by,
+            "metrics": metrics,
+            "skipped": skipped,
+            "notes": notes,
+        }
+        path = folder / "test_metrics.json"
+        write_json(path, json.loads(json.dumps(report, default=float)))
+        table = metrics_table(metrics, skipped, notes)
+        print_log(f"test metrics ({checkpoint}):\n{table}\nwritten to {path}", logger="current")
+        if keep.samples and (picture := save_test_gallery(cfg, keep.samples, folder / "gallery.png")):
+            print_log(f"gallery: {picture}", logger="current")
+    barrier()
+    return metrics
+
+
+def _chosen_by(loaded: dict[str, Any]) -> dict[str, Any] | None:
+    """The validation that a checkpoint was chosen by, as it says: epoch and metrics; ``None``: there was none."""
+    scalars = loaded.get("message_hub", {}).get("log_scalars", {})
+    metrics = {key.removeprefix("val/"): float(v.current()) for key, v in scalars.items() if key.startswith("val/")}
+    for timing in ("time", "data_time"):
+        metrics.pop(timing, None)
+    return {"epoch": loaded.get("meta", {}).get("epoch"), "metrics": metrics} if metrics else None

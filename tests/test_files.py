@@ -1,0 +1,80 @@
+"""Files that are whole or not there, and what identifies their content."""
+
+import os
+
+import pytest
+
+from synthcap_mm import files
+from synthcap_mm.files import HashCache, file_sha256, folder_sha256, write_atomically, write_once
+
+
+@pytest.mark.parametrize("write", [write_atomically, write_once])
+def test_a_file_is_whole_or_not_there(tmp_path, write):
+    path = tmp_path / "new" / "file"
+    with pytest.raises(KeyboardInterrupt), write(path) as file:
+        file.write(b"half")
+        raise KeyboardInterrupt
+    assert list(path.parent.iterdir()) == []
+    with write(path) as file:
+        file.write(b"whole")
+        assert not path.exists()
+    assert path.read_bytes() == b"whole" and list(path.parent.iterdir()) == [path]
+
+
+def test_the_first_writer_or_the_last_wins(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    for content, write, expected in (
+        (b"1", write_once, b"1"),
+        (b"2", write_once, b"1"),
+        (b"3", write_atomically, b"3"),
+    ):
+        with write(path) as file:
+            file.write(content)
+        assert path.read_bytes() == expected
+
+    def no_links(*args):
+        raise OSError(1, "no links here")
+
+    monkeypatch.setattr(files.os, "link", no_links)
+    for name, expected in (("file", b"3"), ("other", b"4")):
+        with write_once(tmp_path / name) as file:
+            file.write(b"4")
+        assert (tmp_path / name).read_bytes() == expected
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "other"]
+
+
+def test_a_full_disk_names_the_file(tmp_path):
+    with pytest.raises(OSError, match="wanted") as caught, write_once(tmp_path / "wanted"):
+        raise OSError(28, "No space left on device")
+    assert caught.value.errno == 28
+
+
+def test_hashes_are_remembered_until_a_file_changes(tmp_path, monkeypatch):
+    path, memory = tmp_path / "x", tmp_path / "hashes.json"
+    path.write_bytes(b"one")
+    cache = HashCache(memory)
+    first = cache.sha256(path)
+    assert first == file_sha256(path)
+    cache.save()
+    read = []
+    monkeypatch.setattr(files, "file_sha256", lambda p: read.append(p) or file_sha256(p))
+    assert HashCache(memory).sha256(path) == first and not read
+    stat = path.stat()
+    path.write_bytes(b"two")
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
+    assert HashCache(memory).sha256(path) != first and len(read) == 1
+    memory.write_text("{")  # only a cache
+    assert HashCache(memory).sha256(path) == file_sha256(path)
+
+
+def test_folders_count_by_names_and_content(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "big").write_bytes(bytes(300_000))
+    before = folder_sha256(tmp_path)
+    (tmp_path / ".cache").mkdir()
+    (tmp_path / ".cache" / "notes").write_text("x")
+    assert folder_sha256(tmp_path) == before
+    (tmp_path / "a" / "big").write_bytes(bytes(299_999) + b"1")
+    changed = folder_sha256(tmp_path)
+    (tmp_path / "a" / "big").rename(tmp_path / "a" / "other")
+    assert len({before, changed, folder_sha256(tmp_path)}) == 3

@@ -1,0 +1,34 @@
+"""The refine stage; what it makes after changes is in test_growth.py."""
+
+import numpy as np
+import pytest
+from store_files import make
+
+from synthcap_mm.errors import UserError
+from synthcap_mm.store import Store
+from synthcap_mm.synthesis.refine import RefineStage, check_refine
+
+
+def test_held_out_captions_are_no_negatives(tiny_synthesis, monkeypatch):
+    loaded, load = [], RefineStage._load
+    monkeypatch.setattr(
+        RefineStage, "_load", lambda self, rows: (loaded.append(self._caption[rows]), load(self, rows))[1]
+    )
+    make(tiny_synthesis, refine={"steps": 1, "lr": 0.01, "bank_size": 10_000})
+    store = Store.open(tiny_synthesis["store"])
+    assert set(loaded[0]) == set(store.caption_rows("train"))
+    assert {row for rows in loaded[1:] for row in rows} == set(range(40))  # held-out ones are optimised themselves
+
+
+def test_shards_make_no_difference(tiny_synthesis, tiny_stores):
+    """The negatives are the same for every pair."""
+    make(tiny_synthesis, shard_size=7)
+    a, b = (Store.open(path).refined().features() for path in (tiny_synthesis["store"], tiny_stores[0]))
+    np.testing.assert_allclose(a, b, atol=1e-3)
+
+
+def test_what_it_can_use():
+    for settings in (None, {}, {"steps": 0, "lr": 1, "pull": 0, "target_cosine": None, "bank_size": 1}):
+        check_refine(settings)
+    with pytest.raises(UserError, match="refine"):
+        check_refine({"lr": "0.1"}, "curation.refine")
