@@ -11,7 +11,7 @@ from research.miniscenes.dialects import DIALECTS, DialectCaptions, DialectPhoto
 from synthcap_mm.miniscenes.language import NOUNS, PLAIN, describe, kinds_named, parse
 from synthcap_mm.miniscenes.painting import MiniScenesPainter
 from synthcap_mm.miniscenes.scenes import PLACES, Group, Scene, scene_of
-from synthcap_mm.miniscenes.sources import MiniScenesCaptions, MiniScenesPhotos, scene_named
+from synthcap_mm.miniscenes.sources import MiniScenesCaptions, scene_named
 
 
 def test_dialects_share_no_scene_and_have_their_own_places():
