@@ -22,6 +22,7 @@ from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 from PIL import Image
 
+import research.real.dual_encoder_backbone  # noqa: F401 - registers the encoder
 from synthcap_mm.datasets.captions import Caption
 from synthcap_mm.models.generators.base import BaseGenerator
 from synthcap_mm.registry import DATASETS, MODELS

@@ -30,9 +30,11 @@ def prefix_of(model: Any, samples: Sequence[CaptionSample], phase: str) -> torch
         ``(N, D)`` float32, L2-normalised.
     """
     prefix = model.data_preprocessor(list(samples), training=phase == "train")["prefix"]
-    for neck in model.necks[:-1]:
-        prefix, _ = neck(prefix, phase)
-    return F.normalize(prefix.feats.float(), dim=1)
+    seen = []
+    handle = model.necks[-1].register_forward_pre_hook(lambda neck, inputs: seen.append(inputs[0].feats))
+    model.run_necks(prefix, phase)
+    handle.remove()
+    return F.normalize(seen[0].float(), dim=1)
 
 
 def prefix_cosines(

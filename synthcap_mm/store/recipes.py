@@ -78,7 +78,8 @@ def settings_recipe(value: Any, name: str = "") -> Any:
     if isinstance(value, Mapping):
         if isinstance(value.get("type"), str) and _find(value["type"]) is not None:
             return component_recipe(value)
-        return {key: settings_recipe(item, key) for key, item in value.items()}
+        # JSON's keys are strings: a recipe must have the same digest when it is read again.
+        return {str(key): settings_recipe(item, str(key)) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [settings_recipe(item) for item in value]
     if isinstance(value, (str, Path)) and value and name not in _NAMES and os.path.exists(value):

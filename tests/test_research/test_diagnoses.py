@@ -73,7 +73,7 @@ def test_diagnosis_of_features(tmp_path):
     assert same[1] == pytest.approx(100 / 300, abs=0.05) and same[-1] < person[-1] and same[4] == 0
     drawn, moved = pairs["as drawn"], pairs["reassigned (SynC)"]
     agreed = pairs["reassigned by encoder and tags, weight 1.0"]
-    assert drawn[2] == 0 and drawn[0] == drawn[1] == 285 and moved[0] == agreed[0] == 257
+    assert drawn[2] == 0 and drawn[0] == drawn[1] and moved[0] == agreed[0] == pytest.approx(0.9 * drawn[0], abs=1)
     assert moved[2] > 50 and moved[8] > drawn[8] and moved[3] < agreed[3] > drawn[3] and drawn[6] > agreed[6] > moved[6]
     masked = prompts["ViECap- and IFCap-style in training: the caption's, masked"]
     assert masked[2] == 100.0 and masked[3] == pytest.approx(60, abs=6)

@@ -215,6 +215,8 @@ def test_prefixes_are_held_against_their_own_captions(tiny_stores, tiny_model):
 
     text, pseudo = cosines([{"type": "TextAsPrefix"}]), cosines([])
     assert text["train"] == pytest.approx(1, abs=1e-3) and pseudo["train"] < 0.9
+    memory = cosines([{"type": "TextMemoryProjection", "temperature": 1e-4}])  # of one row: its nearest caption
+    assert pseudo["train"] < memory["train"] <= 1.001
     # At inference both have the image's feature.
     assert text["heldout"] == pseudo["heldout"] < 0.9
     assert text["photos"] == pseudo["photos"] == pytest.approx(1 / 3, abs=1e-3)

@@ -1,5 +1,7 @@
 """What decides a table, and what does not."""
 
+import json
+
 import pytest
 
 from synthcap_mm.registry import DATASETS, MODELS
@@ -25,6 +27,11 @@ def recipe(**arguments):
 def test_the_same_value_the_same_digest():
     assert digest({"a": 1, "b": [2, None]}) == digest({"b": [2, None], "a": 1}) and len(digest("ä")) == 12
     assert len({digest(v) for v in (1, "1", 1.0, True, None, [1], {"1": 1})}) == 7
+
+
+def test_numbers_as_keys_give_the_digest_of_the_recipe_that_is_read_again():
+    recipe = settings_recipe({"wrong": {10: 1, 9: 2}})
+    assert digest(recipe) == digest(json.loads(json.dumps(recipe)))
 
 
 def test_defaults_and_what_does_not_decide_are_left_out(thing):
