@@ -10,6 +10,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
+from tiny_store import tiny_settings  # noqa: E402
+
 
 @pytest.fixture(scope="session")
 def real_data():
@@ -34,22 +36,6 @@ def tiny():
     import components
 
     return components
-
-
-def tiny_settings(store):
-    """Settings of a small store of pairs: 40 captions in 20 groups, shards of 16."""
-    return {
-        "store": str(store),
-        "captions": {"type": "TinyCaptions", "num": 40},
-        "encoder": {"type": "TinyEncoder"},
-        "generator": {"type": "TinyPainter"},
-        "tag_provider": {"type": "TinyTagger"},
-        "refine": {"steps": 3, "lr": 0.01, "bank_size": 16},
-        "tokenizer": {"kind": "train", "vocab_size": 300},
-        "holdout": 0.1,
-        "shard_size": 16,
-        "image_batch": 5,
-    }
 
 
 @pytest.fixture()

@@ -33,7 +33,7 @@ def settings_of(kind, settings):
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory, tiny):
     """Kind → files of a store that was made in one go."""
-    from conftest import tiny_settings
+    from tiny_store import tiny_settings
 
     made = {}
     for kind in KINDS:
