@@ -20,26 +20,38 @@ from synthcap_mm.errors import UserError
 if TYPE_CHECKING:
     import argparse
 
+    from mmengine.config import Config
 
-def _add_task(parser: argparse.ArgumentParser) -> None:
+
+def _maker_parser(name: str, description: str, example: str | None = None) -> argparse.ArgumentParser:
+    """The parser of a command that makes shards of a config's stores, shared by any number of processes."""
+    parser = command_parser(name, description, example)
+    add_config(parser)
+    add_launcher(parser)
     parser.add_argument(
         "--task",
         type=task,
         metavar="I/N",
         help="make share I (from 0) of N only; needs no other task, and ends with status 75 if it waits for one",
     )
+    return parser
+
+
+def _load_config(args: argparse.Namespace) -> Config:
+    from synthcap_mm.engine.launching import set_rank_variables
+
+    set_rank_variables(args.launcher)
+    return load_config(args)
 
 
 def synthesize(argv: Sequence[str]) -> None:
     """Make the store of pairs: encode captions, draw or retrieve pictures, tag, refine."""
-    parser = command_parser(
+    parser = _maker_parser(
         "synthesize",
         "Captions to a store of synthetic pairs, as the config's 'synthesis' says: encode, draw (or retrieve), tag, "
         "refine. Can be stopped at any time; the same command goes on where it was.",
         "configs/synthcap_mini.py --dry-run",
     )
-    add_config(parser)
-    add_launcher(parser)
     parser.add_argument(
         "--dry-run",
         action="store_true",
@@ -56,58 +68,42 @@ def synthesize(argv: Sequence[str]) -> None:
         choices=["text", "images", "tags", "refine"],
         help="a single stage; 'tags' finds the tags of kept images, later or anew (synthesis.keep_images)",
     )
-    _add_task(parser)
     parser.add_argument(
         "--redraw", action="store_true", help="draw again where the settings of pictures changed; else that is refused"
     )
     args = parser.parse_args(argv)
     if args.dry_run and args.only is not None:
         raise UserError("a dry run is of all stages: --dry-run does not go with --only")
-    cfg = load_config(args)
     from synthcap_mm import pipeline
-    from synthcap_mm.engine.launching import set_rank_variables
 
-    set_rank_variables(args.launcher)
-    pipeline.synthesize(cfg, args.only, args.limit, args.dry_run, args.task, args.redraw)
+    pipeline.synthesize(_load_config(args), args.only, args.limit, args.dry_run, args.task, args.redraw)
 
 
 def encode_images(argv: Sequence[str]) -> None:
     """Encode real photos of validation and test sets."""
-    parser = command_parser(
+    parser = _maker_parser(
         "encode-images",
         "Encode and tag the real photos of the config's 'photo_stores' (validation and test sets), with the encoder "
         "and the tag provider of its 'synthesis', so that every evaluation costs decoding only.",
     )
-    add_config(parser)
-    add_launcher(parser)
-    _add_task(parser)
     args = parser.parse_args(argv)
-    cfg = load_config(args)
     from synthcap_mm import pipeline
-    from synthcap_mm.engine.launching import set_rank_variables
 
-    set_rank_variables(args.launcher)
-    pipeline.encode_images(cfg, args.task)
+    pipeline.encode_images(_load_config(args), args.task)
 
 
 def curate(argv: Sequence[str]) -> None:
     """Curate the pairs of a store: filter, reassign, merge duplicates."""
-    parser = command_parser(
+    parser = _maker_parser(
         "curate",
         "Another pairs table over the captions and images that a store has, as the config's 'curation' says: filter "
         "by CLIP score, reassign captions to images (SynC), merge near-duplicate captions. Reports what it changed. "
         "Can be stopped at any time; the same command goes on where it was. Docs: docs/curation.md.",
     )
-    add_config(parser)
-    add_launcher(parser)
-    _add_task(parser)
     args = parser.parse_args(argv)
-    cfg = load_config(args)
     from synthcap_mm import pipeline
-    from synthcap_mm.engine.launching import set_rank_variables
 
-    set_rank_variables(args.launcher)
-    pipeline.curate(cfg, args.task)
+    pipeline.curate(_load_config(args), args.task)
 
 
 def inspect_pairs(argv: Sequence[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from functools import cached_property
 from typing import Any
 
@@ -16,9 +17,11 @@ from synthcap_mm.synthesis.image_reader import ImageReader
 
 
 def default_device() -> torch.device:
-    """The current GPU, or the CPU."""
+    """The GPU of this process, or the CPU; of several processes on a machine each has its own GPU."""
     if not torch.cuda.is_available():
         return torch.device("cpu")
+    if "LOCAL_RANK" in os.environ:  # without a process group nobody else sets it
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
     return torch.device("cuda", torch.cuda.current_device())
 
 
