@@ -1,6 +1,6 @@
 """What tells two encoders apart: the features of one fixed picture and one fixed sentence.
 
-A store's manifest keeps the fingerprint of the encoder that made it. The name
+A table of features keeps the fingerprint of the encoder that made it (``encoder.json``). The name
 alone proves nothing (weights get renamed, other weights get the same name), so
 it is there for the message; the features decide. A cosine is forgiving by
 design, of precision and devices: do not count on it to find a wrong activation

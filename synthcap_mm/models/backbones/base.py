@@ -67,7 +67,7 @@ class BaseBackbone(nn.Module, metaclass=_FrozenMeta):
     fingerprint by which stores know it again.
 
     Attributes:
-        name (str): what the encoder is called in messages and manifests; no
+        name (str): what the encoder is called in messages and stores; no
             path of this machine.
         embed_dim (int): D, the width of the features.
         logit_scale (float): 1 / temperature that the encoder was trained with
