@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import importlib.util
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from synthcap_mm.commands import command
 from synthcap_mm.errors import UserError
 from synthcap_mm.store import Store, StoreError
 from synthcap_mm.store.store import view_file
+from synthcap_mm.synthesis.curation import Curation
 from synthcap_mm.synthesis.synthesis import Synthesis
 
 
@@ -33,8 +35,8 @@ def _stores(cfg: Config, stages: tuple[str, ...]) -> list[str]:
     found: list[str] = []
     for stage in stages:
         for name in loaders.get(stage, ()):
-            store = ((cfg.get(name) or {}).get("dataset") or {}).get("store")
-            found += [store] if store else []
+            datasets = datasets_in((cfg.get(name) or {}).get("dataset") or {})
+            found += [data["store"] for data in datasets if data.get("store")]
     if "test_sets" in stages:
         found += [entry["store"] for entry in cfg.get("test_sets", [])]
     if found:
@@ -178,31 +180,62 @@ def pairs_store(cfg: Config) -> str:
 
 
 def check_store(cfg: Config) -> None:
-    """Refuse to train on a store of ``cfg.synthesis`` that was made by other settings.
+    """Refuse to train on a store that was made by other settings or of other captions than the config's.
+
+    What training does not use may be otherwise, or not there.
 
     Raises:
         UserError: naming what differs.
     """
-    served = [
-        d for d in _datasets(cfg.train_dataloader.dataset) if "synthesis" in cfg and d.get("store") == pairs_store(cfg)
-    ]
+    if "synthesis" not in cfg:
+        return
+    served = [data for data in datasets_in(cfg.train_dataloader.dataset) if data.get("store") == pairs_store(cfg)]
     if not served:
         return
-    recipes = dict(Synthesis(**cfg.synthesis).recipes)
-    # What training does not use may be otherwise, or not there.
+    store, synthesis = Store.open(served[0].store), Synthesis(**cfg.synthesis)
+    recipes = dict(synthesis.recipes)
     recipes.pop("pictures", None)
-    if any(data.get("refined") for data in served):
+    if any(data.get("refined") and data.get("pairs", "default") == "default" for data in served):
         recipes.setdefault("refined/default", {})
     else:
         recipes.pop("refined/default", None)
     if "tokenizer" in cfg.model.get("data_preprocessor", {}):
         recipes.pop("tokenizer", None)
-    Store.open(served[0].store).check_recipes(recipes)
+    if (curated := curated_name(cfg)) and any(data.get("pairs") == curated for data in served):
+        recipes[f"pairs/{curated}"] = Curation(**curation_settings(cfg)).recipe_in(store)
+    store.check_recipes(recipes)
+    if os.environ.get("RANK", "0") == "0":  # one process reads the captions
+        _check_captions(store, synthesis)
 
 
-def _datasets(data: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _check_captions(store: Store, synthesis: Synthesis) -> None:
+    try:
+        keys = synthesis.text_keys
+    except (OSError, UserError):  # the sentences are not needed any more
+        return
+    if keys != store.opened("texts").keys:
+        raise UserError(
+            f"the captions of the config ({len(synthesis.captions)}) are not those that the store {store.path} has "
+            f"({len(store.captions)}): run `synthesize` again, which makes what differs"
+        )
+
+
+def curation_settings(cfg: Config) -> dict[str, Any]:
+    """Arguments of :class:`Curation` as ``cfg.curation`` has them; a list is its ``steps`` alone."""
+    settings = section(cfg, "curation")
+    settings = dict(settings) if isinstance(settings, dict) else {"steps": settings}
+    settings.setdefault("store", pairs_store(cfg))
+    return settings
+
+
+def curated_name(cfg: Config) -> str | None:
+    """Name of the pairs that the config's curation makes; ``None`` without one."""
+    return curation_settings(cfg).get("name", "curated") if cfg.get("curation") else None
+
+
+def datasets_in(data: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """A dataset's config, and those of datasets within it."""
     yield data
     for inner in [*data.get("datasets", ()), data.get("dataset")]:
         if isinstance(inner, dict):
-            yield from _datasets(inner)
+            yield from datasets_in(inner)

@@ -17,7 +17,6 @@ Each step makes only what is missing. The parts are in :mod:`~synthcap_mm.synthe
 from __future__ import annotations
 
 import copy
-import inspect
 import os
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,17 @@ from synthcap_mm.engine.dry_run import dry_run as measure_training
 from synthcap_mm.engine.runners import build_runner
 from synthcap_mm.engine.testing import prepare_evaluators, run_test
 from synthcap_mm.errors import UserError
-from synthcap_mm.missing_inputs import check_store, pairs_store, require_inputs, section, unread_store
+from synthcap_mm.missing_inputs import (
+    check_store,
+    curated_name,
+    curation_settings,
+    datasets_in,
+    pairs_store,
+    require_inputs,
+    section,
+    unread_store,
+)
+from synthcap_mm.options import check_options
 from synthcap_mm.synthesis.curation import Curation, report_table
 from synthcap_mm.synthesis.dry_run import measure_synthesis
 from synthcap_mm.synthesis.photos import PhotoStore
@@ -71,7 +80,9 @@ def synthesize(
     """
     start_logging(cfg)
     require_inputs(cfg, "synthesis")
-    synthesis = Synthesis(**{**section(cfg, "synthesis"), **({} if limit is None else {"limit": limit})})
+    settings = {**section(cfg, "synthesis"), **({} if limit is None else {"limit": limit})}
+    check_options("synthesis", Synthesis, (), settings)
+    synthesis = Synthesis(**settings)
     if dry_run:
         measure_synthesis(synthesis)
         return {}
@@ -93,10 +104,12 @@ def encode_images(cfg: Config, task: Task | None = None) -> dict[str, dict[str, 
     """
     start_logging(cfg)
     require_inputs(cfg, "photo_stores")
-    models = {name: cfg.synthesis.get(name) for name in ("encoder", "tag_provider")}
+    models = {name: section(cfg, "synthesis").get(name) for name in ("encoder", "tag_provider")}
     results = {}
     for entry in section(cfg, "photo_stores"):
-        results[entry["store"]] = counts = PhotoStore(**{**models, **entry}).run(Worker.of_this_process(task))
+        settings = {**models, **entry}
+        check_options("photo_stores", PhotoStore, (), settings)
+        results[entry["store"]] = counts = PhotoStore(**settings).run(Worker.of_this_process(task))
         print_log(f"encode: {_listed(counts)}; store: {entry['store']}", logger="current")
     return results
 
@@ -116,11 +129,8 @@ def curate(cfg: Config, task: Task | None = None) -> dict[str, Any]:
         The report; see :meth:`Curation.run`.
     """
     start_logging(cfg)
-    settings = section(cfg, "curation")
-    settings = dict(settings) if isinstance(settings, dict) else {"steps": settings}
-    if unknown := {*settings} - {*inspect.signature(Curation).parameters}:
-        raise UserError(f"curation has no field {', '.join(sorted(unknown))}")
-    settings.setdefault("store", pairs_store(cfg))
+    settings = curation_settings(cfg)
+    check_options("curation", Curation, (), settings)
     curation = Curation(**settings)
     report = curation.run(Worker.of_this_process(task))
     print_log(
@@ -210,7 +220,5 @@ def _listed(counts: dict[str, int]) -> str:
 
 def _trains_on_curated(cfg: Config) -> bool:
     """Whether the pairs that are trained on are those that the config's own curation makes."""
-    settings, data = cfg.get("curation"), cfg.train_dataloader.dataset
-    if settings is None or data.get("store") != pairs_store(cfg):
-        return False
-    return data.get("pairs") == (settings.get("name", "curated") if isinstance(settings, dict) else "curated")
+    name, datasets = curated_name(cfg), datasets_in(cfg.train_dataloader.dataset)
+    return name is not None and any(d.get("pairs") == name and d.get("store") == pairs_store(cfg) for d in datasets)

@@ -153,3 +153,24 @@ def test_what_the_user_can_mend(mine, changes, message):
         mine[name] = value
     with pytest.raises(UserError, match=message):
         pipeline.curate(mine)
+
+
+def test_training_on_other_captions_than_the_configs_is_refused(cfg):
+    cfg.synthesis.captions.num += 1
+    with pytest.raises(UserError, match="captions"):
+        pipeline.train(cfg)
+
+
+def test_curated_pairs_of_other_settings_are_refused(cfg):
+    cfg.curation = {"steps": [{"type": "clip_score", "keep": 0.9}]}
+    pipeline.curate(cfg)
+    cfg.train_dataloader.dataset.update(pairs="curated", refined=False)
+    cfg.curation.steps[0].keep = 0.5
+    with pytest.raises(StoreError, match="keep"):
+        pipeline.train(cfg)
+
+
+def test_a_misspelt_setting_is_named(cfg):
+    cfg.synthesis.holdot = 0.1
+    with pytest.raises(UserError, match="holdout"):
+        pipeline.synthesize(cfg)

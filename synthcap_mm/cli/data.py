@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -187,7 +188,7 @@ def store(argv: Sequence[str]) -> None:
         size = megabytes(sum(path.stat().st_size for path in files))
         say("\n".join(map(str, files)))
         say(f"{len(files)} file(s), {size}, are older than a week and nothing refers to them")
-        if files and (args.yes or input("Remove them? [y/N] ").strip().lower() == "y"):
+        if files and (args.yes or (sys.stdin.isatty() and input("Remove them? [y/N] ").strip().lower() == "y")):
             cleaning.remove(files)
             say("removed")
 

@@ -65,7 +65,10 @@ class CaptionerIdentityHook(Hook):
         """Compare it."""
         if (captioner := _captioner(runner)) is not None:
             captioner.check_identity(checkpoint.get("meta", {}).get(META))
-        before, now = checkpoint.get("meta", {}).get(DATA), _training_data(runner)
+        before, now = (checkpoint.get("meta", {}).get(DATA), _training_data(runner))
+        if captioner is not None and before:
+            memory = checkpoint["meta"][META]["memory_sha256"]
+            before, now = [*before, memory], [*now, captioner.identity["memory_sha256"]] if now else now
         if getattr(runner, "_resume", False) and before and now and before != now:
             raise UserError(
                 "the store has changed since this training began (captions, pairs or features), so that it cannot be "

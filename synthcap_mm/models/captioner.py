@@ -182,7 +182,7 @@ class SynthCaptioner(BaseModel):
         if identity["tokenizer_sha256"] != tokenizer.sha256:
             raise UserError(
                 f"the checkpoint was trained with another tokenizer than {tokenizer.path}: its words would come out as "
-                "others. Use the tokenizer.json of the store it was trained on."
+                "others. Set model.data_preprocessor.tokenizer to the tokenizer.json in the checkpoint's work dir."
             )
         self.check_encoder(identity["encoder"], "the checkpoint")
         self.encoder = identity["encoder"] or self.encoder

@@ -23,7 +23,13 @@ def views_of(folder: Path) -> dict[str, dict]:
     """
     if not (folder / "tables").is_dir():
         raise StoreError(f"{folder} is no store: it has no folder 'tables'")
-    return {path.name: view for path in sorted(folder.glob("*.json")) if "tables" in (view := read_json(path))}
+    views = {}
+    for path in sorted(folder.glob("*.json")):
+        try:
+            views[path.name] = read_json(path)
+        except ValueError as error:
+            raise StoreError(f"{path} is damaged: remove it, and run the store's command again") from error
+    return {name: view for name, view in views.items() if "tables" in view}
 
 
 def _used(folder: Path, tables: Iterable[Table]) -> dict[str, set[str]]:
@@ -76,8 +82,15 @@ def unused_files(folder: Path, tables: Iterable[Table] = ()) -> list[Path]:
     Args:
         folder: the store.
         tables: tables of configs that are to be kept. Default: none.
+
+    Raises:
+        StoreError: if there is no view yet, so that nothing refers to what is being made, and no tables either.
     """
     used, now = _used(folder, tables), time.time()
+    if not used:
+        raise StoreError(
+            f"{folder} is not finished: nothing refers to its shards yet. Name the config that makes it: --configs"
+        )
     found = []
     for table in sorted(path for path in (folder / "tables").iterdir() if path.is_dir()):
         stems = {Path(name).stem for name in used.get(table.name, ())}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 if TYPE_CHECKING:
@@ -52,6 +53,12 @@ def member_name(key: str) -> str:
     return "/".join([*parts, last.replace(".", "%2E")] if head else [last.replace(".", "%2E") or "%"])
 
 
+def places_in(tar: Path) -> list[tuple[int, int]]:
+    """Offset and size of each picture in a tar, in order."""
+    with tarfile.open(tar, mode="r:") as members:
+        return [(member.offset_data, member.size) for member in members if not member.name.endswith(".txt")]
+
+
 class PictureTar:
     """Pictures into an open file, one after another.
 
@@ -60,21 +67,20 @@ class PictureTar:
         picture_format: ``'png'`` or ``'jpg'``.
 
     Attributes:
-        places: offset and size of each picture in the file.
+        count: pictures that were added.
     """
 
     def __init__(self, file: BinaryIO, picture_format: str) -> None:
         self.picture_format = picture_format
-        self.places: list[tuple[int, int]] = []
+        self.count = 0
         self._tar = tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT)  # noqa: SIM115 - see close
 
     def add(self, key: str, data: bytes, caption: str) -> None:
         """Append a picture, as the bytes of its file, and its caption."""
         name = member_name(key)
         self._add(f"{name}.{self.picture_format}", data)
-        padded = -(-len(data) // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
-        self.places.append((self._tar.offset - padded, len(data)))
         self._add(f"{name}.txt", caption.encode())
+        self.count += 1
 
     def _add(self, name: str, data: bytes) -> None:
         entry = tarfile.TarInfo(name)  # its owner, mode and date are fixed

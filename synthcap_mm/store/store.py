@@ -46,7 +46,7 @@ def view_file(path: str | os.PathLike, limit: int | None = None) -> Path:
     return path / (VIEW if limit is None else f"first{limit}.json")
 
 
-def write_view(file: Path, kind: str, tables: Mapping[str, Table], encoder: Mapping[str, Any]) -> None:
+def write_view(file: Path, kind: str, tables: Mapping[str, Table], encoder: Mapping[str, Any]) -> list[str]:
     """Write a view of tables that are whole.
 
     Tables that are in the view already under other names (curated pairs) stay, unless what they were made of is
@@ -58,6 +58,9 @@ def write_view(file: Path, kind: str, tables: Mapping[str, Table], encoder: Mapp
         tables: name → table.
         encoder: fingerprint of the encoder of the features.
 
+    Returns:
+        Names of the tables that went.
+
     Raises:
         StoreError: if a shard got lost meanwhile.
     """
@@ -67,13 +70,15 @@ def write_view(file: Path, kind: str, tables: Mapping[str, Table], encoder: Mapp
     except (OSError, ValueError, KeyError):
         old = {}
     added = {name: entry for name, entry in old.items() if _is_added(name)}
-    view = {"format": FORMAT, "kind": kind, "encoder": dict(encoder), "tables": _without_stale({**entries, **added})}
+    kept = _without_stale({**entries, **added})
+    view = {"format": FORMAT, "kind": kind, "encoder": dict(encoder), "tables": kept}
     try:
         if read_json(file) == view:
-            return
+            return []
     except (OSError, ValueError):
         pass
     write_json(file, view)
+    return sorted({*added} - {*kept})
 
 
 def add_to_view(path: str | os.PathLike, tables: Mapping[str, Table]) -> None:
@@ -82,10 +87,15 @@ def add_to_view(path: str | os.PathLike, tables: Mapping[str, Table]) -> None:
     Args:
         path: the store's folder, or the view.
         tables: name → table.
+
+    Raises:
+        StoreError: if the store has changed meanwhile, so that it has not what they were made of.
     """
     file = view_file(path)
     view = read_json(file)
     entries = _without_stale({**view["tables"], **{name: _entry(table) for name, table in tables.items()}})
+    if not {*tables} <= {*entries}:
+        raise StoreError(f"the store {path} has changed while {', '.join(tables)} was made: run the command again")
     if entries != view["tables"]:
         write_json(file, {**view, "tables": entries})
 
@@ -336,7 +346,8 @@ class Store:
             raise StoreError(
                 f"the store {self.path} was made with other settings than the config's (store → config):\n  "
                 + "\n  ".join(dict.fromkeys(lines))
-                + "\nRun `synthesize` again, which makes what differs, or give the config another store."
+                + "\nRun `synthesize` (for curated pairs `curate`) again, which makes what differs, or give the config "
+                "another store."
             )
 
     # ---- captions as the memory

@@ -8,6 +8,7 @@ that name is therefore the right one, whoever wrote it; one that is not there ha
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import tarfile
@@ -174,11 +175,15 @@ def _is_whole(path: Path, with_tar: bool) -> bool:
 def _begins_and_ends(path: Path, first: bytes, last: bytes) -> bool:
     try:
         with open(path, "rb") as file:
+            size = file.seek(0, 2)
+            if size < len(first) + len(last):
+                return False
+            file.seek(0)
             if file.read(len(first)) != first:
                 return False
-            file.seek(-len(last), 2)
+            file.seek(size - len(last))
             return file.read() == last
-    except OSError:  # not there, or too short
+    except FileNotFoundError:  # other errors are the file system's, and no damage
         return False
 
 
@@ -187,10 +192,10 @@ def set_aside(path: Path) -> None:
     for remembered in (read_shard, _feature_map):
         remembered.cache_clear()
     with contextlib.suppress(FileNotFoundError):  # another worker was faster
-        path.replace(path.with_name(f"{path.name}.damaged"))
-        tar = path.with_suffix(".tar")  # of kept pictures
+        tar = path.with_suffix(".tar")  # of kept pictures; first, since without its index it would count as whole
         if tar.exists():
             tar.replace(tar.with_name(f"{tar.name}.damaged"))
+        path.replace(path.with_name(f"{path.name}.damaged"))
 
 
 @lru_cache(maxsize=_MAPPED)
@@ -202,7 +207,9 @@ def read_shard(path: Path) -> pa.RecordBatch:
     """
     try:
         return pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
-    except (FileNotFoundError, pa.ArrowInvalid) as error:
+    except (OSError, pa.ArrowInvalid) as error:
+        if getattr(error, "errno", None) not in (None, errno.ENOENT):  # the file system's; Arrow's own have none
+            raise
         raise StoreError(
             f"the shard {path} is missing or damaged ({error}); the command that made the store makes it anew"
         ) from error
@@ -218,7 +225,11 @@ def is_undamaged(path: Path) -> bool:
     try:
         batch = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
         return json.loads(batch.schema.metadata[_FACTS])["sha256"] == _payload_sha256(batch)
-    except (OSError, pa.ArrowInvalid, KeyError, TypeError, ValueError):
+    except (pa.ArrowInvalid, KeyError, TypeError, ValueError):
+        return False
+    except OSError as error:
+        if error.errno is not None:  # the file system's; Arrow's own have none
+            raise
         return False
 
 

@@ -154,16 +154,11 @@ class Curation:
                 f"the store {store.path} has no table pairs/{self.source} to curate; "
                 + (f"it has {', '.join(there)}" if there else "it holds captions only (synthesis.generator is None)")
             )
-        names = ["texts", "text_features", "image_features", "heldout", "tags", f"pairs/{self.source}"]
+        names = ["texts", "text_features", "image_features", "heldout", f"pairs/{self.source}"]
+        if any(getattr(step, "agreement", None) for step in self.steps):
+            names.append("tags")
         self.inputs = {name: store.opened(name) for name in names if store.has(name)}
-        self.recipe = {
-            "version": _VERSION,
-            "steps": [step_recipe(step) for step in self.steps],
-            "sentence_encoder": component_recipe(self.sentence_encoder_cfg),
-            "search": self.search_cfg,
-            "recall": self.recall,
-            "source": store.recipe(f"pairs/{self.source}"),
-        }
+        self.recipe = self.recipe_in(store)
         self.key = key_of([table.identity for table in self.inputs.values()])
         pairs = Table(store.folder, "pairs", self.recipe, [self.key], list(self.inputs.values()))
         pairs.clean()
@@ -180,6 +175,18 @@ class Curation:
                 raise NotYet(f"{len(refined.missing())} shard(s) of refined/{self.name} are other tasks' to make")
         add_to_view(store.path, tables)
         return facts_of(pairs.path(0))["report"]
+
+    def recipe_in(self, store: Store) -> dict[str, Any]:
+        """How the table is made in a store."""
+        return {
+            "table": "pairs",
+            "version": _VERSION,
+            "steps": [step_recipe(step) for step in self.steps],
+            "sentence_encoder": component_recipe(self.sentence_encoder_cfg),
+            "search": self.search_cfg,
+            "recall": self.recall,
+            "source": store.recipe(f"pairs/{self.source}"),
+        }
 
     def _make(self, table: Table) -> None:
         self._load()
@@ -267,7 +274,8 @@ class Curation:
         self._all_captions = np.unique(self._pairs.caption)
         # An image has one seed, whichever caption it goes to; one of a pool that no caption had has none.
         self._seeds = np.zeros(len(store.images), np.int64)
-        self._seeds[pairs.image[::-1]] = pairs.seed[::-1]
+        drawn = store.pairs("default")
+        self._seeds[drawn.numbers("image")[::-1]] = drawn.numbers("seed")[::-1]
         self._image_lists: tuple[np.ndarray, np.ndarray] | None = None
         self._sentence_rows: tuple[UnitRows, np.ndarray] | None = None
 

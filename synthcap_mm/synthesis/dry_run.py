@@ -67,7 +67,7 @@ def _run_small(synthesis: Synthesis, store: Path, batches: int) -> dict[str, tup
     """Seconds and bytes a row of each stage, of as many captions (and photos of a pool) as some batches take."""
     small = copy.copy(synthesis)
     rows = batches * synthesis.image_batch
-    for cached in ("tables", "spans", "_heldout"):
+    for cached in ("tables", "text_keys", "spans", "_heldout"):
         small.__dict__.pop(cached, None)
     small.store, small.captions = store, synthesis.captions[: max(2, rows)]
     if synthesis.retrieves:

@@ -82,13 +82,22 @@ class BuiltModels:
         if not path.exists():
             with write_once(path) as file:
                 file.write(json.dumps(self._fingerprint).encode())
-        first = encoder_of(table)
-        if not same_encoder(first, self._fingerprint):
-            raise StoreError(
-                f"the features in {table.folder} were made by an encoder that answers otherwise than this one, though "
-                f"its settings are the same: {describe_mismatch(first, self._fingerprint)}. Other weights stand behind "
-                "the same name: give the encoder's settings what tells them apart, or the config another store."
-            )
+        check_same_encoder(self._fingerprint, table)
+
+
+def check_same_encoder(fingerprint: dict[str, Any], table: Table) -> None:
+    """Refuse a table of features that another encoder made, though its settings are the same.
+
+    Raises:
+        StoreError: naming both.
+    """
+    first = encoder_of(table)
+    if not same_encoder(first, fingerprint):
+        raise StoreError(
+            f"the features in {table.folder} were made by an encoder that answers otherwise than this store's, though "
+            f"its settings are the same: {describe_mismatch(first, fingerprint)}. Other weights stand behind the same "
+            "name: give the encoder's settings what tells them apart, or the config another store."
+        )
 
 
 def encoder_of(table: Table) -> dict[str, Any]:

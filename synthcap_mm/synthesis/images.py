@@ -16,7 +16,7 @@ from synthcap_mm.background import Background
 from synthcap_mm.files import file_sha256, names_in, write_once
 from synthcap_mm.progress import Progress
 from synthcap_mm.store import Table
-from synthcap_mm.store.pictures import PictureTar, decode_picture, encode_picture
+from synthcap_mm.store.pictures import PictureTar, decode_picture, encode_picture, places_in
 from synthcap_mm.store.schema import image_feature_rows, image_rows, picture_rows, tag_rows, tags_from_arrow
 from synthcap_mm.store.store import read_picture
 from synthcap_mm.store.tables import ShardedTable, read_shard
@@ -86,10 +86,7 @@ class EarlierRows:
         there = set.intersection(*(names_in(table.folder) for table in (texts, *tables)))
         self._place: dict[tuple[str, str], tuple[str, int]] = {}
         for name in sorted(there - {*texts.names}):
-            if name.endswith(".arrow"):
-                shard = read_shard(texts.folder / name)
-                ids, sentences = shard.column("id").to_pylist(), shard.column("text").to_pylist()
-                self._place |= {(i, text): (name, row) for row, (i, text) in enumerate(zip(ids, sentences))}
+            self._place |= {caption: (name, row) for row, caption in enumerate(captions_in(texts, name))}
 
     def of(self, shard: int) -> dict[int, tuple[str, int]]:
         """Row of a shard → shard and row where it was drawn before, for those that were."""
@@ -112,6 +109,14 @@ class EarlierRows:
         with open(path.with_suffix(".tar"), "rb") as file:
             file.seek(shard.column("offset")[place[1]].as_py())
             return file.read(shard.column("size")[place[1]].as_py())
+
+
+def captions_in(texts: Table, name: str) -> list[tuple[str, str]]:
+    """Id and text of each caption of a shard, by the shard's name; none of what is no shard."""
+    if not name.endswith(".arrow"):
+        return []
+    shard = read_shard(texts.folder / name)
+    return list(zip(shard.column("id").to_pylist(), shard.column("text").to_pylist()))
 
 
 class ImageStage(Stage):
@@ -268,7 +273,8 @@ class _ShardWriter:
             self._tar.close()
             self._tar_file.close()
             tar = wanted["pictures"].path(shard).with_suffix(".tar")
-            wanted["pictures"].write(shard, picture_rows(self._tar.places), tar_sha256=file_sha256(tar))
+            # Of the tar that is there: where another worker was faster, it is the other's.
+            wanted["pictures"].write(shard, picture_rows(places_in(tar)), tar_sha256=file_sha256(tar))
         if "tags" in wanted:
             wanted["tags"].write(shard, tag_rows([self._tags[i] for i in order]))
         if "images" in wanted:
@@ -293,7 +299,7 @@ class _ShardWriter:
             batch.wanted["pictures"].write_recipe()
             path = batch.wanted["pictures"].path(batch.shard).with_suffix(".tar")
             self._tar = PictureTar(self._tar_file.enter_context(write_once(path)), self._stage.picture_format)
-        while (number := len(self._tar.places)) < len(batch.rows):
+        while (number := self._tar.count) < len(batch.rows):
             if number in batch.copies:
                 earlier, place = batch.copies[number]
                 data = earlier.read("pictures", place)

@@ -126,8 +126,7 @@ class PhotoStore:
         for table in self.tables.values():
             table.clean()
         stages = self.stages()
-        made = sum(len(stage.missing()) for stage in stages)
-        run_stages(stages, worker or Worker.of_this_process())
+        made = run_stages(stages, worker or Worker.of_this_process())
         features = self.tables["image_features"]
         counts = {"photos": len(self.photos), "flagged": 0, "shards_made": made}
         counts["shards_reused"] = sum(len(stage.sizes) for stage in stages) - made

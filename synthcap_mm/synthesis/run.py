@@ -73,6 +73,7 @@ class Worker:
     def __init__(self, index: int = 0, count: int = 1, own_share_only: bool = False) -> None:
         self.index, self.count, self.own_share_only = index, count, own_share_only
         self._marks: dict[int, Path] = {}
+        self.taken = 0
 
     @classmethod
     def of_this_process(cls, task: tuple[int, int] | None = None) -> Worker:
@@ -81,9 +82,10 @@ class Worker:
         Args:
             task: number of the task and how many there are. Default ``None``: no task.
         """
-        if task is not None:
-            return cls(*task, own_share_only=True)
-        return cls(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
+        rank, ranks = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+        if task is not None:  # a task of several processes shares its share
+            return cls(task[0] * ranks + rank, task[1] * ranks, own_share_only=True)
+        return cls(rank, ranks)
 
     def take(self, stage: Stage) -> Iterator[int]:
         """Missing shards of a stage, one by one, until none is missing (or none of the own share)."""
@@ -102,6 +104,7 @@ class Worker:
                 continue
             shard = min(free, key=lambda s: (s % self.count != self.index, s))
             taken.add(shard)
+            self.taken += 1
             self._mark(stage, shard)
             yield shard
 
@@ -137,17 +140,20 @@ class Worker:
         return [shard for shard in missing if table.names[shard] not in busy]
 
 
-def run_stages(stages: Sequence[Stage], worker: Worker) -> None:
+def run_stages(stages: Sequence[Stage], worker: Worker) -> int:
     """Make what is missing of some stages, in their order.
 
     Args:
         stages: the stages.
         worker: whose work it is.
 
+    Returns:
+        Number of shards that this worker made.
+
     Raises:
         NotYet: if a stage needs what other tasks have not made yet; what could be made was made.
     """
-    waiting = []
+    waiting, before = [], worker.taken
     for stage in stages:
         lacking = {table.name: len(found) for table in stage.needs if (found := table.missing())}
         lacking |= {table.name: len(found) for table in stage.reads if (found := worker.share(table.missing()))}
@@ -164,6 +170,7 @@ def run_stages(stages: Sequence[Stage], worker: Worker) -> None:
                 worker.remove_marks()
     if waiting:
         raise NotYet("; ".join(waiting) + ". Once they are there, the same command goes on.")
+    return worker.taken - before
 
 
 def _progress(stage: Stage, worker: Worker) -> Progress:

@@ -20,8 +20,8 @@ from synthcap_mm.store.recipes import component_recipe, differences, settings_re
 from synthcap_mm.store.schema import heldout_rows
 from synthcap_mm.store.store import view_file, write_view
 from synthcap_mm.store.tables import facts_of, key_of
-from synthcap_mm.synthesis.encoding import BuiltModels, default_device, encoder_of
-from synthcap_mm.synthesis.images import EarlierRows, ImageRow, ImageStage, draw, load_photos
+from synthcap_mm.synthesis.encoding import BuiltModels, check_same_encoder, default_device, encoder_of
+from synthcap_mm.synthesis.images import EarlierRows, ImageRow, ImageStage, captions_in, draw, load_photos
 from synthcap_mm.synthesis.pairs import DrawnPairs, RetrievedPairs
 from synthcap_mm.synthesis.refine import RefineStage, check_refine
 from synthcap_mm.synthesis.run import Stage, Worker, run_stages
@@ -211,9 +211,14 @@ class Synthesis:
         return shard_spans(len(self.captions), self.shard_size)
 
     @cached_property
+    def text_keys(self) -> list[str]:
+        """Keys of the captions' shards."""
+        return [key_of([list(caption) for caption in self._captions_of(shard)]) for shard in range(len(self.spans))]
+
+    @cached_property
     def tables(self) -> dict[str, Table]:
         """Name → table."""
-        texts = [key_of([list(c) for c in self.captions[span.start : span.stop]]) for span in self.spans]
+        texts = self.text_keys
         whole = [key_of(texts)]
         images, pairs = texts, texts
         if self.retrieves:
@@ -314,7 +319,6 @@ class Synthesis:
             rows_of = lambda shard: [ImageRow(self.pool.keys[i], i) for i in spans[shard]]  # noqa: E731
             load = lambda rows: load_photos(self.pool, rows)  # noqa: E731
             return ImageStage(name, tables, [len(span) for span in spans], rows_of, load, **common)
-        earlier = [table for table in tables if table.name != "images"]
         return ImageStage(
             name,
             tables,
@@ -323,9 +327,13 @@ class Synthesis:
             lambda rows: draw(self.models.generator, rows),
             picture_format=self.picture_format,
             kept=self.tables.get("pictures"),
-            earlier=lambda: EarlierRows(self.tables["texts"], earlier, self._captions_of, self.per_caption),
+            earlier=lambda: self._earlier_rows(tables),
             **common,
         )
+
+    def _earlier_rows(self, tables: Sequence[Table]) -> EarlierRows:
+        drawn = [table for table in tables if table.name != "images"]
+        return EarlierRows(self.tables["texts"], drawn, self._captions_of, self.per_caption)
 
     def _captions_of(self, shard: int) -> list[Any]:
         return self.captions[self.spans[shard].start : self.spans[shard].stop]
@@ -381,36 +389,46 @@ class Synthesis:
             for stage in stages:
                 if isinstance(stage, ImageStage) and not self.retrieves:
                     self._refuse_to_redraw(stage)
-        missing = {id(stage): len(stage.missing()) for stage in stages}
-        run_stages(stages, worker or Worker.of_this_process())
-        made = sum(missing.values())
+        made = run_stages(stages, worker or Worker.of_this_process())
         counts = {"shards_made": made, "shards_reused": sum(len(stage.sizes) for stage in stages) - made}
         return {**self.finish(), **counts}
 
     def _refuse_to_redraw(self, stage: ImageStage) -> None:
-        features = self.tables["image_features"]
-        kept = self.tables.get("pictures")
-        to_draw = {i for i in stage.missing() if kept is None or not kept.path(i).exists()}
-        if not to_draw:
-            return
-        drawn = to_draw - {*features.missing()}
-        lines = [f"{table.name} is missing, and the pictures were not kept" for table in stage.tables
-                 if drawn & {*table.missing()}]  # fmt: skip
-        for folder in sorted(self.store.glob("tables/image_features-*")):
-            if folder == features.folder:
+        """Refuse to draw pictures of captions that were drawn for before, by these settings or others."""
+        texts, features, kept = (self.tables.get(name) for name in ("texts", "image_features", "pictures"))
+        earlier = self._earlier_rows(stage.tables)
+        to_draw = {
+            (caption.id, caption.text)
+            for shard in stage.missing()
+            if not (kept is not None and kept.path(shard).exists()) and not self._was_damaged(shard)
+            for i, caption in enumerate(self._captions_of(shard))
+            if i * self.per_caption not in earlier.of(shard)
+        }
+        lines, again = [], set()
+        for folder in sorted(self.store.glob("tables/image_features-*")) if to_draw else ():
+            names = names_in(folder) & names_in(texts.folder)
+            drawn = to_draw.intersection(*[{c for name in names for c in captions_in(texts, name)}])
+            if not drawn or not (folder / "recipe.json").is_file():
                 continue
-            again = {i for i in to_draw - drawn if features.names[i] in names_in(folder)}
-            recipe = read_json(folder / "recipe.json") if again else {}
-            if again and "generator" in recipe["pictures"]:
-                drawn |= again
-                lines += differences(recipe, self.recipes["image_features"])
-        if drawn:
-            count = sum(stage.sizes[i] for i in drawn)
+            recipe = read_json(folder / "recipe.json")
+            if "generator" in recipe["pictures"]:
+                again |= drawn
+                lacking = [table.name for table in stage.tables if table.missing()]
+                lines += differences(recipe, features.recipe) or [
+                    f"{', '.join(lacking)} is missing, and the pictures were not kept"
+                ]
+        if again:
             raise UserError(
-                f"{count} pictures of the store {self.store} would have to be drawn again:\n  "
+                f"{len(again) * self.per_caption} pictures of the store {self.store} would have to be drawn again:\n  "
                 + "\n  ".join(dict.fromkeys(lines))
                 + "\nWith --redraw they are; what is there stays beside it. Or give the config its old settings."
             )
+
+    def _was_damaged(self, shard: int) -> bool:
+        """Whether a shard of the images was moved away: making it anew needs no leave."""
+        names = ("image_features", "tags", "pictures")
+        paths = [self.tables[name].path(shard) for name in names if name in self.tables]
+        return any(path.with_name(f"{path.name}.damaged").exists() for path in paths)
 
     def finish(self) -> dict[str, int]:
         """Write the view if all tables are whole; returns counts of what there is, and says it."""
@@ -426,8 +444,17 @@ class Synthesis:
         if left:
             print_log(f"the store {self.view} is not finished: still to make: {', '.join(left)}", logger="current")
             return counts
-        write_view(self.view, "pairs", self.tables, encoder_of(self.tables["text_features"]))
+        encoder = encoder_of(self.tables["text_features"])
+        if "image_features" in self.tables:
+            check_same_encoder(encoder, self.tables["image_features"])
+        gone = write_view(self.view, "pairs", self.tables, encoder)
         print_log(f"the store {self.view} is complete", logger="current")
+        if gone:
+            print_log(
+                f"{', '.join(gone)} was made of what has changed, and is not in the store any more: run `curate` again",
+                logger="current",
+                level=30,
+            )
         if counts["truncated"]:
             print_log(
                 f"{counts['truncated']} of {counts['captions']} captions are longer than the encoder's context; "

@@ -112,8 +112,12 @@ def test_curate_then_look_then_train(folder, tmp_path):
     assert page.read_text().count("data:image/jpeg") >= 10
     run_command(folder, "inspect-pairs", "mine.py", "--work-dir", "work")
     assert "--redraw" in (folder / "work" / "pairs_default.html").read_text()
+    stale = run_command(folder, "train", "mine.py", "--cfg-options", "train_dataloader.dataset.pairs=curated",
+                        "auto_synthesize=False", "test_best=False", status=1)  # fmt: skip
+    assert "pairs/curated" in stale and "keep" in stale
     run_command(folder, "train", "mine.py", "--work-dir", "work", "--no-validate", "--cfg-options",
                 "train_dataloader.dataset.pairs=curated", "train_cfg.max_epochs=1", "model.head.layers=1",
+                "curation.steps.1.keep=0.5",
                 "test_best=False", "auto_synthesize=False", "train_dataloader.batch_size=16")  # fmt: skip
     assert (folder / "work" / "epoch_1.pth").is_file()
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from synthcap_mm.store.pictures import PictureTar, decode_picture, encode_picture, member_name
+from synthcap_mm.store.pictures import PictureTar, decode_picture, encode_picture, member_name, places_in
 
 
 def pictures(count, seed=0):
@@ -70,13 +70,16 @@ def test_long_names_and_the_same_bytes_again():
 
 
 @pytest.mark.parametrize("image_format", ["png", "jpg"])
-def test_places_in_the_file_and_what_comes_back(image_format):
+def test_places_in_the_file_and_what_comes_back(image_format, tmp_path):
     images, file = pictures(3), io.BytesIO()
     tar = PictureTar(file, image_format)
     for i, image in enumerate(images):
         tar.add(f"c{i}/0", encode_picture(image, image_format), "")
     tar.close()
-    for image, (offset, size) in zip(images, tar.places):
+    path = tmp_path / "kept.tar"
+    path.write_bytes(file.getvalue())
+    assert len(places_in(path)) == tar.count == 3
+    for image, (offset, size) in zip(images, places_in(path)):
         back = decode_picture(file.getvalue()[offset : offset + size])
         difference = np.abs(np.asarray(back, int) - np.asarray(image, int))
         assert difference.max() == 0 if image_format == "png" else difference.mean() < 20

@@ -1,14 +1,18 @@
 """What grows or changes costs its own shards and what depends on them, and no picture is drawn again unasked."""
 
+import io
+import tarfile
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from store_files import files, make, new_files
 
 from synthcap_mm.datasets.captions import Caption
 from synthcap_mm.errors import UserError
 from synthcap_mm.registry import DATASETS, MODELS
-from synthcap_mm.store import Store
+from synthcap_mm.store import Store, cleaning, tables
 from synthcap_mm.synthesis.synthesis import Synthesis
 
 
@@ -274,3 +278,61 @@ def test_a_cut_shard_of_earlier_captions_stops_nothing(tiny_synthesis, tiny, dra
     drawn()
     make(tiny_synthesis, captions=listed(tiny.sentences(30)))
     assert len(drawn()) == 14
+
+
+def test_moved_captions_do_not_slip_past_the_guard(tiny_synthesis, tiny, drawn):
+    captions = tiny.sentences(40)
+    make(tiny_synthesis, captions=listed(captions))
+    moved = listed([Caption("first", "a dog runs", "first"), *captions])
+    drawn()
+    with pytest.raises(UserError, match="seed"):
+        make(tiny_synthesis, captions=moved, seed=1)
+    with pytest.raises(UserError, match="tags is missing"):
+        make(tiny_synthesis, captions=moved, tag_provider={"type": "TinyTagger", "score": 0.5})
+    assert drawn() == []
+
+
+def test_a_tar_without_its_index_is_what_the_index_is_made_of(tiny_synthesis, tiny):
+    settings = {**tiny_synthesis, "keep_images": True}
+    make(settings)
+    store = Store.open(settings["store"])
+    pixels = [np.asarray(store.image(row)) for row in range(16)]
+    whole = files(settings["store"])
+    # A worker that died between the two files, on a machine whose PNGs are of other sizes.
+    for name in ("pictures", "image_features"):
+        store.paths(name)[0].unlink()
+    tar = store.paths("pictures")[0].with_suffix(".tar")
+    with tarfile.open(tar) as members:
+        entries = [(m.name, members.extractfile(m).read()) for m in members]
+    with tarfile.open(tar, "w") as other:
+        for name, data in entries:
+            if name.endswith(".png"):
+                image, out = Image.open(io.BytesIO(data)), io.BytesIO()
+                image.save(out, "PNG", compress_level=0)
+                data = out.getvalue()
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            other.addfile(member, io.BytesIO(data))
+    tables.read_shard.cache_clear()  # as in a process that has not seen the old index
+    make(settings, redraw=True)
+    again = Store.open(settings["store"])
+    for row in range(16):
+        np.testing.assert_array_equal(np.asarray(again.image(row)), pixels[row])
+    changed = {name for name, data in files(settings["store"]).items() if whole.get(name) != data}
+    assert {name.partition("-")[0] for name in changed} == {"pictures"}
+
+
+def test_a_store_of_two_encoders_is_refused(tiny_synthesis, tiny, monkeypatch):
+    make(tiny_synthesis, only="text")
+    init = tiny.TinyEncoder.__init__
+    monkeypatch.setattr(tiny.TinyEncoder, "__init__", lambda self, *a, **k: init(self, *a, **{**k, "seed": 7}))
+    with pytest.raises(UserError, match="otherwise"):
+        make(tiny_synthesis)
+
+
+def test_an_unfinished_store_is_not_pruned(tiny_synthesis, tiny):
+    make(tiny_synthesis, only="text")
+    synthesis = Synthesis(**tiny_synthesis)
+    with pytest.raises(UserError, match="--configs"):
+        cleaning.unused_files(synthesis.store)
+    assert cleaning.unused_files(synthesis.store, synthesis.tables.values()) == []

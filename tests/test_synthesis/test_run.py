@@ -239,8 +239,9 @@ def test_which_worker_a_process_is(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "3")
     rank, task = Worker.of_this_process(), Worker.of_this_process((2, 4))
     assert (rank.index, rank.count, rank.own_share_only) == (1, 3, False)
-    assert (task.index, task.count, task.own_share_only) == (2, 4, True)
-    assert task.share(range(8)) == [2, 6] and rank.share(range(3)) == [0, 1, 2]
+    # The processes of a task share its share.
+    assert (task.index, task.count, task.own_share_only) == (7, 12, True)
+    assert task.share(range(24)) == [7, 19] and rank.share(range(3)) == [0, 1, 2]
 
 
 def test_marks_go_with_their_shard(tiny_synthesis, monkeypatch):

@@ -65,13 +65,13 @@ class BaseRetriever(BaseGenerator):
 
     @abstractmethod
     def retrieve(
-        self, text_feats: torch.Tensor, captions: list[str], seeds: list[int], k: int | None = None
+        self, text_feats: torch.Tensor, captions: list[Any], seeds: list[int], k: int | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Rows of the pool for each caption, best first.
 
         Args:
             text_feats: ``(B, D)`` features of the captions, L2-normalised.
-            captions: B captions.
+            captions: B captions, each with ``id``, ``text`` and ``group``.
             seeds: B seeds, for retrievers that choose at random.
             k: pictures wanted for each caption; the generator's own number by default.
 
