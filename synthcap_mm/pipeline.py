@@ -10,7 +10,7 @@ train      the dataloaders, ``model``, schedule  checkpoints in the work dir
 test       ``test_dataloader``, a checkpoint     metrics, captions and a gallery in the work dir
 ========== ===================================== ==============================================
 
-Each step makes only what is missing. The parts are in :mod:`~synthcap_mm.synthesis` (a file a stage),
+The steps that make stores make only what is missing. The parts are in :mod:`~synthcap_mm.synthesis` (a file a stage),
 :mod:`~synthcap_mm.store`, :mod:`~synthcap_mm.datasets`, :mod:`~synthcap_mm.models` and MMEngine's ``Runner``.
 """
 
