@@ -37,7 +37,7 @@ def _program(name: str) -> str:
 
 def as_typed(text: str) -> str:
     """A text in which ``python tools/NAME.py`` is :func:`command`'s form of it."""
-    return re.sub(r"(?:python )?\btools/(\w+)\.py\b", lambda found: command(found[1].replace("_", "-")), text)
+    return re.sub(r"(?:python )?(?<![\w/.-])tools/(\w+)\.py\b", lambda found: command(found[1].replace("_", "-")), text)
 
 
 def typed_command(*argv: str) -> str:

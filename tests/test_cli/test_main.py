@@ -279,3 +279,12 @@ def test_one_rank_that_fails_is_seen(tmp_path):
     (tmp_path / "mine.py").write_text("custom_imports = dict(imports=['faulty'])\n")
     said = run_process(tmp_path, "bash", ROOT / "tools" / "dist_train.sh", "mine.py", 2, status=1)
     assert "rank 1: this disk is full" in said and "Traceback" not in said
+
+
+def test_advice_that_names_a_script_already_stays(monkeypatch):
+    from synthcap_mm import commands
+
+    monkeypatch.setattr("sys.argv", ["/somewhere/tools/test.py"])
+    assert commands.as_typed("type: python tools/train.py a.py") == "type: python /somewhere/tools/train.py a.py"
+    typed = f"type: {commands.command('train', 'a.py')}"
+    assert commands.as_typed(typed) == typed
