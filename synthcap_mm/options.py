@@ -45,6 +45,9 @@ Chance = Annotated[float, Range("[0, 1]")]
 #: A share that may not be all: of what is dropped, of what is smoothed.
 Part = Annotated[float, Range("[0, 1)")]
 
+#: A share that may be all, and not nothing: of what is kept.
+Share = Annotated[float, Range("(0, 1]")]
+
 _UNIONS = (Union, types.UnionType)
 _NAMES = {bool: "True or False", int: "an integer", float: "a number", str: "a string", type(None): "None"}
 
