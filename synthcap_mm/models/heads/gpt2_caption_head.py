@@ -222,21 +222,10 @@ class GPT2CaptionHead(BaseModule):
         ours = by_beams and not self.synced_gpus and options.keys() <= BEAM_OPTIONS
         if ours and self.decoder.config.vocab_size >= 2 * options["num_beams"]:
             return beam_search(self.decoder, embeds, mask, max_new_tokens, self.eos_id, self.pad_id, **options)
-        start: dict[str, Any] = {"inputs_embeds": embeds}
-        if options.get("use_cache", True):
-            # transformers would run prefix and prompt once a beam; here it is once an image. What is left for it is
-            # each prompt's last embedding. No ids of the prompt are given: rules on repeated tokens would see them.
-            cache = self.decoder.transformer(
-                inputs_embeds=embeds[:, :-1],
-                attention_mask=mask[:, :-1],
-                position_ids=(mask[:, :-1].cumsum(1) - 1).clamp_min(0),
-                use_cache=True,
-            ).past_key_values
-            if by_beams:
-                cache.batch_repeat_interleave(options["num_beams"])
-            start["past_key_values"] = cache
+        cache = self._read_prompts(embeds, mask, options["num_beams"]) if options.get("use_cache", True) else {}
         result = self.decoder.generate(
-            **start,
+            inputs_embeds=embeds,
+            **cache,
             attention_mask=mask,
             max_new_tokens=max_new_tokens,
             bos_token_id=self.bos_id,
@@ -249,26 +238,43 @@ class GPT2CaptionHead(BaseModule):
             synced_gpus=self.synced_gpus,
             **{"use_cache": True, **options},
         )
-        ids = result.sequences
-        if by_beams:
-            steps = self.decoder.compute_transition_scores(ids, result.scores, result.beam_indices)
-        else:
-            # Of what the decoder said, before rules and temperature.
-            steps = torch.stack(
-                [
-                    logits.float().log_softmax(-1).gather(1, ids[:, step : step + 1])[:, 0]
-                    for step, logits in enumerate(result.logits)
-                ],
-                dim=1,
-            )
-        # Tokens after the first end token are padding.
-        at_end = (ids[:, : steps.shape[1]] == self.eos_id).long()
-        ended = at_end.cumsum(1) - at_end
-        logprobs = steps.masked_fill((ended > 0) | ~steps.isfinite(), 0.0).sum(1)
-        ids, logprobs = ids.view(batch, -1, ids.shape[1]), logprobs.view(batch, -1)
+        ids = result.sequences.view(batch, -1, result.sequences.shape[1])
+        logprobs = self._logprobs(result, by_beams).view(batch, -1)
         scores = result.sequences_scores.view(batch, -1) if by_beams else logprobs
         if sampling is not None:  # drawn in no order
             order = scores.argsort(dim=1, descending=True, stable=True)
             ids = ids.gather(1, order[..., None].expand_as(ids))
             logprobs, scores = logprobs.gather(1, order), scores.gather(1, order)
         return {"ids": ids, "logprobs": logprobs, "scores": scores}
+
+    def _read_prompts(self, embeds: Tensor, mask: Tensor, beams: int) -> dict[str, Any]:
+        """Run prefix and prompt once an image, where transformers would run them once a beam.
+
+        What is left for transformers is each prompt's last embedding. It gets no ids of the prompt: rules on repeated
+        tokens would count them.
+        """
+        cache = self.decoder.transformer(
+            inputs_embeds=embeds[:, :-1],
+            attention_mask=mask[:, :-1],
+            position_ids=(mask[:, :-1].cumsum(1) - 1).clamp_min(0),
+            use_cache=True,
+        ).past_key_values
+        if beams > 1:
+            cache.batch_repeat_interleave(beams)
+        return {"past_key_values": cache}
+
+    def _logprobs(self, result: Any, by_beams: bool) -> Tensor:
+        """``(rows,)`` summed log-probabilities of generated tokens, as the decoder gave them before any rules."""
+        ids = result.sequences
+        if by_beams:
+            steps = self.decoder.compute_transition_scores(ids, result.scores, result.beam_indices)
+        else:
+            each = (
+                logits.float().log_softmax(-1).gather(1, ids[:, step : step + 1])[:, 0]
+                for step, logits in enumerate(result.logits)
+            )
+            steps = torch.stack(list(each), dim=1)
+        # Tokens after the first end token are padding.
+        at_end = (ids[:, : steps.shape[1]] == self.eos_id).long()
+        ended = at_end.cumsum(1) - at_end
+        return steps.masked_fill((ended > 0) | ~steps.isfinite(), 0.0).sum(1)
