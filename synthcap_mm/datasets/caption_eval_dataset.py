@@ -121,7 +121,7 @@ class CaptionEvalDataset(Dataset):
             "photos": len(self._rows),
             "missing": int(flagged.sum()),
             "keys": [self.store.images.value("key", int(row)) for row in self._rows],
-            "encoder": self.store.encoder,  # whose features they are, for CLIPScore
+            "encoder": self.store.encoder,  # which made the features; CLIPScore needs the same one
         }
         self._domains = dict(enumerate(self.store.images.strings("domain")))
         self._references: dict[str, list[str]] = {}

@@ -91,7 +91,7 @@ class CaptionFile:
         self.exclude_groups = exclude_groups
         self.on_empty = on_empty
         self._captions: list[Caption] | None = None
-        self._found = ""  # what describe() tells of the file, part by part
+        self._found = ""  # the line that describe() returns
 
     def read(self) -> list[Caption]:
         """All captions, in the file's order; read once, then remembered.
@@ -177,7 +177,7 @@ class CaptionFile:
         groups = {caption.group for caption in captions} - {None}
         if names and not groups:
             raise UserError(f"exclude_groups is set, but {self.path} does not say which group its captions belong to")
-        if names and not groups & names:  # else a test split that is misspelt would be trained on silently
+        if names and not groups & names:  # otherwise a misspelt test split would silently be trained on
             print_log(
                 f"none of the {len(names)} exclude_groups occurs in {self.path}: they look like "
                 f"{listed(sorted(names), 2)}, its groups like {listed(sorted(groups), 2)}",

@@ -108,7 +108,7 @@ class SynthPairDataset(Dataset):
             read.append(f"refined/{pairs}")
         #: Hash of all that the samples are made of; a training is not resumed on other data.
         self.identity = digest([self.store.identity(name) for name in read])
-        # Shared memory: worker processes that outlive an epoch see the new one.
+        # In shared memory, so that persistent worker processes see the new epoch.
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
         rows = self.store.caption_rows(split)
         if fraction < 1 and split == "train":
@@ -126,7 +126,7 @@ class SynthPairDataset(Dataset):
             )
         self._tagger = caption_tagger(tags) if tags is not None and split == "train" else None
         self._tags: dict[int, list[Tag]] | None = None
-        if tags is not None and split == "heldout":  # the training images are too many to name their things here
+        if tags is not None and split == "heldout":  # only here: training images are too many to be tagged at the start
             images = np.unique(self._pairs.numbers("image")[self._served_pairs()])
             self._tags = dict(zip(images.tolist(), tags_by_features(tags, self.store, images)))
         self.metainfo: dict[str, Any] = {"store": str(store), "split": split, "left_out": left_out}
@@ -145,7 +145,7 @@ class SynthPairDataset(Dataset):
         """
         captions, images = self._pairs.numbers("caption"), self._pairs.numbers("image")
         usable = ~self.store.images.is_set("flags")[images]
-        # int32: two numbers a caption are all that grows with the store (four with 'random').
+        # int32, since these arrays grow with the store: two numbers a caption (four with 'random').
         order = np.flatnonzero(usable).astype(np.int32)
         order = order[np.argsort(captions[order], kind="stable")]
         sorted_captions = captions[order]
@@ -176,7 +176,7 @@ class SynthPairDataset(Dataset):
         self.metainfo["keys"] = [str(self.store.captions.value("id", int(row))) for row in self._rows]
         groups = len({self._group(int(row)) for row in self._rows})
         if groups < FEW_GROUPS:
-            # CIDEr weighs words by how few of the images have them: that of one image is always 0.
+            # CIDEr weighs a word by how few images have it, so for a single image it is always 0.
             print_log(
                 f"the held-out split of {self.store.path} has {groups} group(s), fewer than {FEW_GROUPS}: CIDEr on it "
                 "says little (of one image it is always 0), and so does a checkpoint chosen by it. Raise "

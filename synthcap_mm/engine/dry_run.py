@@ -109,7 +109,7 @@ class _Measure(Hook):
         self.marks.append(_now())
         self.rates.append(_rate(runner))
         self.batch = max(self.batch, len(data_batch))
-        # Within the first epoch, since its end would validate all and save.
+        # Stop within the first epoch: its end would validate on everything and save a checkpoint.
         if len(self.marks) > min(WARM_UP + TIMED, len(runner.train_dataloader)):
             if runner.val_loop is not None:
                 self._validate(runner)

@@ -92,7 +92,7 @@ class CLIPScore(CaptionScorer):
     def score(self, captions: CaptionSet) -> Scores:
         """See :class:`CaptionScorer`."""
         each = 100 * clip_score(*self._feats(captions), w=self.w)
-        # A caption of nothing depicts nothing; the prompt alone would score.
+        # An empty caption scores 0; otherwise the prompt alone would get a score.
         each[[not text.strip() for text in captions.predictions.values()]] = 0.0
         return Scores({"CLIPScore": float(each.mean())}, {"CLIPScore": each})
 

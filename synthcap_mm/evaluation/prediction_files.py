@@ -179,7 +179,7 @@ def _names_in_file(path: Path, found: str) -> dict[str, list[str]]:
         return {}
     names = {}
     for n, image in enumerate(read_json(path)["images"]):
-        # Karpathy's numbers of images are COCO's numbers of others, so that they are no names.
+        # Karpathy's imgid is no name: the same number is COCO's id of another image.
         parts = [str(image[field]) for field in ("filepath", "filename") if field in image]
         number = [str(image["cocoid"])] if "cocoid" in image else []
         imgid = str(image.get("imgid", n))

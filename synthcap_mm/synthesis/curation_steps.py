@@ -129,7 +129,7 @@ class Reassign:
         chosen, score, returned = work.cycle(f"{stage}-cycle", captions, images, looked_at, back, self._agreement)
         kept = best(len(captions), self.keep, score, similarity[np.arange(len(captions)), chosen])
         image = images[np.arange(len(captions)), chosen]
-        # with agreement the score is of both
+        # with agreement the score is the sum of both
         name = "cycle_score" if self._agreement is None else "cycle_and_agreement_score"
         report = {
             "reassigned": float((image != before.image)[kept].mean()),
@@ -174,21 +174,21 @@ class MergeDuplicates:
         distinct = np.flatnonzero(stands == np.arange(len(captions)))
         same_words = len(captions) - len(distinct)
 
-        # the nearest of a caption is most often itself
+        # one more than asked for, since a caption mostly finds itself
         near, similarity = work.similar_captions(f"{stage}-similar", captions[distinct], self.neighbours + 1)
         earlier: dict[int, list[tuple[float, int]]] = {}
         rows, columns = np.nonzero(similarity.round(DECIMALS) >= self.min_similarity)
         for a, b, value in zip(rows, near[rows, columns], similarity[rows, columns].round(DECIMALS)):
-            if a != b:  # whichever of the two found the other
+            if a != b:  # it does not matter which of the two found the other
                 earlier.setdefault(int(max(a, b)), []).append((-float(value), int(min(a, b))))
         leader = np.arange(len(distinct))
         for i in sorted(earlier):
-            # those before have been decided, so only captions that stand for themselves count
+            # earlier captions are decided; merge only into one that stands for itself
             free = [(value, j) for value, j in earlier[i] if leader[j] == j]
             if free:
                 leader[i] = min(free)[1]
         stands[distinct] = distinct[leader]
-        stands = stands[stands]  # same words as one that was merged
+        stands = stands[stands]  # captions with the words of one that was merged follow it
 
         owner = captions[stands[np.searchsorted(captions, pairs.caption)]]
         moved = owner != pairs.caption

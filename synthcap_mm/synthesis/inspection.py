@@ -269,13 +269,7 @@ def inspect_store(
     }
     training = usable[~heldout[caption[usable]]]
     training = training if len(training) > 1 else usable
-    some = np.sort(rng.choice(training, min(points, len(training)), replace=False))
-    sets = {
-        "captions": _unit(store.captions.features(caption[some])),
-        "drawings": _unit(store.images.features(image[some])),
-    }
-    if store.has(f"refined/{pairs}"):
-        sets["optimised drawings"] = _unit(store.refined(pairs).features(some))
+    sets = _feature_sets(store, pairs, np.sort(rng.choice(training, min(points, len(training)), replace=False)))
     if photos is not None:
         sets["real photos"] = _unit(photos[np.sort(rng.permutation(len(photos))[:points])])
     places, explained = principal_plane(sets)
@@ -301,6 +295,18 @@ def inspect_store(
         flags=dict(Counter(flag for flags in flagged.values() for flag in flags)),
         flagged=_flagged_with_captions(store, flagged, caption, image),
     )
+
+
+def _feature_sets(store: Store, pairs: str, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """Features of some pairs' captions and images, and their optimised ones if there are any."""
+    table = store.pairs(pairs)
+    sets = {
+        "captions": _unit(store.captions.features(table.numbers("caption")[rows])),
+        "drawings": _unit(store.images.features(table.numbers("image")[rows])),
+    }
+    if store.has(f"refined/{pairs}"):
+        sets["optimised drawings"] = _unit(store.refined(pairs).features(rows))
+    return sets
 
 
 def _flagged_with_captions(

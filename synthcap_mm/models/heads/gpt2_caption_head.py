@@ -163,7 +163,7 @@ class GPT2CaptionHead(BaseModule):
         """
         hidden = self(prefix, input_ids, lengths)
         learnt = labels != IGNORE
-        # The vocabulary's matrix meets the tokens that are learnt, and no others.
+        # Only tokens that are learnt are multiplied with the vocabulary's matrix.
         logits = self.decoder.lm_head(hidden[learnt]).float()
         if weights is None:
             return {"loss_caption": F.cross_entropy(logits, labels[learnt], label_smoothing=self.label_smoothing)}
@@ -204,7 +204,7 @@ class GPT2CaptionHead(BaseModule):
         sampling = None
         if options.pop("do_sample", False):
             sampling = NucleusSampling.of(options, copies, max_new_tokens, prefix.device)
-            # Copies of an image are rows of their own, each with draws of its own; the choice itself is a greedy one.
+            # Each copy of an image is a row that draws for itself; transformers then takes the drawn token greedily.
             prefix, input_ids, lengths = (x.repeat_interleave(copies, 0) for x in (prefix, input_ids, lengths))
             options.update(num_return_sequences=1, logits_processor=[sampling])
         by_beams = options["num_beams"] > 1
@@ -217,8 +217,8 @@ class GPT2CaptionHead(BaseModule):
         source = (place - shift) % total
         embeds = embeds.gather(1, source[..., None].expand_as(embeds))
         mask = (place >= shift).long()
-        # With these options and beams the search is ours, with any others transformers'. Ours stops when a rank's own
-        # captions are done; where the ranks share a sharded decoder, all must go on until the last is.
+        # Our beam search knows these options only; transformers' does the rest. Ours also stops when this rank's
+        # captions are done, but ranks that share a sharded decoder must go on until the last rank is.
         ours = by_beams and not self.synced_gpus and options.keys() <= BEAM_OPTIONS
         if ours and self.decoder.config.vocab_size >= 2 * options["num_beams"]:
             return beam_search(self.decoder, embeds, mask, max_new_tokens, self.eos_id, self.pad_id, **options)

@@ -173,7 +173,7 @@ def refine(
         else:
             negative_text, negative_image, negative_groups, first_own = text, start, group_ids, 0
         blocked = _no_negatives(text, group_ids, negative_text, negative_groups, first_own)
-        # The text's side of the loss sees fixed vectors only, but for the row's own feature.
+        # In the loss from text to images, only the row's own feature changes from step to step.
         from_images = _log_sum(text, negative_image, blocked, temperature)
 
         active = torch.ones(len(start), dtype=torch.bool, device=start.device)
@@ -346,7 +346,7 @@ class PseudoFeatureOptimizer(BaseNeck):
         feats = feats if feats.dtype == torch.float64 else feats.float()
         check_finite("PseudoFeatureOptimizer", feats, "pseudo features")
         moved = feats + self.adapter(feats.to(dtype)).to(feats.dtype)
-        # The ratio of norms is exactly 1 while the adapter is silent, so that it starts as the identity bit by bit.
+        # While the adapter gives 0 the ratio of norms is exactly 1, so that it starts as the identity, to the bit.
         norm = feats.norm(dim=1, keepdim=True)
         return moved * (norm / moved.norm(dim=1, keepdim=True).clamp_min(1e-12))
 
