@@ -124,7 +124,7 @@ class CaptionMetric(BaseMetric):
 
         Raises:
             UserError: on every rank, if an image is missing, repeated or unknown, or has no references; if the
-                encoder is another one than made the images' features.
+                encoder differs from the one that made the images' features.
         """
         ranks = get_world_size()
         # One item a rank: collect_results would cut a longer list to `size` before repeats can be found.
@@ -160,7 +160,7 @@ class CaptionMetric(BaseMetric):
         if len(counts) != size:
             raise UserError(
                 f"there are predictions for {len(counts)} images, but the dataset has {size}: "
-                "an average over some of them would be another score"
+                "an average over only some of them is not comparable"
             )
         repeated = [key for (_, key), count in counts.items() if count > 1]
         # the sampler repeats this many images so that all ranks get equally many

@@ -37,8 +37,8 @@ def text_encoder(config: Mapping[str, Any], store_encoder: Mapping[str, Any]) ->
     own = backbone.fingerprint()
     if not same_encoder(own, store_encoder):
         raise UserError(
-            "CLIPScore: the encoder for the text is another one than made the images' features: "
-            f"{describe_mismatch(own, store_encoder)}. Name the encoder of the store, or encode the photos anew"
+            "CLIPScore: the encoder for the text differs from the one that made the images' features: "
+            f"{describe_mismatch(own, store_encoder)}. Name the encoder of the store, or encode the photos again"
         )
     known: dict[str, np.ndarray] = {}
 

@@ -89,7 +89,7 @@ def read_predictions(path: str | Path) -> Predictions:
             failed.append(name)
             continue
         if not isinstance(entry.get("caption"), str):
-            raise UserError(f"{where}: 'caption' of the image {name!r} is no text: {entry.get('caption')!r}")
+            raise UserError(f"{where}: 'caption' of the image {name!r} is not a string: {entry.get('caption')!r}")
         check_characters(where, entry["caption"], name)
         if name in captions:
             raise UserError(
@@ -232,6 +232,6 @@ def join(predictions: Predictions, references: References) -> dict[str, str]:
         failed = f" ({len(predictions.failed)} could not be captioned, says the file)" if predictions.failed else ""
         raise UserError(
             f"{predictions.path}: {len(missing)} of {len(references.captions)} images of {references.path} have no "
-            f"prediction: {listed(missing)}{failed}. An average over the others would be another score"
+            f"prediction: {listed(missing)}{failed}. An average over only the others is not comparable"
         )
     return joined

@@ -122,7 +122,7 @@ class SynthCaptioner(BaseModel):
         if encoder is not None and self.encoder is not None and not same_encoder(encoder, self.encoder):
             raise UserError(
                 f"{what} is of another encoder than the captioner: {describe_mismatch(encoder, self.encoder)}. Use one "
-                "encoder for all, or make the store anew."
+                "encoder for all, or make the store again with this one."
             )
 
     def _check_memories(self) -> None:
