@@ -498,6 +498,7 @@ def test_two_workers_make_no_difference(tmp_path, curated, monkeypatch):
         ([{"type": "reassign", "images": 0}], "reassign.images"),
         ([{"type": "reassign", "captions": 1.5}], "reassign.captions"),
         ([{"type": "reassign", "agreement": 0.5}], "reassign.agreement"),
+        ([{"type": "reassign", "agreement": {"weight": 1}}], "TagAgreement needs the option entities"),
         ([{"type": "reassign", "agreement": {"entities": "names.txt"}}], "TagAgreement.entities"),
         ([{"type": "reassign", "agreement": {"entities": {"type": "TextAsPrefix"}}}], "reads no names from a sentence"),
         ([{"type": "reassign", "agreement": {"entities": ENTITIES, "weight": 0}}], "TagAgreement.weight"),
