@@ -45,6 +45,9 @@ Chance = Annotated[float, Range("[0, 1]")]
 #: A share that may not be all: of what is dropped, of what is smoothed.
 Part = Annotated[float, Range("[0, 1)")]
 
+#: A share that may be all, and not nothing: of what is kept.
+Share = Annotated[float, Range("(0, 1]")]
+
 _UNIONS = (Union, types.UnionType)
 _NAMES = {bool: "True or False", int: "an integer", float: "a number", str: "a string", type(None): "None"}
 
@@ -106,7 +109,7 @@ def _resolved(function: Any, annotation: Any) -> Any:
 
 
 def check_options(name: str, function: Any, args: tuple, kwargs: Mapping[str, Any]) -> None:
-    """Refuse what a function or a constructor does not take.
+    """Refuse what a function or a constructor does not take, and a call without what it needs.
 
     Args:
         name: whose options they are, for the message.
@@ -124,9 +127,14 @@ def check_options(name: str, function: Any, args: tuple, kwargs: Mapping[str, An
         near = difflib.get_close_matches(unknown[0], parameters, n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(near)}?" if near else f"it takes {', '.join(parameters) or 'none'}."
         raise UserError(f"{name} takes no option {unknown[0]!r}; {hint}")
-    for option, value in {**dict(zip(parameters, args)), **kwargs}.items():
+    given = {**dict(zip(parameters, args)), **kwargs}
+    parameters = {n: p for n, p in parameters.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+    missing = [n for n, parameter in parameters.items() if parameter.default is parameter.empty and n not in given]
+    if missing:
+        raise UserError(f"{name} needs the option {' and '.join(missing)}")
+    for option, value in given.items():
         parameter = parameters.get(option)
-        if parameter is None or parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+        if parameter is None:
             continue
         hint = _resolved(function, parameter.annotation)
         if hint is parameter.empty or value is parameter.default or _holds(hint, value):

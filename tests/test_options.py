@@ -47,12 +47,17 @@ def registered():
     MODELS.register_module("OptionsPlain", module=Plain)
 
     @MODELS.register_module()
+    class OptionsNeedy:
+        def __init__(self, store, size: Count = 1, *more, **options):
+            pass
+
+    @MODELS.register_module()
     class OptionsChild(Plain):
         def __init__(self, size=0, **options):  # no annotation: anything goes, also what the parent would refuse
             super().__init__(size, **options)
 
     yield OptionsChild
-    for name in ("OptionsPlain", "OptionsChild"):
+    for name in ("OptionsPlain", "OptionsChild", "OptionsNeedy"):
         MODELS.module_dict.pop(name)
 
 
@@ -86,6 +91,12 @@ def test_what_is_wrong_is_refused_by_component_and_option(registered, options, s
 def test_an_unknown_option_is_told_with_the_near_ones(registered):
     with pytest.raises(UserError, match=r"Plain.*'sise'.*size"):
         build(sise=3)
+
+
+def test_a_missing_option_is_named(registered):
+    MODELS.build({"type": "OptionsNeedy", "store": "x"})
+    with pytest.raises(UserError, match="OptionsNeedy needs the option store"):
+        MODELS.build({"type": "OptionsNeedy", "size": 2})
 
 
 def test_a_component_of_the_users_decides_what_its_parent_gets(registered):

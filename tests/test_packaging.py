@@ -155,9 +155,8 @@ def test_imports_are_required_and_requirements_imported(requirements):
         assert distributions & runtime, f"{file} imports {module}, which setup.py does not require"
         used |= distributions
     core = {canonicalize_name(r.name) for r in requirements[""]}
-    # What our requirements need and do not all require: open_clip torchvision, mmengine OpenCV, pycocoevalcap pycocotools,
-    # huggingface_hub's model card jinja2.
-    for_others = {"torchvision", "opencv-python-headless", "pycocotools", "jinja2"}
+    # What our requirements need and do not all require: open_clip torchvision, mmengine OpenCV, pycocoevalcap pycocotools.
+    for_others = {"torchvision", "opencv-python-headless", "pycocotools"}
     assert core - used == for_others, "required, but imported nowhere"
 
 

@@ -29,7 +29,7 @@ class CaptionEvalDataset(Dataset):
         store: the store's folder. Default ``None``: there are ``photos``.
         allow_missing: serve the rest when some photos could not be decoded, and say
             how many are missing. Default ``False``: refuse, since a score over fewer
-            photos is another score. Of ``photos``, a damaged one is refused when it is
+            photos is not comparable. Of ``photos``, a damaged one is refused when it is
             met; to count them beforehand, ``True`` decodes all of them once more.
         photos: config of a photo source, e.g. ``dict(type='CocoPhotos', ann_file=...,
             image_root=...)`` (a captions json), ``PhotoFolder`` or any
@@ -108,12 +108,12 @@ class CaptionEvalDataset(Dataset):
             message = f"{int(flagged.sum())} of {len(flagged)} photos of {store} could not be used: {', '.join(bad)}"
             if not allow_missing:
                 raise StoreError(
-                    f"{message}. Mend the files and run tools/encode_images.py again, or set allow_missing=True to "
-                    "score the rest (a score over fewer photos is another score)."
+                    f"{message}. Repair the files and run tools/encode_images.py again, or set allow_missing=True to "
+                    "score the rest (a score over fewer photos is not comparable)."
                 )
             if flagged.all():
                 raise StoreError(
-                    f"{message}. None is left to score: mend the files and run tools/encode_images.py again."
+                    f"{message}. None is left to score: repair the files and run tools/encode_images.py again."
                 )
             print_log(f"{message}; the others are scored (allow_missing=True)", logger="current", level=30)
         self.metainfo = {
@@ -121,7 +121,7 @@ class CaptionEvalDataset(Dataset):
             "photos": len(self._rows),
             "missing": int(flagged.sum()),
             "keys": [self.store.images.value("key", int(row)) for row in self._rows],
-            "encoder": self.store.encoder,  # whose features they are, for CLIPScore
+            "encoder": self.store.encoder,  # which made the features; CLIPScore needs the same one
         }
         self._domains = dict(enumerate(self.store.images.strings("domain")))
         self._references: dict[str, list[str]] = {}
@@ -146,8 +146,8 @@ class CaptionEvalDataset(Dataset):
                 image = self._photos.load(row)
             except ValueError as error:
                 raise ValueError(
-                    f"photo {key!r} cannot be used: {error}. Mend the file, or set allow_missing=True to score the "
-                    "rest (a score over fewer photos is another score)."
+                    f"photo {key!r} cannot be used: {error}. Repair the file, or set allow_missing=True to score the "
+                    "rest (a score over fewer photos is not comparable)."
                 ) from error
             return CaptionSample(
                 sample_id=row,

@@ -342,8 +342,8 @@ def _format_of_lines(path: Path, text: str) -> str:
     if _json_value(filled[0]) is not None:
         return "jsonl"
     if kind in (".json", ".jsonl"):
-        parse_json(path, text)  # says what is wrong
-    # Most of them: a damaged line is then named by the reader, and not taken for a caption.
+        parse_json(path, text)  # raises, naming line and column
+    # More than half suffice: the reader then names the damaged lines instead of taking them for captions.
     if sum(map(_is_token_line, filled[:100])) * 2 > len(filled[:100]):
         return "flickr_token"
     columns = [name.strip(' "').lower() for name in filled[0].split(_delimiter(filled[0]))]

@@ -7,13 +7,16 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from mmengine.logging import print_log
 
 from synthcap_mm.datasets.caption_formats import FORMATS, RawCaption, check_characters, read_captions, read_names
 from synthcap_mm.errors import UserError, listed
 from synthcap_mm.registry import DATASETS
+
+#: What ``CaptionFile.format`` takes.
+Format = Literal[("auto", *FORMATS)]
 
 
 class Caption(NamedTuple):
@@ -71,29 +74,24 @@ class CaptionFile:
         on_empty (str): what to do with captions without text: ``'error'``, or
             ``'skip'``, which logs how many. Defaults to ``'error'``.
 
-    Raises:
-        UserError: for an unknown ``format`` or ``on_empty``. Only :meth:`read` opens the file.
+    Only :meth:`read` opens the file.
     """
 
     def __init__(
         self,
         path: str | Path,
-        format: str = "auto",
+        format: Format = "auto",
         split: str | None = None,
         exclude_groups: Sequence[str] | str | Path | None = None,
-        on_empty: str = "error",
+        on_empty: Literal["error", "skip"] = "error",
     ) -> None:
-        if format not in ("auto", *FORMATS):
-            raise UserError(f"unknown format={format!r} for {path}; known: auto, {', '.join(FORMATS)}")
-        if on_empty not in ("error", "skip"):
-            raise UserError(f"on_empty={on_empty!r} is not 'error' or 'skip'")
         self.path = Path(path)
         self.format = format
         self.split = split
         self.exclude_groups = exclude_groups
         self.on_empty = on_empty
         self._captions: list[Caption] | None = None
-        self._found = ""  # what describe() tells of the file, part by part
+        self._found = ""  # the line that describe() returns
 
     def read(self) -> list[Caption]:
         """All captions, in the file's order; read once, then remembered.
@@ -179,7 +177,7 @@ class CaptionFile:
         groups = {caption.group for caption in captions} - {None}
         if names and not groups:
             raise UserError(f"exclude_groups is set, but {self.path} does not say which group its captions belong to")
-        if names and not groups & names:  # else a test split that is misspelt would be trained on silently
+        if names and not groups & names:  # otherwise a misspelt test split would silently be trained on
             print_log(
                 f"none of the {len(names)} exclude_groups occurs in {self.path}: they look like "
                 f"{listed(sorted(names), 2)}, its groups like {listed(sorted(groups), 2)}",

@@ -20,5 +20,5 @@ def as_feature(row: np.ndarray, where: str) -> Tensor:
     feature = torch.from_numpy(row.astype(np.float32))
     norm = feature.norm()
     if not 0 < float(norm) < float("inf"):  # NaN fails both comparisons
-        raise ValueError(f"{where} is not a feature (norm {float(norm)}); make its shard anew")
+        raise ValueError(f"{where} is not a feature (norm {float(norm)}); delete its shard and make it again")
     return feature / norm

@@ -94,7 +94,7 @@ class PhotoSource:
 
 
 def _clean_references(origin: str, key: str, captions: Any) -> list[str]:
-    if not isinstance(captions, (list, tuple)):  # of a string, each letter would be a reference
+    if not isinstance(captions, (list, tuple)):  # each letter of a string would become a reference
         raise UserError(f"{origin}: the references of {key} are a {type(captions).__name__}; give a list of strings")
     cleaned = []
     for caption in captions:
@@ -225,7 +225,7 @@ def _coco_entries(path: Path) -> tuple[list[dict[str, Any]], dict[Any, list[Any]
     _refuse_repeated(str(path), "images[].file_name", (image["file_name"] for image in images))
     captions: dict[Any, list[Any]] = {image["id"]: [] for image in images}
     if "annotations" not in data:
-        return images, captions  # image info
+        return images, captions  # an image info file has no captions
     annotations = entries_of(path, data, "annotations", ("id", "image_id", "caption"))
     _refuse_repeated(str(path), "annotations[].id", (annotation["id"] for annotation in annotations))
     orphans = [annotation["id"] for annotation in annotations if annotation["image_id"] not in captions]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 
 from synthcap_mm.datasets.features import as_feature
 from synthcap_mm.datasets.tagging import caption_tagger, tags_by_features
+from synthcap_mm.options import Share
 from synthcap_mm.registry import DATASETS
 from synthcap_mm.store import Store, StoreError
 from synthcap_mm.store.recipes import digest
@@ -63,8 +64,8 @@ class SynthPairDataset(Dataset):
         StoreError: if it is damaged, has no such table, holds photos, or the pairs were curated before its captions,
             images or pairs were made anew; the message has the command.
         ValueError: if nothing is left to serve; if ``refined``, ``weight_by``, a choice among images or tags of images
-            are asked for without ``pairs``; if ``fraction`` or ``weight_range`` is out of range, or ``tags`` cannot
-            read what the split has.
+            are asked for without ``pairs``; if ``weight_range`` is out of range, or ``tags`` cannot read what the
+            split has.
     """
 
     def __init__(
@@ -73,33 +74,25 @@ class SynthPairDataset(Dataset):
         split: str = "train",
         pairs: str | None = "default",
         refined: bool = False,
-        image_choice: str = "first",
+        image_choice: Literal["first", "random", "best"] = "first",
         seed: int = 0,
-        fraction: float = 1.0,
-        weight_by: str | None = None,
+        fraction: Share = 1.0,
+        weight_by: Literal["score"] | None = None,
         weight_range: tuple[float, float] = (0.0, 1.0),
         tags: dict[str, Any] | None = None,
     ) -> None:
-        if image_choice not in ("first", "random", "best"):
-            raise ValueError(f"image_choice is 'first', 'random' or 'best', not {image_choice!r}")
-        if refined and pairs is None:
-            raise ValueError("refined=True needs pairs: captions without images (pairs=None) have no refined features")
-        if image_choice != "first" and pairs is None:
-            raise ValueError(
-                f"image_choice={image_choice!r} needs pairs: captions without images (pairs=None) have none to choose "
-                "among; leave image_choice out, or name the pairs table (pairs='default')"
-            )
-        if not 0 < fraction <= 1:
-            raise ValueError(f"fraction is a share in (0, 1], got {fraction}")
         low, high = weight_range
-        if weight_by not in (None, "score") or not 0 <= low <= high or high <= 0:
-            raise ValueError(
-                f"weight_by is None or 'score', and weight_range two numbers, 0 <= low <= high and high > 0; got "
-                f"{weight_by!r} and {tuple(weight_range)}"
-            )
-        if pairs is None and (weight_by is not None or (tags is not None and split == "heldout")):
-            what = "tags of images" if weight_by is None else "weight_by='score'"
-            raise ValueError(f"{what} needs pairs: captions without images (pairs=None) have neither scores nor images")
+        if not 0 <= low <= high or high <= 0:
+            raise ValueError(f"weight_range is two numbers, 0 <= low <= high and high > 0; got {tuple(weight_range)}")
+        needs_pairs = {
+            "refined": refined,
+            "image_choice": image_choice != "first",
+            "weight_by": weight_by is not None,
+            "tags (of held-out images)": tags is not None and split == "heldout",
+        }
+        if pairs is None and any(needs_pairs.values()):
+            options = ", ".join(option for option, is_set in needs_pairs.items() if is_set)
+            raise ValueError(f"these options read images, and with pairs=None there are none: {options}")
         self.store = Store.open(store)
         if self.store.kind == "photos":
             raise StoreError(f"the store {store} holds photos, not captions to learn; CaptionEvalDataset reads those")
@@ -115,34 +108,17 @@ class SynthPairDataset(Dataset):
             read.append(f"refined/{pairs}")
         #: Hash of all that the samples are made of; a training is not resumed on other data.
         self.identity = digest([self.store.identity(name) for name in read])
-        # Shared memory: worker processes that outlive an epoch see the new one.
+        # In shared memory, so that persistent worker processes see the new epoch.
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
         rows = self.store.caption_rows(split)
         if fraction < 1 and split == "train":
             rows = self._share(rows, fraction)
         self._weights = (float(low), float(high)) if weight_by and split == "train" else None
-        left_out = 0
+        count = len(rows)
         if self._pairs is not None:
-            captions, images = self._pairs.numbers("caption"), self._pairs.numbers("image")
-            usable = ~self.store.images.is_set("flags")[images]
-            # int32: two numbers a caption are all that grows with the store (four with 'random').
-            order = np.flatnonzero(usable).astype(np.int32)
-            order = order[np.argsort(captions[order], kind="stable")]
-            sorted_captions = captions[order]
-            first = np.searchsorted(sorted_captions, rows, side="left").astype(np.int32)
-            count = np.searchsorted(sorted_captions, rows, side="right").astype(np.int32) - first
-            left_out = int((count == 0).sum())
-            rows, first, count = rows[count > 0], first[count > 0], count[count > 0]
-            if image_choice == "best" and len(rows):
-                scores = self._pairs.numbers("score")
-                first = np.array([f + np.argmax(scores[order[f : f + c]]) for f, c in zip(first, count)], np.int32)
-            self._random = image_choice == "random" and bool((count > 1).any())
-            if self._random:
-                self._candidates, self._first, self._count = order, first, count
-            else:
-                self._chosen = order[first]
-        rows = rows.astype(np.int32)
-        self._rows = rows
+            rows = self._choose_pairs(rows)
+        left_out = count - len(rows)
+        self._rows = rows.astype(np.int32)
         if not len(rows):
             raise ValueError(
                 f"the store {store} has no usable pair in its split {split!r} ({left_out} captions have only flagged "
@@ -150,32 +126,64 @@ class SynthPairDataset(Dataset):
             )
         self._tagger = caption_tagger(tags) if tags is not None and split == "train" else None
         self._tags: dict[int, list[Tag]] | None = None
-        if tags is not None and split == "heldout":
-            # Not those of the training captions, which are many.
-            served = (
-                self._chosen
-                if not self._random
-                else np.concatenate([self._candidates[f : f + c] for f, c in zip(self._first, self._count)])
-            )
-            pictures = np.unique(self._pairs.numbers("image")[served])
-            self._tags = dict(zip(pictures.tolist(), tags_by_features(tags, self.store, pictures)))
+        if tags is not None and split == "heldout":  # only here: training images are too many to be tagged at the start
+            images = np.unique(self._pairs.numbers("image")[self._served_pairs()])
+            self._tags = dict(zip(images.tolist(), tags_by_features(tags, self.store, images)))
         self.metainfo: dict[str, Any] = {"store": str(store), "split": split, "left_out": left_out}
         self._references: dict[str, list[str]] = {}
         if split == "heldout":
-            for row in self.store.caption_rows("heldout"):
-                group, text = self._group(int(row)), self.store.captions.value("text", int(row))
-                self._references.setdefault(group, []).append(text)
-            self.metainfo["keys"] = [str(self.store.captions.value("id", int(row))) for row in rows]
-            groups = len({self._group(int(row)) for row in rows})
-            if groups < FEW_GROUPS:
-                # CIDEr weighs words by how few of the images have them: that of one image is always 0.
-                print_log(
-                    f"the held-out split of {store} is of {groups} group(s) only, fewer than {FEW_GROUPS}: CIDEr on it "
-                    "says little (of one image it is always 0), and so does a checkpoint chosen by it. Raise "
-                    "synthesis.holdout.",
-                    logger="current",
-                    level=logging.WARNING,
-                )
+            self._read_references()
+
+    def _choose_pairs(self, rows: np.ndarray) -> np.ndarray:
+        """Find the usable pairs of captions, and choose one of each unless they are drawn anew in each epoch.
+
+        Args:
+            rows: of the captions.
+
+        Returns:
+            Rows of the captions that have a usable pair.
+        """
+        captions, images = self._pairs.numbers("caption"), self._pairs.numbers("image")
+        usable = ~self.store.images.is_set("flags")[images]
+        # int32, since these arrays grow with the store: two numbers a caption (four with 'random').
+        order = np.flatnonzero(usable).astype(np.int32)
+        order = order[np.argsort(captions[order], kind="stable")]
+        sorted_captions = captions[order]
+        first = np.searchsorted(sorted_captions, rows, side="left").astype(np.int32)
+        count = np.searchsorted(sorted_captions, rows, side="right").astype(np.int32) - first
+        rows, first, count = rows[count > 0], first[count > 0], count[count > 0]
+        if self.image_choice == "best" and len(rows):
+            scores = self._pairs.numbers("score")
+            first = np.array([f + np.argmax(scores[order[f : f + c]]) for f, c in zip(first, count)], np.int32)
+        self._random = self.image_choice == "random" and bool((count > 1).any())
+        if self._random:
+            self._candidates, self._first, self._count = order, first, count
+        else:
+            self._chosen = order[first]
+        return rows
+
+    def _served_pairs(self) -> np.ndarray:
+        """All pairs that any epoch may serve."""
+        if not self._random:
+            return self._chosen
+        return np.concatenate([self._candidates[f : f + c] for f, c in zip(self._first, self._count)])
+
+    def _read_references(self) -> None:
+        """References of the held-out captions' groups; warns where the groups are too few for CIDEr."""
+        for row in self.store.caption_rows("heldout"):
+            text = self.store.captions.value("text", int(row))
+            self._references.setdefault(self._group(int(row)), []).append(text)
+        self.metainfo["keys"] = [str(self.store.captions.value("id", int(row))) for row in self._rows]
+        groups = len({self._group(int(row)) for row in self._rows})
+        if groups < FEW_GROUPS:
+            # CIDEr weighs a word by how few images have it, so for a single image it is always 0.
+            print_log(
+                f"the held-out split of {self.store.path} has {groups} group(s), fewer than {FEW_GROUPS}: CIDEr on it "
+                "says little (of one image it is always 0), and so does a checkpoint chosen by it. Raise "
+                "synthesis.holdout.",
+                logger="current",
+                level=logging.WARNING,
+            )
 
     def _group(self, row: int) -> str:
         return self.store.captions.value("group", row) or self.store.captions.value("id", row)

@@ -51,7 +51,7 @@ class AutocastOptimWrapper(OptimWrapper):
             super()._clip_grad()  # values are clipped one by one, wherever they lie
             return
         options = dict(self.clip_grad_kwargs)
-        options.pop("foreach", None)  # of speed only
+        options.pop("foreach", None)  # changes the speed only
         strict = options.pop("error_if_nonfinite", False)
         if unknown := options.keys() - {"max_norm", "norm_type"}:
             raise ValueError(f"clip_grad of a sharded model does not know {', '.join(sorted(unknown))}")

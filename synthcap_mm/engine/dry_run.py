@@ -29,10 +29,6 @@ WARM_UP = 3
 TIMED, VALIDATED = 8, 2
 
 
-class DoesNotFitError(UserError):
-    """A step needs more memory than the device has."""
-
-
 class _Enough(Exception):
     """Ends the training that was begun."""
 
@@ -113,7 +109,7 @@ class _Measure(Hook):
         self.marks.append(_now())
         self.rates.append(_rate(runner))
         self.batch = max(self.batch, len(data_batch))
-        # Within the first epoch, since its end would validate all and save.
+        # Stop within the first epoch: its end would validate on everything and save a checkpoint.
         if len(self.marks) > min(WARM_UP + TIMED, len(runner.train_dataloader)):
             if runner.val_loop is not None:
                 self._validate(runner)
@@ -138,7 +134,7 @@ def dry_run(cfg: Config) -> TrainingCost:
         cfg: the config. What it needs must be there; see :func:`~synthcap_mm.pipeline.train`.
 
     Raises:
-        DoesNotFitError: if a step or a validation batch runs out of the device's memory.
+        UserError: if a step or a validation batch runs out of the device's memory.
     """
     measure = _Measure()
     with tempfile.TemporaryDirectory(prefix="synthcap_dry_run_") as folder:
@@ -150,7 +146,7 @@ def dry_run(cfg: Config) -> TrainingCost:
             pass
         except torch.OutOfMemoryError as error:
             part = "val" if measure.val_marks else "train"
-            raise DoesNotFitError(
+            raise UserError(
                 f"a batch does not fit into the memory of {_device()}: {error}. Lower {part}_dataloader.batch_size"
             ) from error
         return _cost(runner, measure)

@@ -89,7 +89,7 @@ def memory_store(memory: str | Mapping[str, Any], encoder: Mapping[str, Any] | N
         memory = {"type": "CaptionFile", "path": memory}
     if encoder is None:
         raise UserError("a memory of captions has to be encoded, and the config has no synthesis.encoder")
-    # All captions are the memory: none is held out, and nothing learns from them.
+    # All captions go into the memory: none is held out, since nothing is trained on them.
     Synthesis(store=str(folder), captions=dict(memory), encoder=dict(encoder), tokenizer=None, holdout=0.0).run()
     return str(folder)
 

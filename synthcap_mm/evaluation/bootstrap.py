@@ -46,8 +46,6 @@ def paired_bootstrap(
             that are not finite, or ``samples`` below 1.
     """
     a, b = _by_image(scores_a, "scores_a"), _by_image(scores_b, "scores_b")
-    if a.shape != b.shape:
-        raise ValueError(f"scores_a has {len(a)} images and scores_b {len(b)}; paired means the same images")
     if samples < 1:
         raise ValueError(f"samples={samples}; at least 1 is needed")
     difference = a - b

@@ -81,7 +81,7 @@ class CaptionMetric(BaseMetric):
         prefix: str | None = None,
         collect_dir: str | None = None,
     ) -> None:
-        # BaseMetric warns of an absent prefix; here it is meant.
+        # BaseMetric warns if there is no prefix; here an empty one is allowed.
         super().__init__(collect_device=collect_device, prefix=prefix or "caption", collect_dir=collect_dir)
         self.prefix = prefix
         self.scorers = build_scorers(metrics)
@@ -124,10 +124,10 @@ class CaptionMetric(BaseMetric):
 
         Raises:
             UserError: on every rank, if an image is missing, repeated or unknown, or has no references; if the
-                encoder is another one than made the images' features.
+                encoder differs from the one that made the images' features.
         """
         ranks = get_world_size()
-        # One item a rank, so that nothing is cut before it has been looked at.
+        # One item a rank: collect_results would cut a longer list to `size` before repeats can be found.
         parts = collect_results([list(self.results)], ranks, self.collect_device, self.collect_dir)
         self.results.clear()
         outcome: list[dict[str, Any]] = [{}]
@@ -138,7 +138,7 @@ class CaptionMetric(BaseMetric):
                 found = self.compute_metrics(results)
                 outcome = [{"metrics": {f"{self.prefix}/{k}" if self.prefix else k: v for k, v in found.items()}}]
             except Exception as error:
-                # the other ranks wait for an answer; let them fail with the same words
+                # the other ranks are waiting: let them fail with the same message
                 broadcast_object_list([{"error": str(error)}])
                 raise
         broadcast_object_list(outcome)
@@ -160,10 +160,10 @@ class CaptionMetric(BaseMetric):
         if len(counts) != size:
             raise UserError(
                 f"there are predictions for {len(counts)} images, but the dataset has {size}: "
-                "an average over some of them would be another score"
+                "an average over only some of them is not comparable"
             )
         repeated = [key for (_, key), count in counts.items() if count > 1]
-        # what the sampler adds to make the ranks' shares equal, and nothing else
+        # the sampler repeats this many images so that all ranks get equally many
         padding = -size % ranks
         if len(results) - len(counts) > padding:
             raise UserError(

@@ -48,7 +48,7 @@ class CaptionSet:
             raise UserError(f"{len(unknown)} predictions are for images without references: {listed(unknown)}")
         self.keys = sorted(predictions)
         alone = [key for key in self.keys if isinstance(references[key], str)]
-        if alone:  # each letter would be a reference
+        if alone:  # each letter would become a reference
             raise UserError(f"the references of {listed(alone)} are one string; a list of strings is expected")
         self.predictions = {key: predictions[key] for key in self.keys}
         self.references = {key: list(references[key]) for key in self.keys}

@@ -37,8 +37,8 @@ def text_encoder(config: Mapping[str, Any], store_encoder: Mapping[str, Any]) ->
     own = backbone.fingerprint()
     if not same_encoder(own, store_encoder):
         raise UserError(
-            "CLIPScore: the encoder for the text is another one than made the images' features: "
-            f"{describe_mismatch(own, store_encoder)}. Name the encoder of the store, or encode the photos anew"
+            "CLIPScore: the encoder for the text differs from the one that made the images' features: "
+            f"{describe_mismatch(own, store_encoder)}. Name the encoder of the store, or encode the photos again"
         )
     known: dict[str, np.ndarray] = {}
 
@@ -92,7 +92,7 @@ class CLIPScore(CaptionScorer):
     def score(self, captions: CaptionSet) -> Scores:
         """See :class:`CaptionScorer`."""
         each = 100 * clip_score(*self._feats(captions), w=self.w)
-        # A caption of nothing depicts nothing; the prompt alone would score.
+        # An empty caption scores 0; otherwise the prompt alone would get a score.
         each[[not text.strip() for text in captions.predictions.values()]] = 0.0
         return Scores({"CLIPScore": float(each.mean())}, {"CLIPScore": each})
 

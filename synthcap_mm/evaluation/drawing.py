@@ -27,7 +27,7 @@ def save_drawing(drawing: Image, path: str | Path) -> None:
 
     kind = Image.registered_extensions().get(Path(path).suffix.lower())
     if kind not in Image.SAVE:
-        raise UserError(f"{path}: {Path(path).suffix!r} is no extension of an image; use .png or .jpg")
+        raise UserError(f"{path}: {Path(path).suffix!r} is not an image's extension; use .png or .jpg")
     with write_atomically(path) as file:
         drawing.save(file, format=kind)
 

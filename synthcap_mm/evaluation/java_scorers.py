@@ -89,7 +89,7 @@ class Meteor(CaptionScorer):
                     java.stdin.writelines(line + "\n" for line in lines)
                     java.stdin.flush()
                 except (BrokenPipeError, ValueError):
-                    pass  # Java has ended; reading tells
+                    pass  # Java has ended; read() reports it
 
             def read(count: int) -> list[str]:
                 found = [java.stdout.readline().strip() for _ in range(count)]
@@ -99,7 +99,7 @@ class Meteor(CaptionScorer):
                     raise SkippedError(f"METEOR {self.version} broke off: {said[0] if said else 'Java said nothing'}")
                 return found
 
-            # Beside the reading: with both ends waiting for the other to read, neither would go on.
+            # Write in a thread of its own: with full pipes, both processes would wait for the other to read.
             writer = threading.Thread(target=write, daemon=True)
             try:
                 writer.start()

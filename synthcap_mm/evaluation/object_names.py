@@ -13,7 +13,7 @@ from synthcap_mm.errors import UserError
 PUBLISHED_SHA256 = "1cc3474f14c3ce38acffe292cdce76637e48ab82dd0078b6464f672fca0700ee"
 PUBLISHED_AT = "https://github.com/LisaAnne/Hallucination/blob/master/data/synonyms.txt"
 
-# What names no object of its own in such company ("baby elephant" is no person), as in the published procedure.
+# Words that do not count before certain names ("baby elephant" is no person), as in the published procedure.
 _YOUNG_OR_OLD = ("baby", "adult")
 _ANIMALS = ("bird", "cat", "dog", "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe", "animal", "cub")
 _PASSENGER = ("jet", "train")

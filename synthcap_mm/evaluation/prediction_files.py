@@ -89,7 +89,7 @@ def read_predictions(path: str | Path) -> Predictions:
             failed.append(name)
             continue
         if not isinstance(entry.get("caption"), str):
-            raise UserError(f"{where}: 'caption' of the image {name!r} is no text: {entry.get('caption')!r}")
+            raise UserError(f"{where}: 'caption' of the image {name!r} is not a string: {entry.get('caption')!r}")
         check_characters(where, entry["caption"], name)
         if name in captions:
             raise UserError(
@@ -179,7 +179,7 @@ def _names_in_file(path: Path, found: str) -> dict[str, list[str]]:
         return {}
     names = {}
     for n, image in enumerate(read_json(path)["images"]):
-        # Karpathy's numbers of images are COCO's numbers of others, so that they are no names.
+        # Karpathy's imgid is no name: the same number is COCO's id of another image.
         parts = [str(image[field]) for field in ("filepath", "filename") if field in image]
         number = [str(image["cocoid"])] if "cocoid" in image else []
         imgid = str(image.get("imgid", n))
@@ -232,6 +232,6 @@ def join(predictions: Predictions, references: References) -> dict[str, str]:
         failed = f" ({len(predictions.failed)} could not be captioned, says the file)" if predictions.failed else ""
         raise UserError(
             f"{predictions.path}: {len(missing)} of {len(references.captions)} images of {references.path} have no "
-            f"prediction: {listed(missing)}{failed}. An average over the others would be another score"
+            f"prediction: {listed(missing)}{failed}. An average over only the others is not comparable"
         )
     return joined

@@ -68,7 +68,7 @@ def save_test_gallery(cfg: Config, samples: Sequence[CaptionSample], path: Path)
     if entry is None:
         print_log(f"no gallery: no entry of photo_stores says where the photos of {store} are", logger="current")
         return None
-    try:  # the photos may be gone, damaged, or others than those that the store was made from
+    try:  # the photos may be missing, damaged or different from those in the store
         photos = DATASETS.build(entry["photos"])
         place = {key: i for i, key in enumerate(photos.keys)}
         save_gallery(samples, lambda key: photos.load(place[key]), path, title=cfg.config_name)

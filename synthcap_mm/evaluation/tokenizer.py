@@ -89,7 +89,7 @@ _NAMED = {
 _QUOTES = dict.fromkeys("“«\x93", "``") | dict.fromkeys("”»\x94", "''")
 _QUOTES |= dict.fromkeys("`‘‹‛\x91", "`") | dict.fromkeys("’›\x92", "'")
 
-_ENTITY = r"&[aeiouAEIOU](?:acute|grave|uml);"  # in words the original leaves them as they are
+_ENTITY = r"&[aeiouAEIOU](?:acute|grave|uml);"  # the original leaves these unchanged within words
 _LETTER = rf"(?:(?!\d)[A-Za-z{LETTERS}]|{_ENTITY})"
 _ALNUM = rf"(?:[A-Za-z0-9{LETTERS}]|{_ENTITY})"
 _APOS = "['’]"
@@ -205,7 +205,7 @@ _BLANK = re.compile(r"\s+")
 # A caption of words of ASCII letters with blanks or commas between them, and a full stop.
 _PLAIN = re.compile(r"(?:[A-Za-z]+,? +)*([A-Za-z]+)(\.?) *")
 _SIMPLE = re.compile(r"([A-Za-z]{2,})([.,]?)(?=[ \t\n]|$)")
-# What the original cannot read: most symbols that are younger than it, all beyond the basic plane.
+# Characters that the original does not know: all beyond Unicode's basic plane, and most that were added later.
 _UNKNOWN = re.compile(rf"[^\x20-\x7e\u00a0{LETTERS}{SYMBOLS}{HYPHENS}]+")
 
 

@@ -122,7 +122,7 @@ class MiniScenesTagger(BaseTagProvider):
             maps = self.model(to_pixels(images).to(device)).cpu()
         kinds, colours, sizes, offsets = maps.split((len(KINDS), len(COLOURS), 2, 2), dim=1)
         scores = kinds.sigmoid()
-        # A peak is no lower than its neighbours, of any kind: one object is named once.
+        # A peak is at least as high as its neighbours of all kinds, so that each object is found once.
         best, kind = scores.max(dim=1)
         peaks = (best == F.max_pool2d(best[:, None], 3, 1, 1)[:, 0]) & (best > self.min_score)
         found: list[list[Tag]] = [[] for _ in images]

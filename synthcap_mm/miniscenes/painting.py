@@ -8,8 +8,8 @@ model: it reads the caption's text and nothing else.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
@@ -70,6 +70,159 @@ class _Brush:
         self.polygon((x0, y0, x1, y0, x1, y1, x0, y1), colour)
 
 
+@dataclass
+class _Place:
+    """What the drawing of a place goes by.
+
+    Attributes:
+        ground: colour of the ground or floor.
+        horizon: where it ends, as a share of the picture's height from the top.
+        vary: gives a colour as this picture has it.
+        rng: of the picture.
+    """
+
+    ground: tuple[int, int, int]
+    horizon: float
+    vary: Callable[[Sequence[float]], tuple[int, int, int]]
+    rng: np.random.Generator
+
+
+def _beach(brush: _Brush, place: _Place) -> None:
+    u = place.rng.random
+    brush.box((-0.1, place.horizon, 1.1, place.horizon + 0.12), place.vary((50, 125, 190)))
+    for i in range(3):
+        y = place.horizon + 0.03 + 0.03 * i
+        brush.line((0, y, 1, y + 0.01 * u()), (225, 240, 250), 0.012)
+
+
+def _street(brush: _Brush, place: _Place) -> None:
+    u = place.rng.random
+    x = -0.05 * u()
+    while x < 1.0:
+        w = 0.14 + 0.16 * u()
+        top = place.horizon * (0.1 + 0.6 * u())
+        brush.box(
+            (x, top, x + w, place.horizon),
+            place.vary(pick(place.rng, ((150, 110, 95), (125, 130, 140), (175, 160, 135)))),
+        )
+        for wx in np.arange(x + 0.03, x + w - 0.03, 0.06):
+            for wy in np.arange(top + 0.04, place.horizon - 0.04, 0.08):
+                brush.draw.rectangle(
+                    (wx * brush.size, wy * brush.size, (wx + 0.025) * brush.size, (wy + 0.035) * brush.size),
+                    fill=(235, 225, 150),
+                )
+        x += w
+    for x in np.arange(-0.1 + 0.2 * u(), 1.0, 0.26):
+        brush.line((x, 0.8, x + 0.13, 0.8), (240, 240, 225), 0.025)
+
+
+def _field(brush: _Brush, place: _Place) -> None:
+    u = place.rng.random
+    brush.ellipse(
+        (-0.3 + 0.4 * u(), place.horizon - 0.12, 0.9 + 0.3 * u(), place.horizon + 0.14), place.vary((120, 175, 90))
+    )
+    brush.box((-0.1, place.horizon + 0.02, 1.1, 1.1), place.ground)
+    for _ in range(26):
+        x, y = u(), place.horizon + 0.05 + (1 - place.horizon) * u()
+        brush.line((x, y, x + 0.02, y - 0.05), place.vary((70, 130, 50)), 0.01)
+
+
+def _forest(brush: _Brush, place: _Place) -> None:
+    u = place.rng.random
+    for _ in range(8):
+        x, w = u(), 0.05 + 0.05 * u()
+        brush.box((x, -0.1, x + w, place.horizon + 0.06), place.vary((85, 60, 40)))
+    for _ in range(9):
+        x, y, r = u(), 0.22 * u(), 0.1 + 0.08 * u()
+        brush.ellipse((x - r, y - r, x + r, y + r), place.vary((45, 105, 45)))
+
+
+def _snow(brush: _Brush, place: _Place) -> None:
+    u = place.rng.random
+    x = 0.2 + 0.6 * u()
+    brush.polygon((x - 0.4, place.horizon, x, 0.12, x + 0.4, place.horizon), place.vary((160, 170, 190)))
+    brush.polygon((x - 0.12, 0.24, x, 0.12, x + 0.12, 0.24), (250, 250, 255))
+    for _ in range(30):
+        x, y = u(), u()
+        brush.ellipse((x, y, x + 0.018, y + 0.018), (255, 255, 255))
+
+
+def _desert(brush: _Brush, place: _Place) -> None:
+    u = place.rng.random
+    for _ in range(3):
+        x = u()
+        brush.ellipse((x - 0.4, place.horizon - 0.08, x + 0.4, place.horizon + 0.2), place.vary((225, 180, 110)))
+    brush.box((-0.1, place.horizon + 0.08, 1.1, 1.1), place.ground)
+    x = pick(place.rng, (0.08, 0.9)) + 0.04 * u()
+    green = place.vary((60, 125, 70))
+    brush.line((x, place.horizon - 0.22, x, place.horizon + 0.12), green, 0.05)
+    brush.line((x - 0.07, place.horizon - 0.12, x - 0.07, place.horizon - 0.02, x, place.horizon - 0.02), green, 0.035)
+    brush.line((x + 0.07, place.horizon - 0.15, x + 0.07, place.horizon, x, place.horizon), green, 0.035)
+
+
+def _lake(brush: _Brush, place: _Place) -> None:
+    u = place.rng.random
+    for i in range(5):
+        x = i * 0.25 - 0.1 + 0.1 * u()
+        brush.polygon(
+            (x - 0.2, place.horizon, x, place.horizon - 0.12 - 0.12 * u(), x + 0.2, place.horizon),
+            place.vary((70, 110, 85)),
+        )
+    for _ in range(14):
+        x, y = u(), place.horizon + 0.03 + 0.28 * u()
+        brush.line((x, y, x + 0.12, y), (190, 220, 235), 0.012)
+    brush.ellipse((-0.3, 0.78, 1.3, 1.3), place.vary((120, 140, 75)))
+
+
+def _kitchen(brush: _Brush, place: _Place) -> None:
+    u = place.rng.random
+    for i in range(4):
+        x = i * 0.26 - 0.05 * u()
+        brush.box((x, 0.0, x + 0.24, 0.2), place.vary((165, 105, 60)))
+        brush.box((x, place.horizon - 0.06, x + 0.24, place.horizon + 0.14), place.vary((225, 225, 220)))
+    brush.box((-0.1, place.horizon - 0.1, 1.1, place.horizon - 0.05), place.vary((90, 85, 85)))
+    for i in range(1, 6):
+        brush.line((i / 6, place.horizon + 0.15, (i / 6 - 0.5) * 2 + 0.5, 1), place.vary((135, 90, 60)), 0.012)
+
+
+def _bedroom(brush: _Brush, place: _Place) -> None:
+    u = place.rng.random
+    x = 0.05 + 0.5 * u()
+    brush.box((x, 0.08, x + 0.3, 0.34), (215, 235, 250))
+    brush.line((x + 0.15, 0.08, x + 0.15, 0.34), (240, 240, 240), 0.02)
+    side = pick(place.rng, (-0.1, 0.5))
+    brush.box((side, place.horizon - 0.1, side + 0.6, place.horizon + 0.16), place.vary((110, 130, 175)))
+    brush.box((side, place.horizon - 0.14, side + 0.6, place.horizon - 0.02), (240, 240, 245))
+
+
+def _bathroom(brush: _Brush, place: _Place) -> None:
+    lines = place.vary((145, 185, 190))
+    for i in range(1, 8):
+        brush.line((i / 8, 0, i / 8, place.horizon), lines, 0.012)
+    for y in np.arange(0.1, place.horizon, 0.12):
+        brush.line((0, y, 1, y), lines, 0.012)
+    for i in range(-3, 12):
+        brush.line((i / 8, place.horizon, (i / 8 - 0.5) * 2.2 + 0.5, 1), place.vary((150, 155, 165)), 0.012)
+    x = pick(place.rng, (-0.1, 0.55))
+    brush.ellipse((x, place.horizon - 0.1, x + 0.55, place.horizon + 0.2), (250, 250, 250))
+    brush.ellipse((x + 0.04, place.horizon - 0.08, x + 0.51, place.horizon + 0.02), place.vary((190, 215, 225)))
+
+
+#: Draws what tells a place from the others.
+_PLACES = {
+    "beach": _beach,
+    "street": _street,
+    "field": _field,
+    "forest": _forest,
+    "snow": _snow,
+    "desert": _desert,
+    "lake": _lake,
+    "kitchen": _kitchen,
+    "bedroom": _bedroom,
+    "bathroom": _bathroom,
+}
+
+
 def _background(scene: Scene, rng: np.random.Generator, size: int, photo: bool) -> _Brush:
     """The place: sky and ground, and what tells this place from the others."""
     place = scene.place
@@ -94,89 +247,7 @@ def _background(scene: Scene, rng: np.random.Generator, size: int, photo: bool) 
             x = 0.1 + 0.7 * u()
             brush.ellipse((x, horizon - 0.14, x + 0.2, horizon + 0.06), (255, 170, 70))
             brush.box((-0.1, horizon, 1.1, 1.1), ground)
-    if place == "beach":
-        brush.box((-0.1, horizon, 1.1, horizon + 0.12), vary((50, 125, 190)))
-        for i in range(3):
-            y = horizon + 0.03 + 0.03 * i
-            brush.line((0, y, 1, y + 0.01 * u()), (225, 240, 250), 0.012)
-    elif place == "street":
-        x = -0.05 * u()
-        while x < 1.0:
-            w = 0.14 + 0.16 * u()
-            top = horizon * (0.1 + 0.6 * u())
-            brush.box((x, top, x + w, horizon), vary(pick(rng, ((150, 110, 95), (125, 130, 140), (175, 160, 135)))))
-            for wx in np.arange(x + 0.03, x + w - 0.03, 0.06):
-                for wy in np.arange(top + 0.04, horizon - 0.04, 0.08):
-                    brush.draw.rectangle(
-                        (wx * size, wy * size, (wx + 0.025) * size, (wy + 0.035) * size), fill=(235, 225, 150)
-                    )
-            x += w
-        for x in np.arange(-0.1 + 0.2 * u(), 1.0, 0.26):
-            brush.line((x, 0.8, x + 0.13, 0.8), (240, 240, 225), 0.025)
-    elif place == "field":
-        brush.ellipse((-0.3 + 0.4 * u(), horizon - 0.12, 0.9 + 0.3 * u(), horizon + 0.14), vary((120, 175, 90)))
-        brush.box((-0.1, horizon + 0.02, 1.1, 1.1), ground)
-        for _ in range(26):
-            x, y = u(), horizon + 0.05 + (1 - horizon) * u()
-            brush.line((x, y, x + 0.02, y - 0.05), vary((70, 130, 50)), 0.01)
-    elif place == "forest":
-        for _ in range(8):
-            x, w = u(), 0.05 + 0.05 * u()
-            brush.box((x, -0.1, x + w, horizon + 0.06), vary((85, 60, 40)))
-        for _ in range(9):
-            x, y, r = u(), 0.22 * u(), 0.1 + 0.08 * u()
-            brush.ellipse((x - r, y - r, x + r, y + r), vary((45, 105, 45)))
-    elif place == "snow":
-        x = 0.2 + 0.6 * u()
-        brush.polygon((x - 0.4, horizon, x, 0.12, x + 0.4, horizon), vary((160, 170, 190)))
-        brush.polygon((x - 0.12, 0.24, x, 0.12, x + 0.12, 0.24), (250, 250, 255))
-        for _ in range(30):
-            x, y = u(), u()
-            brush.ellipse((x, y, x + 0.018, y + 0.018), (255, 255, 255))
-    elif place == "desert":
-        for _ in range(3):
-            x = u()
-            brush.ellipse((x - 0.4, horizon - 0.08, x + 0.4, horizon + 0.2), vary((225, 180, 110)))
-        brush.box((-0.1, horizon + 0.08, 1.1, 1.1), ground)
-        x = pick(rng, (0.08, 0.9)) + 0.04 * u()
-        green = vary((60, 125, 70))
-        brush.line((x, horizon - 0.22, x, horizon + 0.12), green, 0.05)
-        brush.line((x - 0.07, horizon - 0.12, x - 0.07, horizon - 0.02, x, horizon - 0.02), green, 0.035)
-        brush.line((x + 0.07, horizon - 0.15, x + 0.07, horizon, x, horizon), green, 0.035)
-    elif place == "lake":
-        for i in range(5):
-            x = i * 0.25 - 0.1 + 0.1 * u()
-            brush.polygon((x - 0.2, horizon, x, horizon - 0.12 - 0.12 * u(), x + 0.2, horizon), vary((70, 110, 85)))
-        for _ in range(14):
-            x, y = u(), horizon + 0.03 + 0.28 * u()
-            brush.line((x, y, x + 0.12, y), (190, 220, 235), 0.012)
-        brush.ellipse((-0.3, 0.78, 1.3, 1.3), vary((120, 140, 75)))
-    elif place == "kitchen":
-        for i in range(4):
-            x = i * 0.26 - 0.05 * u()
-            brush.box((x, 0.0, x + 0.24, 0.2), vary((165, 105, 60)))
-            brush.box((x, horizon - 0.06, x + 0.24, horizon + 0.14), vary((225, 225, 220)))
-        brush.box((-0.1, horizon - 0.1, 1.1, horizon - 0.05), vary((90, 85, 85)))
-        for i in range(1, 6):
-            brush.line((i / 6, horizon + 0.15, (i / 6 - 0.5) * 2 + 0.5, 1), vary((135, 90, 60)), 0.012)
-    elif place == "bedroom":
-        x = 0.05 + 0.5 * u()
-        brush.box((x, 0.08, x + 0.3, 0.34), (215, 235, 250))
-        brush.line((x + 0.15, 0.08, x + 0.15, 0.34), (240, 240, 240), 0.02)
-        side = pick(rng, (-0.1, 0.5))
-        brush.box((side, horizon - 0.1, side + 0.6, horizon + 0.16), vary((110, 130, 175)))
-        brush.box((side, horizon - 0.14, side + 0.6, horizon - 0.02), (240, 240, 245))
-    elif place == "bathroom":
-        lines = vary((145, 185, 190))
-        for i in range(1, 8):
-            brush.line((i / 8, 0, i / 8, horizon), lines, 0.012)
-        for y in np.arange(0.1, horizon, 0.12):
-            brush.line((0, y, 1, y), lines, 0.012)
-        for i in range(-3, 12):
-            brush.line((i / 8, horizon, (i / 8 - 0.5) * 2.2 + 0.5, 1), vary((150, 155, 165)), 0.012)
-        x = pick(rng, (-0.1, 0.55))
-        brush.ellipse((x, horizon - 0.1, x + 0.55, horizon + 0.2), (250, 250, 250))
-        brush.ellipse((x + 0.04, horizon - 0.08, x + 0.51, horizon + 0.02), vary((190, 215, 225)))
+    _PLACES[place](brush, _Place(ground, horizon, vary, rng))
     return brush
 
 

@@ -96,7 +96,7 @@ class SynthCaptioner(BaseModel):
     def _check_positions(self) -> None:
         positions = getattr(self.head, "positions", None)
         prefix = getattr(self.necks[-1], "prefix_length", None) if len(self.necks) else None
-        if positions is None or prefix is None:  # parts of the user's own that do not say
+        if positions is None or prefix is None:  # a head or neck of the user's without these attributes
             return
         data = self.data_preprocessor
         prompt = 0 if data.prompt is None else data.max_prompt_length
@@ -108,7 +108,7 @@ class SynthCaptioner(BaseModel):
                 f"{data.max_length}. Raise head.positions (fixed in a pretrained decoder) or lower one of the others."
             )
 
-    # ---- who the features, words and memories are of
+    # ---- checks that encoder, tokenizer and memory belong together
     def check_encoder(self, encoder: Mapping[str, Any] | None, what: str) -> None:
         """Refuse features of another encoder than the captioner's; the one place where that is done.
 
@@ -122,7 +122,7 @@ class SynthCaptioner(BaseModel):
         if encoder is not None and self.encoder is not None and not same_encoder(encoder, self.encoder):
             raise UserError(
                 f"{what} is of another encoder than the captioner: {describe_mismatch(encoder, self.encoder)}. Use one "
-                "encoder for all, or make the store anew."
+                "encoder for all, or make the store again with this one."
             )
 
     def _check_memories(self) -> None:
@@ -197,7 +197,7 @@ class SynthCaptioner(BaseModel):
     def _store_of(self, neck: MemoryNeck, required: bool = True) -> Store | None:
         store = self._store if neck.memory_store is None else self._stores[neck.memory_store]
         if store is None and required:
-            neck.bound(torch.device("cpu"))  # says that there is no memory
+            neck.bound(torch.device("cpu"))  # raises: there is no memory
         return store
 
     def _bind(self, neck: MemoryNeck) -> None:
@@ -348,7 +348,7 @@ class SynthCaptioner(BaseModel):
         rerank = options.pop("rerank", self.rerank)
         wanted = options.get("num_return_sequences", self.head.generation.get("num_return_sequences", 1))
         if rerank:
-            # All that the beams found are judged, though fewer may be asked for.
+            # All captions of the beams are re-ranked, also where fewer are asked for.
             beams = options.get("num_beams", self.head.generation.get("num_beams", 1))
             options["num_return_sequences"] = max(wanted, beams)
         options.setdefault("max_new_tokens", self.data_preprocessor.max_length)
@@ -389,7 +389,7 @@ class SynthCaptioner(BaseModel):
         place = {caption: row for row, caption in enumerate(different)}
         encoded = self.backbone.encode_text(different)
         scores = clip_score(image_feats, encoded[[place[caption] for caption in captions]])
-        # The prompt that the encoder puts before it would score.
+        # An empty caption scores 0; otherwise the prompt alone would get a score.
         scores[[not caption.strip() for caption in captions]] = 0.0
         return scores
 

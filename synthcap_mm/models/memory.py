@@ -65,7 +65,7 @@ class CaptionMemory:
         check_finite("CaptionMemory", features, "the memory")
         if rows is not None and not (rows.shape == (len(features),) and bool((rows[1:] > rows[:-1]).all())):
             raise ValueError("a memory's rows are one for each caption, ascending")
-        with torch.inference_mode(False):  # else it could not be used in training afterwards
+        with torch.inference_mode(False):  # inference tensors could not be used in training afterwards
             self.features = features.detach().float().contiguous()
             self.rows = None if rows is None else rows.detach().to(features.device, torch.long)
         self.encoder, self.store_digest = encoder, store_digest

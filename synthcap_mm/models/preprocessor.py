@@ -108,22 +108,21 @@ class CaptionPreprocessor(BaseDataPreprocessor):
         for sample, chosen in zip(samples, names):
             sample.pred_tags = chosen
 
-        prefix = images = None
         source = sources.pop()
-        if samples[0].image is not None:
-            images = [s.image for s in samples]
-        else:
-            has_text = all(s.text_feat is not None for s in samples)
-            prefix = PrefixBatch(
-                feats=torch.stack([s.feat if s.feat is not None else s.text_feat for s in samples]).float(),
-                source=source,
-                text_feats=torch.stack([s.text_feat for s in samples]).float() if has_text else None,
-                memory_rows=torch.tensor([s.memory_row for s in samples]),
-                group_ids=torch.tensor([s.group for s in samples]),
-                weights=torch.tensor([s.weight for s in samples], dtype=torch.float32),
-            )
-            tensors = ("feats", "text_feats", "memory_rows", "group_ids", "weights")
-            moved = self.cast_data({name: getattr(prefix, name) for name in tensors})
-            prefix = prefix.replace(**moved)
+        has_images = samples[0].image is not None
+        images = [s.image for s in samples] if has_images else None
+        prefix = None if has_images else self._prefix(samples, source)
         tokens = self.cast_data({"input_ids": input_ids, "lengths": lengths, "labels": labels})
         return {"prefix": prefix, "images": images, "source": source, "samples": samples, **tokens}
+
+    def _prefix(self, samples: Sequence[CaptionSample], source: str) -> PrefixBatch:
+        """The samples' features and what belongs to them, on the model's device."""
+        has_text = all(s.text_feat is not None for s in samples)
+        tensors = {
+            "feats": torch.stack([s.feat if s.feat is not None else s.text_feat for s in samples]).float(),
+            "text_feats": torch.stack([s.text_feat for s in samples]).float() if has_text else None,
+            "memory_rows": torch.tensor([s.memory_row for s in samples]),
+            "group_ids": torch.tensor([s.group for s in samples]),
+            "weights": torch.tensor([s.weight for s in samples], dtype=torch.float32),
+        }
+        return PrefixBatch(source=source, **self.cast_data(tensors))

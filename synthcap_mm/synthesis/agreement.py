@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 
 from synthcap_mm.errors import UserError
+from synthcap_mm.options import Chance, Positive, check_when_built
 from synthcap_mm.registry import MODELS
 from synthcap_mm.store import Store
 
 
+@check_when_built
 class TagAgreement:
     """Dice's coefficient of the names in an image's tags and the names in a caption.
 
@@ -30,19 +32,10 @@ class TagAgreement:
 
     Raises:
         FileNotFoundError: if the vocabulary is missing.
-        UserError: if ``entities`` reads no sentences, or a number is out of range.
+        UserError: if ``entities`` reads no sentences, or an argument is out of range.
     """
 
-    def __init__(self, entities: Mapping[str, Any], weight: float = 1.0, min_score: float = 0.3) -> None:
-        for name, value, low in (("weight", weight, "above 0"), ("min_score", min_score, "in [0, 1]")):
-            number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if not number or not (0 < value < np.inf if name == "weight" else 0 <= value <= 1):
-                raise UserError(f"curation: reassign.agreement.{name} is a number {low}, got {value!r}")
-        if not isinstance(entities, Mapping) or "type" not in entities:
-            raise UserError(
-                "curation: reassign.agreement.entities is a config, e.g. "
-                f"dict(type='CaptionEntities', vocabulary='names.txt'), got {entities!r}"
-            )
+    def __init__(self, entities: Mapping[str, Any], weight: Positive = 1.0, min_score: Chance = 0.3) -> None:
         self.entities = MODELS.build(dict(entities))
         if not hasattr(self.entities, "names_in"):
             raise UserError(

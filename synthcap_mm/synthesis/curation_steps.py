@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from synthcap_mm.errors import UserError
+from synthcap_mm.options import Count, Share, check_options
 from synthcap_mm.store.recipes import settings_recipe
 from synthcap_mm.synthesis.agreement import TagAgreement
 
@@ -61,17 +62,6 @@ def best(count: int, keep: float, *keys: np.ndarray) -> np.ndarray:
     return np.sort(order[: max(1, math.floor(keep * count + 0.5))])
 
 
-def _share(name: str, value: float) -> None:
-    if not 0 < value <= 1:
-        raise UserError(f"curation: {name} is a share in (0, 1], got {value!r}")
-
-
-def at_least_one(name: str, value: int) -> None:
-    """Raises UserError unless ``value`` is a whole number of at least 1."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise UserError(f"curation: {name} is a whole number of at least 1, got {value!r}")
-
-
 @dataclasses.dataclass
 class ClipScoreFilter:
     """Keeps the pairs with the highest CLIP score (cosine of caption and image).
@@ -80,16 +70,10 @@ class ClipScoreFilter:
 
     Args:
         keep: fraction of the pairs. Default 0.9 (assumed).
-
-    Raises:
-        UserError: if ``keep`` is not in (0, 1].
     """
 
     type: ClassVar[str] = "clip_score"
-    keep: float = 0.9
-
-    def __post_init__(self) -> None:
-        _share("clip_score.keep", self.keep)
+    keep: Share = 0.9
 
     def apply(self, pairs: Pairs, work: Curation, stage: str) -> tuple[Pairs, dict[str, Any]]:
         """The pairs that stay, and what to report."""
@@ -120,28 +104,17 @@ class Reassign:
 
     Raises:
         FileNotFoundError: if the vocabulary of ``agreement`` is missing.
-        UserError: if a number is below 1, ``keep`` is not in (0, 1], or an argument of ``agreement`` is wrong.
+        UserError: if an argument of ``agreement`` is wrong.
     """
 
     type: ClassVar[str] = "reassign"
-    images: int = 15
-    captions: int = 2
-    keep: float = 0.9
+    images: Count = 15
+    captions: Count = 2
+    keep: Share = 0.9
     agreement: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        at_least_one("reassign.images", self.images)
-        at_least_one("reassign.captions", self.captions)
-        _share("reassign.keep", self.keep)
-        self._agreement: TagAgreement | None = None
-        if self.agreement is not None:
-            try:
-                self._agreement = TagAgreement(**self.agreement)
-            except TypeError as error:  # not a mapping, or other arguments
-                raise UserError(
-                    "curation: reassign.agreement is dict(entities=dict(type='CaptionEntities', ...), weight=1.0, "
-                    f"min_score=0.3), got {self.agreement!r} ({error})"
-                ) from error
+        self._agreement = None if self.agreement is None else TagAgreement(**self.agreement)
 
     def apply(self, pairs: Pairs, work: Curation, stage: str) -> tuple[Pairs, dict[str, Any]]:
         """The captions' new pairs, and what to report."""
@@ -156,7 +129,7 @@ class Reassign:
         chosen, score, returned = work.cycle(f"{stage}-cycle", captions, images, looked_at, back, self._agreement)
         kept = best(len(captions), self.keep, score, similarity[np.arange(len(captions)), chosen])
         image = images[np.arange(len(captions)), chosen]
-        # with agreement the score is of both
+        # with agreement the score is the sum of both
         name = "cycle_score" if self._agreement is None else "cycle_and_agreement_score"
         report = {
             "reassigned": float((image != before.image)[kept].mean()),
@@ -185,18 +158,11 @@ class MergeDuplicates:
         min_similarity: cosine of sentence features from which two captions say the
             same. Default 0.98 (assumed).
         neighbours: nearest captions that are looked at for each. Default 32 (assumed).
-
-    Raises:
-        UserError: if ``min_similarity`` is not in (0, 1], or ``neighbours`` is below 1.
     """
 
     type: ClassVar[str] = "merge_duplicates"
-    min_similarity: float = 0.98
-    neighbours: int = 32
-
-    def __post_init__(self) -> None:
-        _share("merge_duplicates.min_similarity", self.min_similarity)
-        at_least_one("merge_duplicates.neighbours", self.neighbours)
+    min_similarity: Share = 0.98
+    neighbours: Count = 32
 
     def apply(self, pairs: Pairs, work: Curation, stage: str) -> tuple[Pairs, dict[str, Any]]:
         """The merged captions' pairs, and what to report."""
@@ -208,21 +174,21 @@ class MergeDuplicates:
         distinct = np.flatnonzero(stands == np.arange(len(captions)))
         same_words = len(captions) - len(distinct)
 
-        # the nearest of a caption is most often itself
+        # one more than asked for, since a caption mostly finds itself
         near, similarity = work.similar_captions(f"{stage}-similar", captions[distinct], self.neighbours + 1)
         earlier: dict[int, list[tuple[float, int]]] = {}
         rows, columns = np.nonzero(similarity.round(DECIMALS) >= self.min_similarity)
         for a, b, value in zip(rows, near[rows, columns], similarity[rows, columns].round(DECIMALS)):
-            if a != b:  # whichever of the two found the other
+            if a != b:  # it does not matter which of the two found the other
                 earlier.setdefault(int(max(a, b)), []).append((-float(value), int(min(a, b))))
         leader = np.arange(len(distinct))
         for i in sorted(earlier):
-            # those before have been decided, so only captions that stand for themselves count
+            # earlier captions are decided; merge only into one that stands for itself
             free = [(value, j) for value, j in earlier[i] if leader[j] == j]
             if free:
                 leader[i] = min(free)[1]
         stands[distinct] = distinct[leader]
-        stands = stands[stands]  # same words as one that was merged
+        stands = stands[stands]  # captions with the words of one that was merged follow it
 
         owner = captions[stands[np.searchsorted(captions, pairs.caption)]]
         moved = owner != pairs.caption
@@ -270,9 +236,6 @@ def make_steps(settings: Sequence[Any]) -> list[Any]:
         kind = options.pop("type", None)
         if kind not in _STEPS:
             raise UserError(f"curation: a step is dict(type=...) with one of {', '.join(_STEPS)}, not {entry!r}")
-        known = [f.name for f in dataclasses.fields(_STEPS[kind])]
-        unknown = sorted(set(options) - set(known))
-        if unknown:
-            raise UserError(f"curation: {kind} has no argument {', '.join(unknown)}; it has {', '.join(known)}")
+        check_options(kind, _STEPS[kind].__init__, (), options)
         steps.append(_STEPS[kind](**options))
     return steps

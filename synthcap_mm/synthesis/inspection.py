@@ -231,10 +231,8 @@ def inspect_store(
     Raises:
         StoreError: if the store holds photos or captions only, has no such table, or the table was curated before
             its captions, images or pairs were made anew.
-        ValueError: if it has no usable pair, or a number is below 1.
+        ValueError: if it has no usable pair.
     """
-    if sample < 1 or points < 2:
-        raise ValueError(f"sample={sample} must be at least 1 and points={points} at least 2")
     if store.kind == "photos":
         raise StoreError(f"the store {store.path} holds photos, not pairs")
     if not store.has("images"):
@@ -261,40 +259,21 @@ def inspect_store(
             split="heldout" if heldout[c] else "train",
         )
 
-    # one pair a caption, the first: else one bad caption of many images fills the place
-    served = usable[np.unique(caption[usable], return_index=True)[1]]
-    order = served[np.argsort(score[served], kind="stable")]
-    chosen = np.sort(rng.choice(usable, min(sample, len(usable)), replace=False))
+    # One pair a caption, the first: otherwise one bad caption of many images would fill the list.
+    first = usable[np.unique(caption[usable], return_index=True)[1]]
+    order = first[np.argsort(score[first], kind="stable")]
     groups = {
-        "A random sample": chosen,
+        "A random sample": np.sort(rng.choice(usable, min(sample, len(usable)), replace=False)),
         "The lowest scores": order[:extremes],
         "The highest scores": order[::-1][:extremes],
     }
-
     training = usable[~heldout[caption[usable]]]
     training = training if len(training) > 1 else usable
-    some = np.sort(rng.choice(training, min(points, len(training)), replace=False))
-    sets = {
-        "captions": _unit(store.captions.features(caption[some])),
-        "drawings": _unit(store.images.features(image[some])),
-    }
-    if store.has(f"refined/{pairs}"):
-        sets["optimised drawings"] = _unit(store.refined(pairs).features(some))
+    sets = _feature_sets(store, pairs, np.sort(rng.choice(training, min(points, len(training)), replace=False)))
     if photos is not None:
-        photos = np.asarray(photos)
-        if photos.ndim != 2 or photos.shape[1] != sets["captions"].shape[1]:
-            raise ValueError(f"photos of shape {photos.shape}; (M, {sets['captions'].shape[1]}) is needed")
-        photos = photos[np.sort(rng.permutation(len(photos))[:points])]
-        sets["real photos"] = _unit(photos)
+        sets["real photos"] = _unit(photos[np.sort(rng.permutation(len(photos))[:points])])
     places, explained = principal_plane(sets)
-
-    rows, flagged = np.flatnonzero(has_flag), store.flagged()
-    flags = Counter(flag for found in flagged.values() for flag in found)
-    listed = []
-    for row in rows[:MOST_FLAGGED].tolist():
-        texts = [store.captions.value("text", int(caption[p])) for p in np.flatnonzero(image == row)[:3]]
-        key = store.images.value("key", row)
-        listed.append((key, flagged[key], texts))
+    flagged = store.flagged()
     tables = [t.split("/", 1)[1] for t in store.tables if t.startswith("pairs/")]
     return Findings(
         table=pairs,
@@ -302,7 +281,7 @@ def inspect_store(
             "captions": len(store.captions),
             "held out": int(heldout.sum()),
             "images": len(store.images),
-            "flagged images": len(rows),
+            "flagged images": int(has_flag.sum()),
             "pairs": len(table),
             "usable pairs": len(usable),
             "captions with a pair": len(np.unique(caption[usable])),
@@ -313,6 +292,30 @@ def inspect_store(
         gap=modality_gap(sets),
         points={name: p[:500] for name, p in places.items()},
         explained=explained,
-        flags=dict(flags),
-        flagged=listed,
+        flags=dict(Counter(flag for flags in flagged.values() for flag in flags)),
+        flagged=_flagged_with_captions(store, flagged, caption, image),
     )
+
+
+def _feature_sets(store: Store, pairs: str, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """Features of some pairs' captions and images, and their optimised ones if there are any."""
+    table = store.pairs(pairs)
+    sets = {
+        "captions": _unit(store.captions.features(table.numbers("caption")[rows])),
+        "drawings": _unit(store.images.features(table.numbers("image")[rows])),
+    }
+    if store.has(f"refined/{pairs}"):
+        sets["optimised drawings"] = _unit(store.refined(pairs).features(rows))
+    return sets
+
+
+def _flagged_with_captions(
+    store: Store, flagged: dict[str, list[str]], caption: np.ndarray, image: np.ndarray
+) -> list[tuple[str, list[str], list[str]]]:
+    """Key, flags and up to three captions of the first :data:`MOST_FLAGGED` flagged images."""
+    found = []
+    for row in np.flatnonzero(store.images.is_set("flags"))[:MOST_FLAGGED].tolist():
+        texts = [store.captions.value("text", int(caption[pair])) for pair in np.flatnonzero(image == row)[:3]]
+        key = store.images.value("key", row)
+        found.append((key, flagged[key], texts))
+    return found

@@ -9,6 +9,7 @@ from random_store import make_store
 from torch.utils.data import DataLoader
 
 from synthcap_mm.datasets import SynthPairDataset
+from synthcap_mm.errors import UserError
 from synthcap_mm.store import Store, StoreError
 from synthcap_mm.structures import group_id
 from synthcap_mm.synthesis.synthesis import Synthesis
@@ -222,7 +223,7 @@ def test_worker_processes_serve_the_same_and_see_the_epoch(many, start):
 # ---- refusals
 @pytest.mark.parametrize("options", [{"image_choice": "last"}, {"split": "val"}, {"pairs": "curated"}])
 def test_unknown_options_are_named(tiny_stores, options):
-    with pytest.raises((ValueError, StoreError), match=next(iter(options))):
+    with pytest.raises((ValueError, UserError), match=next(iter(options))):
         SynthPairDataset(tiny_stores[0], **options)
 
 

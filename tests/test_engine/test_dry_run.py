@@ -10,7 +10,8 @@ from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 from torch.utils.data import DataLoader
 
 from synthcap_mm.datasets import SynthPairDataset
-from synthcap_mm.engine.dry_run import TIMED, WARM_UP, DoesNotFitError, _validations, dry_run
+from synthcap_mm.engine.dry_run import TIMED, WARM_UP, _validations, dry_run
+from synthcap_mm.errors import UserError
 from synthcap_mm.models.captioner import SynthCaptioner
 from synthcap_mm.registry import MODELS
 from synthcap_mm.store import Store
@@ -102,7 +103,7 @@ def test_what_does_not_fit_is_told(cfg, monkeypatch):
         raise torch.OutOfMemoryError("tried to allocate 80 GiB")
 
     monkeypatch.setattr(SynthCaptioner, "train_step", full)
-    with pytest.raises(DoesNotFitError, match=r"train_dataloader\.batch_size"):
+    with pytest.raises(UserError, match=r"train_dataloader\.batch_size"):
         dry_run(cfg)
 
 

@@ -185,7 +185,7 @@ class BaseBackbone(nn.Module, metaclass=_FrozenMeta):
         return super().train(False)
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
-        self.__dict__["_loaded_prefix"] = prefix  # for _strike_missing, which is not told it
+        self.__dict__["_loaded_prefix"] = prefix  # _strike_missing needs it and does not get it as an argument
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 

@@ -307,7 +307,7 @@ def _local_config(model_name: str, pretrained: str, model_config: str | dict | N
     else:
         read = model_config if isinstance(model_config, dict) else _read_json(Path(model_config), "model_config")
         config, named = dict(read.get("model_cfg", read)), read.get("preprocess_cfg", {})
-    # through json: an mmengine ConfigDict becomes plain, and open_clip may change its copy
+    # through json: makes a ConfigDict a plain dict, and a copy that open_clip may change
     return json.loads(json.dumps(config)), json.loads(json.dumps(named))
 
 
@@ -347,7 +347,7 @@ def _tag_activation(model_name: str, tag: str | None, config: dict) -> bool | No
         )
     if cfg.get("quick_gelu", False):
         return True
-    # The table's missing mark is no proof against a model that exists with QuickGELU only.
+    # A model that exists with QuickGELU only need not be marked in open_clip's table.
     return None if config.get("quick_gelu", False) and _other_activation(model_name) is None else False
 
 
@@ -362,7 +362,7 @@ def _state_keys(path: Path) -> set[str]:
         if path.suffix in (".npz", ".npy"):
             return set()
         read = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except pickle.UnpicklingError as error:  # torch's text recommends to execute the file
+    except pickle.UnpicklingError as error:  # torch's own message recommends executing the file
         raise UserError(
             f"the weights file {str(path)!r} holds pickled objects beside tensors; these are not executed. "
             "Save its state dict alone, best as .safetensors"

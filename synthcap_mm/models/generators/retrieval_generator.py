@@ -48,10 +48,8 @@ class RetrievalGenerator(BaseRetriever):
                 L2-normalised; row i is image i's. Read block by block, never copied whole.
 
         Raises:
-            ValueError: if ``features`` is not two-dimensional, or has fewer rows than ``k``.
+            ValueError: if ``features`` has fewer rows than ``k``.
         """
-        if len(features.shape) != 2:
-            raise ValueError(f"the pool's features must be (N, D); got {tuple(features.shape)}")
         if features.shape[0] < (self.k or 1):
             raise ValueError(f"the pool has {features.shape[0]} images, but each caption asks for k={self.k or 1}")
         self._features = features

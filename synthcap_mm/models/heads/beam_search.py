@@ -66,7 +66,7 @@ def beam_search(
     if no_repeat_ngram_size:
         rules.append(require("transformers").NoRepeatNGramLogitsProcessor(no_repeat_ngram_size))
     images, beams, device = len(embeds), num_beams, embeds.device
-    kept = 2 * beams  # so many, since at most `beams` of them can be ends
+    kept = 2 * beams  # at most `beams` of these can be ends, so enough remain to go on with
     found = torch.full((images, beams, max_new_tokens), pad_id, device=device)
     found_scores = torch.full((images, beams), _NEVER, device=device)
     found_logprobs = torch.zeros((images, beams), device=device)
@@ -138,7 +138,7 @@ def _next_logits(
     """Logits ``(A * K, V)`` of the token after each running sequence, and the cache."""
     _, width, length = running.shape
     tokens = running.flatten(0, 1)
-    # Each image's prefix and prompt are looked at by all of its beams.
+    # All beams of an image attend to its one prefix and prompt.
     mask = mask.repeat_interleave(width, 0)
     mask = torch.cat([mask, mask.new_ones(len(mask), length)], dim=1)
     if length and cache is not None:

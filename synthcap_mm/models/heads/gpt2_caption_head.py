@@ -163,7 +163,7 @@ class GPT2CaptionHead(BaseModule):
         """
         hidden = self(prefix, input_ids, lengths)
         learnt = labels != IGNORE
-        # The vocabulary's matrix meets the tokens that are learnt, and no others.
+        # Only tokens that are learnt are multiplied with the vocabulary's matrix.
         logits = self.decoder.lm_head(hidden[learnt]).float()
         if weights is None:
             return {"loss_caption": F.cross_entropy(logits, labels[learnt], label_smoothing=self.label_smoothing)}
@@ -204,7 +204,7 @@ class GPT2CaptionHead(BaseModule):
         sampling = None
         if options.pop("do_sample", False):
             sampling = NucleusSampling.of(options, copies, max_new_tokens, prefix.device)
-            # Copies of an image are rows of their own, each with draws of its own; the choice itself is a greedy one.
+            # Each copy of an image is a row that draws for itself; transformers then takes the drawn token greedily.
             prefix, input_ids, lengths = (x.repeat_interleave(copies, 0) for x in (prefix, input_ids, lengths))
             options.update(num_return_sequences=1, logits_processor=[sampling])
         by_beams = options["num_beams"] > 1
@@ -217,26 +217,15 @@ class GPT2CaptionHead(BaseModule):
         source = (place - shift) % total
         embeds = embeds.gather(1, source[..., None].expand_as(embeds))
         mask = (place >= shift).long()
-        # With these options and beams the search is ours, with any others transformers'. Ours stops when a rank's own
-        # captions are done; where the ranks share a sharded decoder, all must go on until the last is.
+        # Our beam search knows these options only; transformers' does the rest. Ours also stops when this rank's
+        # captions are done, but ranks that share a sharded decoder must go on until the last rank is.
         ours = by_beams and not self.synced_gpus and options.keys() <= BEAM_OPTIONS
         if ours and self.decoder.config.vocab_size >= 2 * options["num_beams"]:
             return beam_search(self.decoder, embeds, mask, max_new_tokens, self.eos_id, self.pad_id, **options)
-        start: dict[str, Any] = {"inputs_embeds": embeds}
-        if options.get("use_cache", True):
-            # transformers would run prefix and prompt once a beam; here it is once an image. What is left for it is
-            # each prompt's last embedding. No ids of the prompt are given: rules on repeated tokens would see them.
-            cache = self.decoder.transformer(
-                inputs_embeds=embeds[:, :-1],
-                attention_mask=mask[:, :-1],
-                position_ids=(mask[:, :-1].cumsum(1) - 1).clamp_min(0),
-                use_cache=True,
-            ).past_key_values
-            if by_beams:
-                cache.batch_repeat_interleave(options["num_beams"])
-            start["past_key_values"] = cache
+        cache = self._read_prompts(embeds, mask, options["num_beams"]) if options.get("use_cache", True) else {}
         result = self.decoder.generate(
-            **start,
+            inputs_embeds=embeds,
+            **cache,
             attention_mask=mask,
             max_new_tokens=max_new_tokens,
             bos_token_id=self.bos_id,
@@ -249,26 +238,43 @@ class GPT2CaptionHead(BaseModule):
             synced_gpus=self.synced_gpus,
             **{"use_cache": True, **options},
         )
-        ids = result.sequences
-        if by_beams:
-            steps = self.decoder.compute_transition_scores(ids, result.scores, result.beam_indices)
-        else:
-            # Of what the decoder said, before rules and temperature.
-            steps = torch.stack(
-                [
-                    logits.float().log_softmax(-1).gather(1, ids[:, step : step + 1])[:, 0]
-                    for step, logits in enumerate(result.logits)
-                ],
-                dim=1,
-            )
-        # Tokens after the first end token are padding.
-        at_end = (ids[:, : steps.shape[1]] == self.eos_id).long()
-        ended = at_end.cumsum(1) - at_end
-        logprobs = steps.masked_fill((ended > 0) | ~steps.isfinite(), 0.0).sum(1)
-        ids, logprobs = ids.view(batch, -1, ids.shape[1]), logprobs.view(batch, -1)
+        ids = result.sequences.view(batch, -1, result.sequences.shape[1])
+        logprobs = self._logprobs(result, by_beams).view(batch, -1)
         scores = result.sequences_scores.view(batch, -1) if by_beams else logprobs
         if sampling is not None:  # drawn in no order
             order = scores.argsort(dim=1, descending=True, stable=True)
             ids = ids.gather(1, order[..., None].expand_as(ids))
             logprobs, scores = logprobs.gather(1, order), scores.gather(1, order)
         return {"ids": ids, "logprobs": logprobs, "scores": scores}
+
+    def _read_prompts(self, embeds: Tensor, mask: Tensor, beams: int) -> dict[str, Any]:
+        """Run prefix and prompt once an image, where transformers would run them once a beam.
+
+        What is left for transformers is each prompt's last embedding. It gets no ids of the prompt: rules on repeated
+        tokens would count them.
+        """
+        cache = self.decoder.transformer(
+            inputs_embeds=embeds[:, :-1],
+            attention_mask=mask[:, :-1],
+            position_ids=(mask[:, :-1].cumsum(1) - 1).clamp_min(0),
+            use_cache=True,
+        ).past_key_values
+        if beams > 1:
+            cache.batch_repeat_interleave(beams)
+        return {"past_key_values": cache}
+
+    def _logprobs(self, result: Any, by_beams: bool) -> Tensor:
+        """``(rows,)`` summed log-probabilities of generated tokens, as the decoder gave them before any rules."""
+        ids = result.sequences
+        if by_beams:
+            steps = self.decoder.compute_transition_scores(ids, result.scores, result.beam_indices)
+        else:
+            each = (
+                logits.float().log_softmax(-1).gather(1, ids[:, step : step + 1])[:, 0]
+                for step, logits in enumerate(result.logits)
+            )
+            steps = torch.stack(list(each), dim=1)
+        # Tokens after the first end token are padding.
+        at_end = (ids[:, : steps.shape[1]] == self.eos_id).long()
+        ended = at_end.cumsum(1) - at_end
+        return steps.masked_fill((ended > 0) | ~steps.isfinite(), 0.0).sum(1)

@@ -74,11 +74,11 @@ class NucleusSampling:
         """Scores ``(R, V)`` of which one in each row is 0 and the others are minus infinity."""
         likely, tokens = (scores.double() / self.temperature).softmax(-1).sort(dim=-1, descending=True, stable=True)
         upto = likely.cumsum(-1)
-        # The token with which the sum reaches top_p is in.
+        # The token whose probability makes the sum reach top_p is kept.
         likely = likely.masked_fill(upto - likely >= self.top_p, 0.0)
         upto = likely.cumsum(-1)
         place = torch.searchsorted(upto, self._draws[:, self._step, None] * upto[:, -1:], right=True)
-        # A draw of nearly 1 may round up to the sum, behind which there is nothing.
+        # A draw close to 1 may round up to the whole sum, behind which there is no token.
         place = torch.minimum(place, (likely > 0).sum(-1, keepdim=True) - 1)
         self._step += 1
         return torch.full_like(scores, float("-inf")).scatter_(1, tokens.gather(1, place), 0.0)

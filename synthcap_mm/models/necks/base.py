@@ -19,7 +19,7 @@ PHASES = ("train", "predict")
 
 
 def _known(owner: str, option: str, names: Sequence[str], known: tuple[str, ...]) -> tuple[str, ...]:
-    # A misspelt phase or source would be a neck that never acts.
+    # With a misspelt phase or source the neck would silently never act.
     if isinstance(names, str) or not set(names) <= set(known):
         raise UserError(f"{owner}.{option} is a list of names of {', '.join(known)}; got {names!r}")
     return tuple(names)

@@ -20,7 +20,7 @@ def block_logits(
         block = memory[start : start + block_size]
         logits = scaled_query @ block.T
         if excluded is not None:
-            # Written without nonzero(), so that a GPU need not be waited for.
+            # Without nonzero(), which would wait for the GPU.
             inside = (excluded >= start) & (excluded < start + len(block))
             column = (excluded - start).clamp(0, len(block) - 1).unsqueeze(1)
             kept = logits.gather(1, column)

@@ -161,28 +161,19 @@ def refine(
         text = text_feats.detach().to(dtype, copy=True)
         check_finite("refine", start, "pseudo features")
         check_finite("refine", text, "caption features")
-        if negative_text is None:
-            first_own: int | None = 0
-            negative_text, negative_image, negative_groups = text, start, group_ids
-            if gather:
-                negative_text, first_own = gather_rows(text)
-                negative_image, _ = gather_rows(start)
-                negative_groups, _ = gather_rows(group_ids)
-        else:
-            first_own = None
-            negative_text = negative_text.detach().to(dtype, copy=True)
-            negative_image = negative_image.detach().to(dtype, copy=True)
-            if negative_text.shape != negative_image.shape or negative_text.shape[1:] != start.shape[1:]:
-                raise ValueError(
-                    f"refine: the bank's features must both be (K, {start.shape[1]}), got "
-                    f"{tuple(negative_text.shape)} and {tuple(negative_image.shape)}."
-                )
-            check_finite("refine", negative_text, "the bank's caption features")
-            check_finite("refine", negative_image, "the bank's image features")
+        first_own: int | None = None
+        if negative_text is not None:
+            negative_text, negative_image = _read_bank(negative_text, negative_image, start)
             if negative_groups is None:
                 negative_groups = torch.full((len(negative_text),), -1, dtype=torch.long, device=feats.device)
+        elif gather:
+            negative_text, first_own = gather_rows(text)
+            negative_image, _ = gather_rows(start)
+            negative_groups, _ = gather_rows(group_ids)
+        else:
+            negative_text, negative_image, negative_groups, first_own = text, start, group_ids, 0
         blocked = _no_negatives(text, group_ids, negative_text, negative_groups, first_own)
-        # The text's side of the loss sees fixed vectors only, but for the row's own feature.
+        # In the loss from text to images, only the row's own feature changes from step to step.
         from_images = _log_sum(text, negative_image, blocked, temperature)
 
         active = torch.ones(len(start), dtype=torch.bool, device=start.device)
@@ -212,6 +203,19 @@ def refine(
         if steps == 0:
             untouched = torch.ones_like(untouched)
         return torch.where(untouched.unsqueeze(1), feats.detach(), current)
+
+
+def _read_bank(negative_text: Tensor, negative_image: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
+    """Copies of a bank's features, in the dtype of ``start``."""
+    bank = [half.detach().to(start.dtype, copy=True) for half in (negative_text, negative_image)]
+    if bank[0].shape != bank[1].shape or bank[0].shape[1:] != start.shape[1:]:
+        raise ValueError(
+            f"refine: the bank's features must both be (K, {start.shape[1]}), got "
+            f"{tuple(negative_text.shape)} and {tuple(negative_image.shape)}."
+        )
+    check_finite("refine", bank[0], "the bank's caption features")
+    check_finite("refine", bank[1], "the bank's image features")
+    return bank[0], bank[1]
 
 
 @MODELS.register_module()
@@ -342,7 +346,7 @@ class PseudoFeatureOptimizer(BaseNeck):
         feats = feats if feats.dtype == torch.float64 else feats.float()
         check_finite("PseudoFeatureOptimizer", feats, "pseudo features")
         moved = feats + self.adapter(feats.to(dtype)).to(feats.dtype)
-        # The ratio of norms is exactly 1 while the adapter is silent, so that it starts as the identity bit by bit.
+        # While the adapter gives 0 the ratio of norms is exactly 1, so that it starts as the identity, to the bit.
         norm = feats.norm(dim=1, keepdim=True)
         return moved * (norm / moved.norm(dim=1, keepdim=True).clamp_min(1e-12))
 

@@ -115,7 +115,7 @@ class RetrievalFusion(MemoryNeck):
                     others = memory.groups[start : start + len(block)]
                     similarity.masked_fill_((groups[:, None] == others) & (groups[:, None] >= 0), -torch.inf)
                 if words is not None:
-                    # A store's features are float16: their norms are off by more than the bound leaves.
+                    # A store's features are float16, so their norms differ from 1 by more than the bound allows.
                     same = words @ block.T > SAME_CAPTION * block.norm(dim=1)
                     similarity.masked_fill_(same, -torch.inf)
                 best.add(similarity, start)

@@ -51,7 +51,7 @@ class TextFeatureMix(BaseNeck):
     def transform(self, batch: PrefixBatch, phase: str) -> tuple[PrefixBatch, dict[str, Tensor]]:
         """Draw, and replace."""
         text = self._need_text_feats(batch)
-        # Drawn on the CPU, as the preprocessor's drops are: the same samples whatever the device.
+        # Drawn on the CPU, so that the choice does not depend on the device.
         chosen = (torch.rand(len(text)) < self.prob).to(text.device)
         return batch.replace(feats=torch.where(chosen[:, None], text, batch.feats)), {}
 

@@ -146,15 +146,7 @@ class CLIPTagProvider(BaseTagProvider):
 
         Returns:
             list[list[Tag]]: as :meth:`detect` gives them.
-
-        Raises:
-            ValueError: if the features are not of the encoder's width.
         """
-        if feats.ndim != 2 or feats.shape[1] != self.encoder.embed_dim:
-            raise ValueError(
-                f"features of shape {tuple(feats.shape)} are not the encoder's: "
-                f"{self.encoder.name!r} gives (B, {self.encoder.embed_dim})"
-            )
         names = self.name_features
         with torch.autocast(names.device.type, enabled=False):
             scores = (feats.to(names.device, torch.float32) @ names.T / self.temperature).softmax(dim=-1)

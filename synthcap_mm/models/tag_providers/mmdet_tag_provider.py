@@ -183,7 +183,7 @@ def mmdet_scope(scope: str | None = "mmdet") -> Iterator[None]:
     """
     from mmengine.registry import DefaultScope
 
-    # mmengine's own context manager puts copies back; these are the very instances
+    # mmengine's own context manager would restore copies, not these instances
     before = DefaultScope._instance_dict.copy()
     try:
         with DefaultScope.overwrite_default_scope(scope):
@@ -231,7 +231,11 @@ def _config_sha256(cfg: Config) -> str:
     dataset = cfg.get("test_dataloader", {}).get("dataset", {})
     while "dataset" in dataset:
         dataset = dataset["dataset"]
-    decisive = [cfg.get("model"), dataset.get("pipeline"), dataset.get("metainfo")]  # not where the data lie
+    decisive = [
+        cfg.get("model"),
+        dataset.get("pipeline"),
+        dataset.get("metainfo"),
+    ]  # no paths of data
     return digest(json.loads(json.dumps(decisive, default=str)))
 
 
@@ -255,7 +259,7 @@ def _build_detector(cfg: Config, name: str) -> nn.Module:
 
     register_all_modules(init_default_scope=False)
     if "init_cfg" in cfg.model.get("backbone", {}):
-        cfg.model.backbone.init_cfg = None  # else it would be downloaded, for nothing
+        cfg.model.backbone.init_cfg = None  # otherwise mmdet would download weights that the checkpoint replaces
     return revert_sync_batchnorm(MMDET_MODELS.build(cfg.model))
 
 

@@ -51,9 +51,8 @@ def test_bad_input():
     generator = RetrievalGenerator(POOL, k=4)
     with pytest.raises(RuntimeError, match="set_pool"):
         generator.retrieve(unit(1, 0), ["a"], [0])
-    for feats in (unit(3, 0), unit(3, 0)[0]):  # fewer than k, no matrix
-        with pytest.raises(ValueError, match=r"k=4|N, D"):
-            generator.set_pool(feats)
+    with pytest.raises(ValueError, match="k=4"):  # fewer images than k
+        generator.set_pool(unit(3, 0))
     pool = unit(9, 0)
     generator.set_pool(pool)
     for feats, captions, seeds in ((unit(2, 0), "ab", [0]), (unit(3, 0), "ab", [0, 1]), (unit(1, 0, dim=8), "a", [0])):

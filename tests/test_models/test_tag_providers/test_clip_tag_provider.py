@@ -130,5 +130,3 @@ def test_bad_input():
     for wrong in ({"temperature": 0}, {"max_tags": 0}, {"min_score": 1}):
         with pytest.raises(UserError, match=f"CLIPTagProvider.{next(iter(wrong))}"):
             CLIPTagProvider(ColourEncoder(), ["a", "b"], **wrong)
-    with pytest.raises(ValueError, match="colours"):
-        CLIPTagProvider(ColourEncoder(), ["a", "b"]).detect_features(torch.zeros(2, 5))
