@@ -161,7 +161,10 @@ def test_training_on_other_captions_than_the_configs_is_refused(cfg):
         pipeline.train(cfg)
 
 
-def test_curated_pairs_of_other_settings_are_refused(cfg):
+def test_curated_pairs_of_other_settings_are_refused(cfg, tiny_synthesis):
+    make(tiny_synthesis)  # a store of its own
+    for part in (cfg.synthesis, cfg.model, cfg.train_dataloader.dataset):
+        part.store = tiny_synthesis["store"]
     cfg.curation = {"steps": [{"type": "clip_score", "keep": 0.9}]}
     pipeline.curate(cfg)
     cfg.train_dataloader.dataset.update(pairs="curated", refined=False)
