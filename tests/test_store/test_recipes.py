@@ -92,3 +92,9 @@ def test_differences_are_named(thing, tmp_path):
     file.unlink()  # cannot be compared: its name decides
     gone = recipe(flag=True, encoder={"type": "Thing", "sizes": [3]}, weights=str(file))
     assert differences(old, gone) == []
+
+
+def test_a_revision_that_is_not_known_here_is_not_compared():
+    old = {"generator": {"type": "DiffusersGenerator", "revision": "abc"}}
+    assert differences(old, {"generator": {"type": "DiffusersGenerator", "revision": None}}) == []
+    assert differences(old, {"generator": {"type": "DiffusersGenerator", "revision": "def"}})
