@@ -395,20 +395,14 @@ class Synthesis:
 
     def _refuse_to_redraw(self, stage: ImageStage) -> None:
         """Refuse to draw pictures of captions that were drawn for before, by these settings or others."""
-        texts, features, kept = (self.tables.get(name) for name in ("texts", "image_features", "pictures"))
-        earlier = self._earlier_rows(stage.tables)
-        to_draw = {
-            (caption.id, caption.text)
-            for shard in stage.missing()
-            if not (kept is not None and kept.path(shard).exists()) and not self._was_damaged(shard)
-            for i, caption in enumerate(self._captions_of(shard))
-            if i * self.per_caption not in earlier.of(shard)
-        }
+        texts, features = self.tables["texts"], self.tables["image_features"]
+        # Listed first: what another worker finishes meanwhile is not missing for it.
+        listed = {folder: names_in(folder) for folder in sorted(self.store.glob("tables/image_features-*"))}
+        to_draw = self._captions_to_draw(stage) if listed else set()
         lines, again = [], set()
-        for folder in sorted(self.store.glob("tables/image_features-*")) if to_draw else ():
-            names = names_in(folder) & names_in(texts.folder)
-            drawn = to_draw.intersection(*[{c for name in names for c in captions_in(texts, name)}])
-            if not drawn or not (folder / "recipe.json").is_file():
+        for folder, names in listed.items() if to_draw else ():
+            drawn = {c for name in names & names_in(texts.folder) for c in captions_in(texts, name)} & to_draw
+            if not drawn or "recipe.json" not in names:
                 continue
             recipe = read_json(folder / "recipe.json")
             if "generator" in recipe["pictures"]:
@@ -423,6 +417,18 @@ class Synthesis:
                 + "\n  ".join(dict.fromkeys(lines))
                 + "\nWith --redraw they are; what is there stays beside it. Or give the config its old settings."
             )
+
+    def _captions_to_draw(self, stage: ImageStage) -> set[tuple[str, str]]:
+        """Id and text of the captions whose pictures are neither kept nor to be copied."""
+        kept, earlier = self.tables.get("pictures"), self._earlier_rows(stage.tables)
+        found = set()
+        for shard in stage.missing():
+            if self._was_damaged(shard) or (kept is not None and kept.path(shard).exists()):
+                continue
+            copied = earlier.of(shard)
+            captions = enumerate(self._captions_of(shard))
+            found |= {(caption.id, caption.text) for i, caption in captions if i * self.per_caption not in copied}
+        return found
 
     def _was_damaged(self, shard: int) -> bool:
         """Whether a shard of the images was moved away: making it anew needs no leave."""
