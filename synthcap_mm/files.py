@@ -115,17 +115,12 @@ def remove_abandoned(folder: str | os.PathLike) -> None:
             Path(folder, name).unlink(missing_ok=True)
 
 
-def _entries(folder: str | os.PathLike) -> list[os.DirEntry]:
-    try:
-        with os.scandir(folder) as entries:
-            return list(entries)
-    except FileNotFoundError:
-        return []
-
-
 def names_in(folder: str | os.PathLike) -> set[str]:
     """Names of all that lies in ``folder``; none if there is no such folder."""
-    return {entry.name for entry in _entries(folder)}
+    try:
+        return set(os.listdir(folder))
+    except FileNotFoundError:
+        return set()
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:

@@ -162,6 +162,18 @@ def require_inputs(cfg: Config, *stages: str) -> None:
     raise UserError(f"{len(missing)} thing(s) that {cfg.get('config_name', 'the config')} needs are missing:\n{lines}")
 
 
+def require_checkpoint(cfg: Config, checkpoint: str) -> None:
+    """Refuse a checkpoint that is not there.
+
+    Raises:
+        UserError: naming the command that trains one.
+    """
+    if not Path(checkpoint).is_file():
+        raise UserError(
+            f"no checkpoint at {checkpoint}; train one: {command('train', cfg.filename or cfg.config_name)}"
+        )
+
+
 def section(cfg: Config, name: str) -> Any:
     """A section of a config.
 
@@ -189,7 +201,7 @@ def check_store(cfg: Config) -> None:
     """
     if "synthesis" not in cfg:
         return
-    served = [data for data in datasets_in(cfg.train_dataloader.dataset) if data.get("store") == pairs_store(cfg)]
+    served = _trained_on(cfg)
     if not served:
         return
     store, synthesis = Store.open(served[0].store), Synthesis(**cfg.synthesis)
@@ -201,8 +213,8 @@ def check_store(cfg: Config) -> None:
         recipes.pop("refined/default", None)
     if "tokenizer" in cfg.model.get("data_preprocessor", {}):
         recipes.pop("tokenizer", None)
-    if (curated := curated_name(cfg)) and any(data.get("pairs") == curated for data in served):
-        recipes[f"pairs/{curated}"] = Curation(**curation_settings(cfg)).recipe_in(store)
+    if trains_on_curated(cfg):
+        recipes[f"pairs/{curated_name(cfg)}"] = Curation(**curation_settings(cfg)).recipe_in(store)
     store.check_recipes(recipes)
     if os.environ.get("RANK", "0") == "0":  # one process reads the captions
         _check_captions(store, synthesis)
@@ -231,6 +243,17 @@ def curation_settings(cfg: Config) -> dict[str, Any]:
 def curated_name(cfg: Config) -> str | None:
     """Name of the pairs that the config's curation makes; ``None`` without one."""
     return curation_settings(cfg).get("name", "curated") if cfg.get("curation") else None
+
+
+def _trained_on(cfg: Config) -> list[dict[str, Any]]:
+    """The training datasets that read the store that ``cfg.synthesis`` makes."""
+    return [data for data in datasets_in(cfg.train_dataloader.dataset) if data.get("store") == pairs_store(cfg)]
+
+
+def trains_on_curated(cfg: Config) -> bool:
+    """Whether the pairs that are trained on are those that the config's own curation makes."""
+    name = curated_name(cfg)
+    return name is not None and any(data.get("pairs") == name for data in _trained_on(cfg))
 
 
 def datasets_in(data: dict[str, Any]) -> Iterator[dict[str, Any]]:

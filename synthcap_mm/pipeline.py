@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import copy
 import os
-from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
@@ -33,12 +32,11 @@ from synthcap_mm.engine.testing import prepare_evaluators, run_test
 from synthcap_mm.errors import UserError
 from synthcap_mm.missing_inputs import (
     check_store,
-    curated_name,
     curation_settings,
-    datasets_in,
-    pairs_store,
+    require_checkpoint,
     require_inputs,
     section,
+    trains_on_curated,
     unread_store,
 )
 from synthcap_mm.options import check_options
@@ -163,7 +161,7 @@ def train(cfg: Config, dry_run: bool = False) -> dict[str, float]:
         synthesize(cfg)
         if cfg.get("photo_stores"):
             encode_images(cfg)
-        if _trains_on_curated(cfg):
+        if trains_on_curated(cfg):
             curate(cfg)
         barrier()
     require_inputs(cfg, "train")
@@ -197,10 +195,12 @@ def test(cfg: Config, checkpoint: str) -> dict[str, float]:
     Raises:
         UserError: if the checkpoint or a store is missing, or the config has no test set.
     """
-    if cfg.get("test_dataloader") is None or cfg.get("test_evaluator") is None:
-        raise UserError(f"{cfg.config_name} has no test set: it needs test_dataloader, test_evaluator and test_cfg")
-    if not Path(checkpoint).is_file():
-        raise UserError(f"there is no checkpoint at {checkpoint}")
+    require_checkpoint(cfg, checkpoint)
+    lacking = [name for name in ("test_dataloader", "test_cfg", "test_evaluator") if not cfg.get(name)]
+    if lacking:
+        raise UserError(
+            f"the config {cfg.config_name} has no test set: {', '.join(lacking)} must be there (docs/data.md)"
+        )
     require_inputs(cfg, "test")
     prepare_evaluators(cfg)
     return run_test(build_runner(cfg, to_test=True), cfg, checkpoint)
@@ -216,9 +216,3 @@ def start_logging(cfg: Config) -> None:
 
 def _listed(counts: dict[str, int]) -> str:
     return ", ".join(f"{count} {name}" for name, count in counts.items())
-
-
-def _trains_on_curated(cfg: Config) -> bool:
-    """Whether the pairs that are trained on are those that the config's own curation makes."""
-    name, datasets = curated_name(cfg), datasets_in(cfg.train_dataloader.dataset)
-    return name is not None and any(d.get("pairs") == name and d.get("store") == pairs_store(cfg) for d in datasets)

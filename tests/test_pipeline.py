@@ -8,6 +8,7 @@ from store_files import files, make
 
 from synthcap_mm import pipeline
 from synthcap_mm.errors import NotYet, UserError
+from synthcap_mm.missing_inputs import pairs_store
 from synthcap_mm.store import Store, StoreError
 
 
@@ -115,7 +116,7 @@ def test_a_limit_is_a_view_that_can_be_curated(mine):
     mine.synthesis.limit = 20
     pipeline.curate(mine)
     view = f"{mine.synthesis.store}/first20.json"
-    assert pipeline.pairs_store(mine) == view and Store.open(view).has("pairs/curated")
+    assert pairs_store(mine) == view and Store.open(view).has("pairs/curated")
     del mine.synthesis["limit"]
     pipeline.synthesize(mine)
     assert not Store.open(mine.synthesis.store).has("pairs/curated") and Store.open(view).has("pairs/curated")

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from synthcap_mm.cli.arguments import add_config, add_launcher, add_work_dir, command_parser, load_config
-from synthcap_mm.commands import command
 from synthcap_mm.errors import UserError
 
 if TYPE_CHECKING:
@@ -71,20 +69,16 @@ def _resume(cfg: Config, checkpoint: str) -> None:
     from mmengine.logging import print_log
 
     from synthcap_mm.checkpoints import latest_checkpoint
+    from synthcap_mm.missing_inputs import require_checkpoint
 
     if checkpoint != "auto":
-        _require_checkpoint(cfg, checkpoint)
+        require_checkpoint(cfg, checkpoint)
         cfg.resume, cfg.load_from = True, checkpoint
     elif (latest := latest_checkpoint(cfg.work_dir)) is not None:
         cfg.resume, cfg.load_from = True, latest
     else:  # the config's own load_from stays: a fine-tuning begins with it
         cfg.resume = False
         print_log(f"nothing to resume in {cfg.work_dir}; starting from the beginning", logger="current")
-
-
-def _require_checkpoint(cfg: Config, checkpoint: str) -> None:
-    if not Path(checkpoint).is_file():
-        raise UserError(f"no checkpoint at {checkpoint}; train one: {command('train', cfg.filename)}")
 
 
 def test(argv: Sequence[str]) -> None:
@@ -98,10 +92,6 @@ def test(argv: Sequence[str]) -> None:
     add_work_dir(parser, "the results")
     args = parser.parse_args(argv)
     cfg = load_config(args)
-    _require_checkpoint(cfg, args.checkpoint)
-    lacking = [name for name in ("test_dataloader", "test_cfg", "test_evaluator") if not cfg.get(name)]
-    if lacking:
-        raise UserError(f"the config {args.config} has no test set: {', '.join(lacking)} must be there (docs/data.md)")
     from synthcap_mm import pipeline
     from synthcap_mm.engine.launching import process_group
 
@@ -124,7 +114,6 @@ def test_many(argv: Sequence[str]) -> None:
     add_work_dir(parser, "the results")
     args = parser.parse_args(argv)
     cfg = load_config(args)
-    _require_checkpoint(cfg, args.checkpoint)
     from synthcap_mm.engine import test_sets
     from synthcap_mm.engine.launching import process_group
 

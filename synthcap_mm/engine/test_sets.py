@@ -20,7 +20,7 @@ from synthcap_mm.engine.runners import build_runner
 from synthcap_mm.engine.testing import prepare_evaluators, run_test
 from synthcap_mm.errors import UserError
 from synthcap_mm.files import write_atomically, write_json
-from synthcap_mm.missing_inputs import require_inputs
+from synthcap_mm.missing_inputs import require_checkpoint, require_inputs
 from synthcap_mm.models.memory import CaptionMemory
 from synthcap_mm.store import Store
 from synthcap_mm.store.store import view_file
@@ -113,9 +113,8 @@ def test_many(cfg: Config, checkpoint: str, names: Sequence[str] | None = None) 
             has a memory and the captioner uses none, or a set or memory was made with another encoder than the
             captioner's.
     """
+    require_checkpoint(cfg, checkpoint)
     entries = check_test_sets(cfg, names)
-    if not Path(checkpoint).is_file():
-        raise UserError(f"no checkpoint at {checkpoint}; train one: python tools/train.py {cfg.config_name}")
     cfg.test_sets = entries
     require_inputs(cfg, "test_sets")
     prepare_evaluators(cfg)

@@ -43,6 +43,11 @@ def _used(folder: Path, tables: Iterable[Table]) -> dict[str, set[str]]:
     return used
 
 
+def _tables(folder: Path) -> list[Path]:
+    """Folders of a store's tables."""
+    return sorted(path for path in (folder / "tables").iterdir() if path.is_dir())
+
+
 def _shards(table: Path) -> Iterator[Path]:
     for name in sorted(names_in(table)):
         if name[:1].isdigit():
@@ -60,9 +65,7 @@ def describe(folder: Path) -> str:
     for name, view in views.items():
         lines.append(f"  {name}: {view['kind']}, encoder {view['encoder']['name']}, {', '.join(view['tables'])}")
     lines.append(f"  {'table':<34}{'shards':>8}{'size':>12}  in")
-    for table in sorted((folder / "tables").iterdir()):
-        if not table.is_dir():
-            continue
+    for table in _tables(folder):
         shards = [path for path in _shards(table) if path.suffix != ".tar"]
         size = sum(path.stat().st_size for path in table.iterdir())
         names = [
@@ -92,7 +95,7 @@ def unused_files(folder: Path, tables: Iterable[Table] = ()) -> list[Path]:
             f"{folder} is not finished: nothing refers to its shards yet. Name the config that makes it: --configs"
         )
     found = []
-    for table in sorted(path for path in (folder / "tables").iterdir() if path.is_dir()):
+    for table in _tables(folder):
         stems = {Path(name).stem for name in used.get(table.name, ())}
         found += [p for p in _shards(table) if p.stem not in stems and now - p.stat().st_mtime > _YOUNG]
     return found
@@ -123,7 +126,7 @@ def check(folder: Path) -> list[Path]:
         The damaged shards.
     """
     damaged = []
-    for table in sorted(path for path in (folder / "tables").iterdir() if path.is_dir()):
+    for table in _tables(folder):
         for path in _shards(table):
             if path.suffix == ".arrow" and not (is_undamaged(path) and _tar_is_undamaged(path)):
                 set_aside(path)
