@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from mmengine.logging import print_log
 
-from synthcap_mm.checkpoints import read_checkpoint
 from synthcap_mm.errors import UserError
 from synthcap_mm.files import file_sha256, write_json
 from synthcap_mm.inference.export_folder import (
@@ -33,6 +32,7 @@ from synthcap_mm.inference.model_card import model_card
 from synthcap_mm.store import Store
 from synthcap_mm.structures import CaptionSample
 from synthcap_mm.version import __version__
+from synthcap_mm.weights_files import read_checkpoint
 
 
 def export_captioner(

@@ -19,7 +19,6 @@ from mmengine.registry import DefaultScope
 from PIL.Image import Image
 
 from synthcap_mm.background import map_ahead
-from synthcap_mm.checkpoints import read_checkpoint
 from synthcap_mm.engine.identity_hook import META
 from synthcap_mm.engine.launching import read_config
 from synthcap_mm.errors import UserError, listed
@@ -33,6 +32,7 @@ from synthcap_mm.registry import INFERENCERS, MODELS, SCOPE, VISUALIZERS
 from synthcap_mm.structures import CaptionSample, Tag, group_id
 from synthcap_mm.synthesis.encoding import build, default_device
 from synthcap_mm.synthesis.image_reader import ImageReader
+from synthcap_mm.weights_files import read_checkpoint, state_dict_of
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -171,12 +171,16 @@ class CaptionInferencer(BaseInferencer):
             if self._export is not None:
                 self._export.load_into(model)
             else:
-                self._load_weights_to_model(model, read_checkpoint(weights), cfg)
+                checkpoint = read_checkpoint(weights)
+                model.check_identity((checkpoint.get("meta") or {}).get(META))
+                self._load_weights_to_model(model, state_dict_of(checkpoint, weights), cfg)
         return model.to(self.device).eval()
 
     def _load_weights_to_model(self, model: torch.nn.Module, checkpoint: dict | None, cfg: Any) -> None:
-        model.check_identity(checkpoint.get("meta", {}).get(META))
-        found = model.load_state_dict(dict(checkpoint.get("state_dict", checkpoint)), strict=False)
+        try:
+            found = model.load_state_dict(checkpoint, strict=False)
+        except RuntimeError as error:
+            raise UserError(f"the checkpoint is not of this config's captioner: {error}") from error
         missing = [name for name in found.missing_keys if not name.startswith("data_preprocessor")]
         if missing or found.unexpected_keys:
             raise UserError(

@@ -6,9 +6,7 @@ import difflib
 import json
 import logging
 import os
-import pickle
 import tempfile
-import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +19,7 @@ from synthcap_mm.models.backbones.base import BaseBackbone
 from synthcap_mm.registry import MODELS
 from synthcap_mm.requirements import require
 from synthcap_mm.store.recipes import settings_recipe
+from synthcap_mm.weights_files import is_torchscript, read_checkpoint
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -316,13 +315,6 @@ def _config_beside(weights: Path) -> dict | None:
     return _read_json(path, "open_clip config") if path.is_file() else None
 
 
-def _is_torchscript(path: Path) -> bool:
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.split("/")[1:2] == ["code"] for name in archive.namelist())
-
-
 def _other_activation(model_name: str) -> str | None:
     """The model of open_clip that differs in the activation only, or ``None``."""
     import open_clip
@@ -349,25 +341,6 @@ def _tag_activation(model_name: str, tag: str | None, config: dict) -> bool | No
         return True
     # A model that exists with QuickGELU only need not be marked in open_clip's table.
     return None if config.get("quick_gelu", False) and _other_activation(model_name) is None else False
-
-
-def _state_keys(path: Path) -> set[str]:
-    """Names of the entries of a weights file."""
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors import safe_open
-
-            with safe_open(str(path), framework="pt") as file:
-                return set(file.keys())
-        if path.suffix in (".npz", ".npy"):
-            return set()
-        read = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except pickle.UnpicklingError as error:  # torch's own message recommends executing the file
-        raise UserError(
-            f"the weights file {str(path)!r} holds pickled objects beside tensors; these are not executed. "
-            "Save its state dict alone, best as .safetensors"
-        ) from error
-    return set(read.get("state_dict", read)) if isinstance(read, dict) else set()
 
 
 def _check_activation(model_name: str, config: dict, expected: bool | None, told_by: str) -> None:
@@ -444,17 +417,11 @@ def _build_from_file(
 
 def _plain_state(weights: Path, model: torch.nn.Module, folder: Path) -> Path:
     """A file that open_clip loads: ``weights`` itself, or what is in OpenAI's original form as a plain state dict."""
-    if _is_torchscript(weights):
-        state = torch.jit.load(str(weights), map_location="cpu").state_dict()
-    elif any(key in _state_keys(weights) for key in OPENAI_KEYS):
-        if weights.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            state = load_file(str(weights))
-        else:
-            state = torch.load(weights, map_location="cpu", weights_only=True)
-            state = state.get("state_dict", state)
-    else:
+    if weights.suffix in (".npz", ".npy"):  # of arrays only; open_clip knows their names
+        return weights
+    state = read_checkpoint(weights, "weights file")
+    state = state.get("state_dict", state)
+    if not is_torchscript(weights) and not any(key in state for key in OPENAI_KEYS):
         return weights
     target = folder / "weights.pt"
     # TorchScript makes every buffer persistent, the text tower's mask too

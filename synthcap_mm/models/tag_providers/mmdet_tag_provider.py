@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from synthcap_mm.checkpoints import read_checkpoint
 from synthcap_mm.errors import UserError
 from synthcap_mm.models.tag_providers.base import BaseTagProvider
 from synthcap_mm.options import Count, Part
@@ -22,6 +21,7 @@ from synthcap_mm.registry import MODELS
 from synthcap_mm.requirements import require
 from synthcap_mm.store.recipes import digest
 from synthcap_mm.structures import Tag
+from synthcap_mm.weights_files import local_file, read_checkpoint
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -38,7 +38,7 @@ class MMDetTagProvider(BaseTagProvider):
     detector together, others apart, so that nobody is padded for another's sake.
     MMEngine's default scope is afterwards what it was.
 
-    The checkpoint is read without executing pickles.
+    Nothing in the checkpoint is executed.
 
     Args:
         config (str): path of an mmdet config, or the name of one that mmdet ships
@@ -56,9 +56,8 @@ class MMDetTagProvider(BaseTagProvider):
     Raises:
         ImportError: if mmdet is missing, or cannot be used beside the installed mmcv.
         FileNotFoundError: if the checkpoint is missing.
-        UserError: if there is no such config (with near names), the checkpoint lacks weights, or no class names can be
-            found.
-        ValueError: if the checkpoint holds other things than tensors and plain values.
+        UserError: if there is no such config (with near names), the checkpoint lacks weights, cannot be downloaded or
+            holds other things than tensors and plain values, or no class names can be found.
     """
 
     not_in_recipe = ("device", "batch_size")
@@ -77,7 +76,7 @@ class MMDetTagProvider(BaseTagProvider):
         _require_mmdet()
         self.batch_size = batch_size
         path, self._config_name = find_config(config)
-        weights = _local_checkpoint(checkpoint)
+        weights = local_file(checkpoint)
         with mmdet_scope():
             from mmengine.config import Config
 
@@ -237,19 +236,6 @@ def _config_sha256(cfg: Config) -> str:
         dataset.get("metainfo"),
     ]  # no paths of data
     return digest(json.loads(json.dumps(decisive, default=str)))
-
-
-def _local_checkpoint(checkpoint: str) -> Path:
-    """The checkpoint's file; a URL is downloaded once, into torch's hub folder."""
-    if not checkpoint.startswith(("http://", "https://")):
-        return Path(checkpoint)
-    folder = Path(torch.hub.get_dir()) / "checkpoints"
-    path = folder / checkpoint.partition("?")[0].rsplit("/", 1)[-1]
-    if not path.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        # several ranks may do this at once: torch writes beside the file, and renames
-        torch.hub.download_url_to_file(checkpoint, str(path), progress=False)
-    return path
 
 
 def _build_detector(cfg: Config, name: str) -> nn.Module:
