@@ -90,9 +90,6 @@ def export(argv: Sequence[str]) -> None:
     add_config(parser)
     parser.add_argument("checkpoint", help="checkpoint file of a training")
     parser.add_argument("out", help="folder to make")
-    parser.add_argument(
-        "--include-encoder", action="store_true", help="also weights that open_clip would download at first use"
-    )
     add_trust(parser)
     parser.add_argument("--samples", type=int, default=200, help="held-out pictures to compare by (default: 200)")
     args = parser.parse_args(argv)
@@ -105,7 +102,7 @@ def export(argv: Sequence[str]) -> None:
     MMLogger.get_instance("synthcap_mm", logger_name="synthcap_mm", log_level="INFO")
     cfg = read_config(args.config, args.cfg_options)
     with trusted_checkpoints(args.trust_checkpoint):
-        export_captioner(cfg, args.checkpoint, args.out, args.include_encoder, args.samples)
+        export_captioner(cfg, args.checkpoint, args.out, args.samples)
 
 
 def eval_captions(argv: Sequence[str]) -> None:

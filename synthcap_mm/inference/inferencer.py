@@ -166,14 +166,14 @@ class CaptionInferencer(BaseInferencer):
         if self.encoder_cfg is not None:
             settings.backbone = self.encoder_cfg
         with DefaultScope.overwrite_default_scope(self.scope):
-            model = MODELS.build(settings)
-            model.cfg = cfg
             if self._export is not None:
-                self._export.load_into(model)
+                model = self._export.build(settings)
             else:
+                model = MODELS.build(settings)
                 checkpoint = read_checkpoint(weights)
                 model.check_identity((checkpoint.get("meta") or {}).get(META))
                 self._load_weights_to_model(model, state_dict_of(checkpoint, weights), cfg)
+            model.cfg = cfg
         return model.to(self.device).eval()
 
     def _load_weights_to_model(self, model: torch.nn.Module, checkpoint: dict | None, cfg: Any) -> None:

@@ -13,6 +13,7 @@ from PIL.Image import Image
 from torch import Tensor, nn
 
 from synthcap_mm.errors import UserError
+from synthcap_mm.exportable import Child, Children, data
 from synthcap_mm.models.memory import CaptionMemory
 from synthcap_mm.models.necks.base import StoreNeck
 from synthcap_mm.models.necks.memory_neck import MemoryNeck
@@ -55,6 +56,8 @@ class SynthCaptioner(BaseModel):
         UserError: if prefix, prompt and caption may be longer than the head's ``positions``, or a neck's memory was
             made with another encoder than ``store``.
     """
+
+    exportable = {"head": Child(), "necks": Children(), "data_preprocessor": Child(), **data("rerank")}
 
     def __init__(
         self,

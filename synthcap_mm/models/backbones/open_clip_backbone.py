@@ -6,6 +6,7 @@ import difflib
 import json
 import logging
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,7 +16,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from synthcap_mm.errors import UserError
+from synthcap_mm.exportable import JsonFile, PackedText, SafetensorsFile, data, refused
 from synthcap_mm.models.backbones.base import BaseBackbone
+from synthcap_mm.models.backbones.open_clip_export import check_description
 from synthcap_mm.registry import MODELS
 from synthcap_mm.requirements import require
 from synthcap_mm.store.recipes import settings_recipe
@@ -91,6 +94,12 @@ class OpenCLIPBackbone(BaseBackbone):
     """
 
     not_in_recipe = ("cache_dir", "quick_gelu")  # the latter is compared only
+    exportable = {
+        "pretrained": SafetensorsFile(),
+        "model_config": JsonFile(check_description),
+        "tokenizer": PackedText(),
+        **data("model_name", "precision", "quick_gelu"),
+    }
 
     def __init__(
         self,
@@ -153,6 +162,43 @@ class OpenCLIPBackbone(BaseBackbone):
             "model_cfg": self._config,
             "preprocess_cfg": {name: preprocessing[name] for name in _PREPROCESS_FIELDS if name in preprocessing},
         }
+
+    @classmethod
+    def from_export(cls, settings: dict[str, Any], where: str) -> dict[str, Any]:
+        """The settings of an export; a model of open_clip's own needs no description but its name.
+
+        Args:
+            settings: as they are read from the export.
+            where: for messages.
+
+        Raises:
+            UserError: if weights or the model's description are not in the folder.
+        """
+        import open_clip
+
+        for name in ("pretrained", "model_config"):
+            if name not in settings:
+                raise refused(f"{where}.{name}", None, "a file of the folder")
+        name = settings.get("model_name")
+        if not isinstance(name, str) or not re.fullmatch(r"[\w.-]+", name):
+            raise refused(f"{where}.model_name", name, "a plain name")
+        described = settings["model_config"]
+        config = described.get("model_cfg") or (
+            open_clip.get_model_config(name) if name in open_clip.list_models() else None
+        )
+        if config is None:
+            raise refused(f"{where}.model_name", name, "a model of open_clip, or described by model_config")
+        return {**settings, "model_config": {"preprocess_cfg": {}, **described, "model_cfg": config}}
+
+    def exported_description(self) -> dict[str, Any]:
+        """The model as an export describes it: without the config of a model that open_clip has."""
+        import open_clip
+
+        described = self.described()
+        name = self.name.split("/")[0]
+        if name in open_clip.list_models() and open_clip.get_model_config(name) == described["model_cfg"]:
+            described.pop("model_cfg")
+        return json.loads(json.dumps(described))
 
     @classmethod
     def pin(cls, arguments: dict[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from synthcap_mm.errors import UserError
+from synthcap_mm.exportable import OneOf, SafetensorsFile, Texts, data
 from synthcap_mm.models.tag_providers.base import BaseTagProvider
 from synthcap_mm.options import Count, Part
 from synthcap_mm.registry import MODELS
@@ -61,6 +62,12 @@ class MMDetTagProvider(BaseTagProvider):
     """
 
     not_in_recipe = ("device", "batch_size")
+    exportable = {
+        "config": OneOf(lambda: shipped_configs()),
+        "checkpoint": SafetensorsFile(),
+        "classes": Texts(),
+        **data("batch_size", "max_tags", "min_score"),
+    }
 
     def __init__(
         self,
@@ -191,6 +198,18 @@ def mmdet_scope(scope: str | None = "mmdet") -> Iterator[None]:
         DefaultScope._instance_dict = before
 
 
+def shipped_configs() -> dict[str, str]:
+    """The configs that mmdet ships: name, such as ``'yolox/yolox_nano_8xb8-300e_coco'``, to file."""
+    package = Path(require("mmdet", extra="mmdet", purpose="MMDetTagProvider").__file__).parent
+    # a checkout that is installed in place has its configs beside the package
+    roots = [root for root in (package / ".mim" / "configs", package.parent / "configs") if root.is_dir()]
+    shipped: dict[str, str] = {}
+    for root in roots:
+        for path in root.rglob("*.py"):
+            shipped.setdefault(path.relative_to(root).with_suffix("").as_posix(), str(path))
+    return shipped
+
+
 def find_config(config: str) -> tuple[Path, str]:
     """The file of an mmdet config, and what to call it.
 
@@ -205,19 +224,13 @@ def find_config(config: str) -> tuple[Path, str]:
     """
     if Path(config).is_file():
         return Path(config), Path(config).name
-    package = Path(require("mmdet", extra="mmdet", purpose="MMDetTagProvider").__file__).parent
-    # a checkout that is installed in place has its configs beside the package
-    roots = [root for root in (package / ".mim" / "configs", package.parent / "configs") if root.is_dir()]
     name = config.removeprefix("mmdet::").removesuffix(".py")
-    shipped = {}
-    for root in roots:
-        for path in root.rglob("*.py"):
-            shipped.setdefault(path.relative_to(root).with_suffix("").as_posix(), path)
+    shipped = shipped_configs()
     if name in shipped:
-        return shipped[name], name
+        return Path(shipped[name]), name
     same_file = [known for known in shipped if known.rsplit("/", 1)[-1] == name]
     if len(same_file) == 1:
-        return shipped[same_file[0]], same_file[0]
+        return Path(shipped[same_file[0]]), same_file[0]
     near = same_file or difflib.get_close_matches(name, shipped, n=4, cutoff=0.5)
     hint = (
         f"did you mean {' or '.join(repr(known) for known in near)}?" if near else "none of mmdet's has a similar name."
