@@ -132,7 +132,7 @@ def copied(exported, tmp_path):
 
 def test_an_export_of_a_newer_version_is_refused(copied):
     rewrite(copied, "export.json", lambda m: m.update(schema_version=EXPORT_SCHEMA + 1, synthcap_mm="9.1"))
-    with pytest.raises(UserError, match=r"9\.1"):
+    with pytest.raises(UserError, match="schema 3"):
         CaptionInferencer.from_pretrained(copied)
 
 
@@ -148,7 +148,7 @@ def test_no_export_and_damaged_ones_are_said(copied, tmp_path):
     with pytest.raises(UserError, match=r"lacks model\.safetensors"):
         read_export(copied)
     (copied / "export.json").write_text("{")
-    with pytest.raises(UserError, match=r"export\.json is not valid json"):
+    with pytest.raises(UserError, match=r"export\.json, line 1"):
         read_export(copied)
     with pytest.raises(UserError, match=r"a\.pth"):
         CaptionInferencer(copied, "a.pth")
