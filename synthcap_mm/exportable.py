@@ -57,28 +57,20 @@ class Data(Field):
 
     def read(self, value: Any, where: str, folder: Folder) -> Any:
         """See :meth:`Field.read`."""
-        if isinstance(value, list) and len(value) <= _LONGEST_LIST:
-            return [self.read(one, f"{where}[{i}]", folder) for i, one in enumerate(value)]
-        if value is None or isinstance(value, bool):
-            return value
-        if isinstance(value, (int, float)) and abs(value) < 2**53:
-            return value
-        if isinstance(value, str) and len(value) <= _LONGEST_TEXT and value.isprintable():
-            return value
-        raise refused(where, value, "a number, a short text or a list of them")
+        return _plain(value, where)
 
 
-class Texts(Data):
+class Texts(Field):
     """A list of texts."""
 
     def read(self, value: Any, where: str, folder: Folder) -> Any:
         """See :meth:`Field.read`."""
         if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
             raise refused(where, value, "a list of texts")
-        return super().read(value, where, folder)
+        return _plain(value, where)
 
 
-class Options(Data):
+class Options(Field):
     """An object of data.
 
     Args:
@@ -96,7 +88,7 @@ class Options(Data):
             raise refused(where, value, "an object")
         if unknown := sorted({*value} - self.names):
             raise refused(f"{where}.{unknown[0]}", value[unknown[0]])
-        return {name: super(Options, self).read(one, f"{where}.{name}", folder) for name, one in value.items()}
+        return {name: _plain(one, f"{where}.{name}") for name, one in value.items()}
 
 
 class OneOf(Field):
@@ -237,6 +229,18 @@ def refused(where: str, value: Any, wanted: str | None = None) -> UserError:
 def is_number(value: Any, low: float, high: float) -> bool:
     """Whether a JSON value is a finite number within bounds."""
     return type(value) in (int, float) and math.isfinite(value) and low <= value <= high
+
+
+def _plain(value: Any, where: str) -> Any:
+    if isinstance(value, list) and len(value) <= _LONGEST_LIST:
+        return [_plain(one, f"{where}[{i}]") for i, one in enumerate(value)]
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, (int, float)) and abs(value) < 2**53:
+        return value
+    if isinstance(value, str) and len(value) <= _LONGEST_TEXT and value.isprintable():
+        return value
+    raise refused(where, value, "a number, a short text or a list of them")
 
 
 def _path(value: Any, where: str, folder: Folder) -> Path:

@@ -103,8 +103,7 @@ class CLIPTagProvider(BaseTagProvider):
     exportable = {
         "encoder": Child(),
         "vocabulary": Texts(),
-        "prompts": Texts(),
-        **data("temperature", "max_tags", "min_score"),
+        **data("prompts", "temperature", "max_tags", "min_score"),
     }
 
     def __init__(
