@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -87,7 +89,7 @@ class Export:
         Raises:
             UserError: if the folder's parts do not fit each other.
         """
-        try:
+        with self.faults_explained():
             weights = self._weights(settings)
             model = MODELS.build(settings)
             found = model.load_state_dict(weights, strict=False)
@@ -96,11 +98,22 @@ class Export:
             model.encoder = checked_fingerprint(self.manifest["encoder"], str(self.folder / MANIFEST))
             if self.manifest["memory"] is not None:
                 model.bind_memory(self._memory())
+        return model
+
+    @contextlib.contextmanager
+    def faults_explained(self) -> Iterator[None]:
+        """Make a :class:`UserError` of what libraries raise where numbers and files of the folder do not go together.
+
+        Raises:
+            UserError: naming the folder.
+        """
+        try:
+            yield
         except (UserError, ImportError):
             raise
-        except Exception as error:  # of torch and others, for numbers that do not go together
-            raise UserError(f"the export {self.folder} cannot be used: {type(error).__name__}: {error}") from error
-        return model
+        except Exception as error:  # torch, open_clip, tokenizers and mmdet have no error in common
+            reason = str(error) or type(error).__name__
+            raise UserError(f"the parts of the export {self.folder} do not fit each other: {reason}") from error
 
     def _weights(self, settings: dict[str, Any]) -> dict[str, torch.Tensor]:
         """The weights, once it is known that the model of ``settings`` is no larger than they are."""

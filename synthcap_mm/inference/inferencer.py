@@ -225,7 +225,8 @@ class CaptionInferencer(BaseInferencer):
                 "this captioner was trained with a prompt of tags, and the config names no tag provider "
                 "(synthesis.tag_provider)" + self._left_out("tag_provider")
             )
-        with DefaultScope.overwrite_default_scope(self.scope):
+        explained = contextlib.nullcontext() if self._export is None else self._export.faults_explained()
+        with DefaultScope.overwrite_default_scope(self.scope), explained:
             tagger = build(self.tag_provider_cfg, self.device) if self.uses_tags else None
             reader = ImageReader(self.model.backbone, tagger)
         if self.device.type == "cuda":  # another thread may use them on another stream
