@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import contextlib
 import os
+import signal
 import sys
 import tempfile
 import threading
@@ -27,7 +28,7 @@ from synthcap_mm.models.memory import CaptionMemory
 from synthcap_mm.structures import Tag
 
 #: What one photo may have.
-MAX_BYTES, MAX_PIXELS = 20_000_000, 50_000_000
+MAX_BYTES, MAX_PIXELS = 20 * 2**20, 50_000_000
 #: What a pasted memory may have.
 MAX_CHARACTERS, MAX_SENTENCES = 1_000_000, 5000
 #: How many answers may be waited for, and how long an upload is kept, in seconds.
@@ -161,25 +162,38 @@ class Guard:
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         """Answer one request."""
-        refusal = self._refusal(scope) if scope["type"] == "http" else None
-        with contextlib.suppress(asyncio.CancelledError):  # the page ends; uvicorn would print a traceback
-            await (refusal or self.app)(scope, receive, send)
+        from starlette.responses import JSONResponse
 
-    def _refusal(self, scope: dict[str, Any]) -> Any:
+        status, sentence = self._refusal(scope) if scope["type"] == "http" else (200, "")
+        answer = JSONResponse({"detail": sentence}, status) if sentence else self.app
+        with contextlib.suppress(asyncio.CancelledError):  # the page ends; uvicorn would print a traceback
+            await answer(scope, receive, send)
+
+    def _refusal(self, scope: dict[str, Any]) -> tuple[int, str]:
         from starlette.datastructures import Headers
-        from starlette.responses import PlainTextResponse
 
         headers = Headers(scope=scope)
-        origins = [origin.partition("://")[2] for origin in headers.getlist("origin")]
-        if not self.hosts.issuperset(map(str.lower, [*(headers.getlist("host") or [""]), *origins])):
+        asked = headers.getlist("host") or [""]
+        asked += [origin.partition("://")[2] for origin in headers.getlist("origin")]
+        if not self.hosts.issuperset(map(str.lower, asked)):
             known = ", ".join(sorted(self.hosts))
-            return PlainTextResponse(f"This page answers at {known} only; --allow-host NAME allows another name.", 403)
-        limit = MAX_BYTES + 10**6 if scope["path"].endswith("/upload") else 4 * MAX_CHARACTERS
+            return 403, f"This page answers at {known} only; start it with --allow-host NAME to allow another name."
+        limit = MAX_BYTES + 2**20 if scope["path"].endswith("/upload") else 4 * MAX_CHARACTERS
         if "transfer-encoding" in headers or int(headers.get("content-length", 0)) > limit:
-            return PlainTextResponse(
-                f"At most {limit // 10**6} MB are taken here, of a length that is said first.", 413
-            )
-        return None
+            return 413, f"A photo may have {MAX_BYTES >> 20} MB, a memory {MAX_CHARACTERS} characters."
+        return 200, ""
+
+
+def addresses(host: str, port: int, allowed: list[str]) -> set[str]:
+    """What browsers may call the page, as it stands in their address bar: ``name:port``.
+
+    Args:
+        host: address it is served at.
+        port: its port.
+        allowed: further names, with a port or without.
+    """
+    names = ["127.0.0.1", "localhost", "[::1]", f"[{host}]" if ":" in host else host, *allowed]
+    return {f"{name}:{port}".lower() for name in names} | set(map(str.lower, allowed))
 
 
 def examples(folder: str | None, place: Path) -> list[str]:
@@ -190,7 +204,7 @@ def examples(folder: str | None, place: Path) -> list[str]:
     picked = []
     if folder is not None:
         for path in find_images(folder).values():
-            with contextlib.suppress(ValueError, OSError):
+            with contextlib.suppress(UserError, ValueError, OSError):
                 read_image(path, path.name, MAX_PIXELS)
                 picked.append(str(path))
             if len(picked) == 12:
@@ -241,7 +255,7 @@ def build(page: Page, picked: list[str], title: str) -> Any:
             with gr.Column(scale=2):
                 photo = gr.File(label="Photo", type="filepath", elem_id="photo", height=120)
                 gallery = gr.Gallery(
-                    picked, label="Examples", columns=4, height=200, allow_preview=False, elem_id="examples"
+                    picked, label="Examples", columns=4, height=200, allow_preview=False, buttons=[], elem_id="examples"
                 )
                 beams = gr.Slider(1, 10, beams_at_first, step=1, label="Beams (1: greedy)", elem_id="beams")
                 length = gr.Slider(1, longest, longest, step=1, label="Most tokens", elem_id="length")
@@ -256,7 +270,12 @@ def build(page: Page, picked: list[str], title: str) -> Any:
             with gr.Column(scale=3):
                 caption = gr.Markdown(elem_id="caption")
                 message = gr.Markdown("Drop a photo, or pick an example.", elem_id="message")
-                drawn = gr.Image(label="What the detector sees", interactive=False, elem_id="drawn")
+                drawn = gr.Image(
+                    label="What the detector sees",
+                    interactive=False,
+                    buttons=["download", "fullscreen"],
+                    elem_id="drawn",
+                )
                 best = gr.Dataframe(headers=["caption", "log p", "ranked by"], label="Best captions", elem_id="best")
                 remembered = gr.Dataframe(
                     headers=["caption of the memory", "weight"],
@@ -283,7 +302,7 @@ def build(page: Page, picked: list[str], title: str) -> Any:
     return blocks.queue(max_size=MAX_WAITING, api_open=False)
 
 
-def serve(blocks: Any, picked: list[str], host: str, port: int, allowed: list[str]) -> None:
+def serve(blocks: Any, picked: list[str], host: str, port: int, hosts: set[str]) -> None:
     """Serve the page until a signal comes.
 
     Args:
@@ -291,7 +310,7 @@ def serve(blocks: Any, picked: list[str], host: str, port: int, allowed: list[st
         picked: files that may be fetched, besides the uploads.
         host: address to serve at.
         port: its port.
-        allowed: further names under which the page may be asked for.
+        hosts: what browsers may call it.
     """
     import gradio as gr
     import uvicorn
@@ -315,11 +334,14 @@ def serve(blocks: Any, picked: list[str], host: str, port: int, allowed: list[st
     # `launch` sets it, mounting does not; without it Gradio takes any path on this machine for an upload.
     blocks.has_launched = True
     sys.addaudithook(_call_nobody)
-    names = ["127.0.0.1", "localhost", "[::1]", f"[{host}]" if ":" in host else host, *allowed]
-    hosts = {f"{name}:{port}".lower() for name in names} | set(map(str.lower, allowed))
-    uvicorn.Server(
-        uvicorn.Config(Guard(app, hosts), host, port, ws="none", access_log=False, timeout_graceful_shutdown=1)
-    ).run()
+    server = uvicorn.Server(
+        uvicorn.Config(
+            Guard(app, hosts), host, port, loop="asyncio", ws="none", access_log=False, timeout_graceful_shutdown=1
+        )
+    )
+    server.handle_exit = lambda *_: setattr(server, "should_exit", True)  # a second signal would end in tracebacks
+    server.run()
+    signal.raise_signal(signal.SIGINT)  # the one that ended the server, for `stopping_cleanly`
 
 
 def _call_nobody(event: str, args: tuple) -> None:
@@ -366,7 +388,8 @@ def run(args: argparse.Namespace, place: Path) -> None:
         picked = examples(args.examples, place)
     except (UserError, OSError) as error:
         raise SystemExit(str(error)) from error
-    serve(build(page, picked, title), picked, args.host, args.port, args.allow_host)
+    hosts = addresses(args.host, args.port, args.allow_host)
+    serve(build(page, picked, title), picked, args.host, args.port, hosts)
 
 
 def main() -> None:
