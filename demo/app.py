@@ -180,7 +180,10 @@ class Guard:
             return 403, f"This page answers at {known} only; start it with --allow-host NAME to allow another name."
         limit = MAX_BYTES + 2**20 if scope["path"].endswith("/upload") else 4 * MAX_CHARACTERS
         if "transfer-encoding" in headers or int(headers.get("content-length", 0)) > limit:
-            return 413, f"A photo may have {MAX_BYTES >> 20} MB, a memory {MAX_CHARACTERS} characters."
+            return (
+                413,
+                f"A photo may have {MAX_BYTES >> 20} MB, a memory {MAX_CHARACTERS} characters; say the length first.",
+            )
         return 200, ""
 
 
@@ -313,7 +316,7 @@ def serve(blocks: Any, picked: list[str], host: str, port: int, hosts: set[str])
         hosts: what browsers may call it.
     """
     import gradio as gr
-    import uvicorn
+    import uvicorn  # it and FastAPI come with Gradio
     from fastapi import FastAPI
 
     theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"])
@@ -347,7 +350,7 @@ def serve(blocks: Any, picked: list[str], host: str, port: int, hosts: set[str])
 def _call_nobody(event: str, args: tuple) -> None:
     """Gradio would fetch addresses that a request names, of any size; the page itself needs none."""
     if event == "socket.connect" and isinstance(args[1], tuple):
-        raise PermissionError(f"the page fetches nothing, so not {args[1][0]} either")
+        raise RuntimeError(f"the page fetches nothing, so not {args[1][0]} either")
 
 
 def parse_args() -> argparse.Namespace:
