@@ -45,8 +45,8 @@ def read_checkpoint(path: str | Path, what: str = "checkpoint") -> dict[str, Any
 
     MMEngine's own, plain state dicts of ``torch.save``, TorchScript archives (their weights; their code is not loaded)
     and safetensors files, whatever they are called. An archive is compared with its own checksums first, which takes
-    about as long as loading it; the other formats have none. The config in MMEngine's ``meta`` is left out: it is Python code, which MMEngine would
-    execute on resuming.
+    about as long as loading it; the other formats have none. The config in MMEngine's ``meta`` is left out: it is
+    Python code, which MMEngine would execute on resuming.
 
     Args:
         path: the file.
