@@ -77,7 +77,7 @@ class CaptionLines:
             if not line.endswith(b"\n"):
                 continue
             try:
-                row = json.loads(line)
+                row = dict(json.loads(line))
                 if "error" not in row:
                     self.done.add(row["image"])
                     kept.append(line)
