@@ -56,6 +56,15 @@ def add_work_dir(parser: argparse.ArgumentParser, holds: str) -> None:
     parser.add_argument("--work-dir", help=f"folder for {holds} (default: work_dirs/CONFIG's name)")
 
 
+def add_trust(parser: argparse.ArgumentParser) -> None:
+    """``--trust-checkpoint``, of commands that read a checkpoint."""
+    parser.add_argument(
+        "--trust-checkpoint",
+        action="store_true",
+        help="execute what the checkpoints hold beside tensors and plain values: for files of your own only",
+    )
+
+
 def task(text: str) -> tuple[int, int]:
     """``'3/64'`` as ``(3, 64)``: the fourth of 64 shares.
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from synthcap_mm.cli.arguments import add_config, command_parser
+from synthcap_mm.cli.arguments import add_config, add_trust, command_parser
 from synthcap_mm.config_files import resolve_config
 from synthcap_mm.errors import UserError
 
@@ -52,6 +53,15 @@ def caption(argv: Sequence[str]) -> None:
     parser.add_argument("--seed", type=int, default=0, help="with --sample (default: 0)")
     parser.add_argument("--rerank", action="store_true", help="order the beams by CLIPScore")
     parser.add_argument("--explain", action="store_true", help="also tags, memory captions with weights, CLIPScore")
+    add_trust(parser)
+    parser.add_argument(
+        "--import",
+        dest="modules",
+        nargs="+",
+        default=[],
+        metavar="MODULE",
+        help="modules of your own to import first, whose components an export names",
+    )
     args = parser.parse_args(argv)
     is_export = Path(args.model).is_dir()
     if not is_export and len(args.inputs) < 2:
@@ -63,11 +73,15 @@ def caption(argv: Sequence[str]) -> None:
     if args.rerank:
         options["rerank"] = True
     from synthcap_mm.inference.captioning import caption_files
+    from synthcap_mm.weights_files import trusted_checkpoints
 
-    caption_files(
-        args.model, checkpoint, inputs, args.out, batch_size=args.batch_size, device=args.device, dtype=args.dtype,
-        workers=args.workers, allow_private_redirects=args.allow_private_redirects, **options,
-    )  # fmt: skip
+    for module in args.modules:
+        importlib.import_module(module)
+    with trusted_checkpoints(args.trust_checkpoint):
+        caption_files(
+            args.model, checkpoint, inputs, args.out, batch_size=args.batch_size, device=args.device, dtype=args.dtype,
+            workers=args.workers, allow_private_redirects=args.allow_private_redirects, **options,
+        )  # fmt: skip
 
 
 def export(argv: Sequence[str]) -> None:
@@ -81,19 +95,19 @@ def export(argv: Sequence[str]) -> None:
     add_config(parser)
     parser.add_argument("checkpoint", help="checkpoint file of a training")
     parser.add_argument("out", help="folder to make")
-    parser.add_argument(
-        "--include-encoder", action="store_true", help="also weights that open_clip would download at first use"
-    )
+    add_trust(parser)
     parser.add_argument("--samples", type=int, default=200, help="held-out pictures to compare by (default: 200)")
     args = parser.parse_args(argv)
     from mmengine.logging import MMLogger
 
     from synthcap_mm.config_reading import read_config
     from synthcap_mm.inference.export import export_captioner
+    from synthcap_mm.weights_files import trusted_checkpoints
 
     MMLogger.get_instance("synthcap_mm", logger_name="synthcap_mm", log_level="INFO")
     cfg = read_config(args.config, args.cfg_options)
-    export_captioner(cfg, args.checkpoint, args.out, args.include_encoder, args.samples)
+    with trusted_checkpoints(args.trust_checkpoint):
+        export_captioner(cfg, args.checkpoint, args.out, args.samples)
 
 
 def eval_captions(argv: Sequence[str]) -> None:

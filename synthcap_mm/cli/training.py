@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from synthcap_mm.cli.arguments import add_config, add_launcher, add_work_dir, command_parser, load_config
+from synthcap_mm.cli.arguments import (
+    add_config,
+    add_launcher,
+    add_trust,
+    add_work_dir,
+    command_parser,
+    load_config,
+)
 from synthcap_mm.errors import UserError
 
 if TYPE_CHECKING:
@@ -29,6 +36,7 @@ def train(argv: Sequence[str]) -> None:
         metavar="CHECKPOINT",
         help="go on from a checkpoint; without a value or with 'auto' from the work dir's latest",
     )
+    add_trust(parser)
     parser.add_argument("--amp", action="store_true", help="forward in bfloat16 (AutocastOptimWrapper)")
     parser.add_argument("--no-validate", action="store_true", help="do not validate during training")
     parser.add_argument(
@@ -58,8 +66,9 @@ def train(argv: Sequence[str]) -> None:
         cfg.auto_scale_lr.enable = True
     from synthcap_mm import pipeline
     from synthcap_mm.engine.launching import process_group
+    from synthcap_mm.weights_files import trusted_checkpoints
 
-    with process_group(cfg):
+    with trusted_checkpoints(args.trust_checkpoint), process_group(cfg):
         if args.resume is not None:
             _resume(cfg, args.resume)
         pipeline.train(cfg, dry_run=args.dry_run)
@@ -90,12 +99,14 @@ def test(argv: Sequence[str]) -> None:
     add_launcher(parser)
     parser.add_argument("checkpoint", help="checkpoint file of a training")
     add_work_dir(parser, "the results")
+    add_trust(parser)
     args = parser.parse_args(argv)
     cfg = load_config(args)
     from synthcap_mm import pipeline
     from synthcap_mm.engine.launching import process_group
+    from synthcap_mm.weights_files import trusted_checkpoints
 
-    with process_group(cfg):
+    with trusted_checkpoints(args.trust_checkpoint), process_group(cfg):
         pipeline.test(cfg, args.checkpoint)
 
 
@@ -112,10 +123,12 @@ def test_many(argv: Sequence[str]) -> None:
     parser.add_argument("checkpoint", help="checkpoint file of a training")
     parser.add_argument("--sets", nargs="+", metavar="NAME", help="names of those that are wanted (default: all)")
     add_work_dir(parser, "the results")
+    add_trust(parser)
     args = parser.parse_args(argv)
     cfg = load_config(args)
     from synthcap_mm.engine import test_sets
     from synthcap_mm.engine.launching import process_group
+    from synthcap_mm.weights_files import trusted_checkpoints
 
-    with process_group(cfg):
+    with trusted_checkpoints(args.trust_checkpoint), process_group(cfg):
         test_sets.test_many(cfg, args.checkpoint, args.sets)

@@ -7,6 +7,7 @@ import functools
 from mmengine.config import Config
 from mmengine.runner import FlexibleRunner, Runner
 
+from synthcap_mm.engine.divergence_hook import DivergenceHook
 from synthcap_mm.engine.identity_hook import CaptionerIdentityHook
 from synthcap_mm.errors import UserError
 from synthcap_mm.registry import DATASETS, HOOKS, METRICS, MODELS, OPTIM_WRAPPERS, RUNNERS, SCOPE, VISUALIZERS
@@ -41,7 +42,7 @@ def check_types(cfg: Config) -> None:
 
 
 def build_runner(cfg: Config, to_test: bool = False) -> Runner | FlexibleRunner:
-    """MMEngine's ``Runner``, or the one that ``cfg.runner_type`` names, with a :class:`CaptionerIdentityHook`.
+    """MMEngine's ``Runner``, or the one that ``cfg.runner_type`` names, with the hooks that belong to every run.
 
     ``FlexibleRunner`` trains with a ``strategy``; see docs/large_decoders.md.
 
@@ -62,6 +63,7 @@ def build_runner(cfg: Config, to_test: bool = False) -> Runner | FlexibleRunner:
     _switch_tensorboard_on(cfg)
     runner = Runner.from_cfg(cfg) if to_test or "runner_type" not in cfg else RUNNERS.build(cfg)
     runner.register_hook(CaptionerIdentityHook())
+    runner.register_hook(DivergenceHook())
     return runner
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from synthcap_mm.errors import UserError
-from synthcap_mm.files import read_json, write_atomically, write_json
+from synthcap_mm.files import parse_json, read_json, write_atomically, write_json
 
 
 class CaptionLines:
@@ -77,11 +77,11 @@ class CaptionLines:
             if not line.endswith(b"\n"):
                 continue
             try:
-                row = dict(json.loads(line))
+                row = dict(parse_json(self.path, line, number))
                 if "error" not in row:
                     self.done.add(row["image"])
                     kept.append(line)
-            except (ValueError, KeyError, TypeError, RecursionError) as error:
+            except (UserError, ValueError, KeyError, TypeError) as error:
                 raise UserError(f"{self.path}, line {number} is no line of captions ({error!r}): delete it") from error
         if len(kept) < len(lines):
             with write_atomically(self.path) as file:

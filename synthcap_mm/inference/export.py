@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from mmengine.logging import print_log
 
-from synthcap_mm.checkpoints import read_checkpoint
 from synthcap_mm.errors import UserError
 from synthcap_mm.files import file_sha256, write_json
 from synthcap_mm.inference.export_folder import (
+    CARD,
     CONFIG,
     EXPORT_SCHEMA,
     MANIFEST,
@@ -33,13 +33,13 @@ from synthcap_mm.inference.model_card import model_card
 from synthcap_mm.store import Store
 from synthcap_mm.structures import CaptionSample
 from synthcap_mm.version import __version__
+from synthcap_mm.weights_files import read_checkpoint
 
 
 def export_captioner(
     config: str | dict,
     checkpoint: str | os.PathLike[str],
     out: str | os.PathLike[str],
-    include_encoder: bool = False,
     samples: int = 200,
 ) -> dict[str, Any]:
     """Write a captioner into a folder that :meth:`CaptionInferencer.from_pretrained` reads.
@@ -51,9 +51,6 @@ def export_captioner(
         config: path, name or content of the config.
         checkpoint: of ``tools/train.py``.
         out: folder to make.
-        include_encoder: put the weights of an encoder that open_clip downloads into the
-            folder too. Default ``False``. (An encoder from a file is always in it; one that ships with
-            the package never.)
         samples: held-out images whose captions are compared. Default 200.
 
     Returns:
@@ -68,21 +65,22 @@ def export_captioner(
     captioner = CaptionInferencer(config, checkpoint)
     store = Store.open(captioner.cfg.model.store) if captioner.cfg.model.get("store") else None
     with _new_folder(out) as folder:
-        config, left_out = _write_parts(captioner, folder, include_encoder)
+        config, left_out = _write_parts(captioner, folder)
         manifest: dict[str, Any] = {
             "schema_version": EXPORT_SCHEMA,
             "synthcap_mm": __version__,
             "config_name": captioner.cfg.get("config_name"),
             "checkpoint": {"file": Path(checkpoint).name, "sha256": file_sha256(checkpoint)},
-            "epoch": read_checkpoint(checkpoint).get("meta", {}).get("epoch"),
+            "epoch": (read_checkpoint(checkpoint).get("meta") or {}).get("epoch"),
             "encoder": captioner.model.encoder,
             "memory": _write_memory(captioner, folder),
             "left_out": left_out,
+            "compared": {},
         }
         _write_manifest(folder, manifest)
         manifest["compared"] = _compare(captioner, folder, _held_out(store, samples), "encoder" in left_out)
         card = model_card(manifest, config, captioner.cfg, None if store is None else len(store.captions))
-        (folder / "README.md").write_text(card, encoding="utf-8")
+        (folder / CARD).write_text(card, encoding="utf-8")
         _write_manifest(folder, manifest)
     size = sum(record["bytes"] for record in manifest["files"].values())
     print_log(f"export: {out}, {size / 1e6:.1f} MB; {manifest['compared']['summary']}", logger="current")
@@ -106,14 +104,12 @@ def _new_folder(out: Path) -> Iterator[Path]:
         raise
 
 
-def _write_parts(
-    captioner: CaptionInferencer, folder: Path, include_encoder: bool
-) -> tuple[dict[str, Any], dict[str, str]]:
+def _write_parts(captioner: CaptionInferencer, folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
     """Write config, tokenizer and weights; returns the config, and why parts are not in the folder."""
     from safetensors.torch import save_model
 
     left_out: dict[str, str] = {}
-    encoder = export_encoder(captioner, folder, include_encoder, left_out)
+    encoder = export_encoder(captioner, folder, left_out)
     tag_provider = export_tag_provider(captioner, folder, encoder, left_out)
     config = {"model": _model_settings(captioner), "encoder": encoder, "tag_provider": tag_provider}
     write_json(folder / CONFIG, config)
@@ -129,7 +125,8 @@ def _model_settings(captioner: CaptionInferencer) -> dict[str, Any]:
         settings.pop(name, None)
     settings["data_preprocessor"].pop("tokenizer", None)
     for neck in settings["necks"]:
-        for name in ("memory", "store"):  # stores: what was read of them is among the weights, or is the memory
+        # What was read of stores is among the weights, or is the memory.
+        for name in ("memory", "store", "start", "target", "pairs", "block_size"):
             neck.pop(name, None)
     head = settings["head"]
     if head.pop("pretrained", None) is not None:  # its weights are in the checkpoint now, its sizes in the model
@@ -158,7 +155,7 @@ def _write_memory(captioner: CaptionInferencer, folder: Path) -> dict[str, Any] 
 
 
 def _write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in (MANIFEST, CARD))
     manifest["files"] = {
         path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
         for path in files

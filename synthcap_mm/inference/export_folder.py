@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
 import re
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,72 +13,31 @@ from typing import Any
 import torch
 
 from synthcap_mm.errors import UserError
-from synthcap_mm.files import file_sha256
+from synthcap_mm.exportable import read_component, refused
+from synthcap_mm.files import file_sha256, read_json
 from synthcap_mm.models.memory import CaptionMemory
-from synthcap_mm.registry import MODELS, SCOPE
+from synthcap_mm.registry import MODELS
+from synthcap_mm.store.fingerprint import checked_fingerprint
+from synthcap_mm.weights_files import is_safetensors, read_checkpoint, state_dict_of
 
-#: Version of the folder's format. A newer one is refused.
-EXPORT_SCHEMA = 1
-MANIFEST, CONFIG, WEIGHTS, MEMORY, TEXTS, TOKENIZER = (
+#: Version of the folder's format; others are refused.
+EXPORT_SCHEMA = 2
+MANIFEST, CONFIG, WEIGHTS, MEMORY, TEXTS, TOKENIZER, CARD = (
     "export.json", "config.json", "model.safetensors", "memory.safetensors", "memory.txt", "tokenizer.json",
+    "README.md",
 )  # fmt: skip
-#: Key of a file of the folder in ``config.json``: ``{"$file": "encoder/weights.safetensors"}``.
-FILE = "$file"
 #: Kinds of files that hold data and nothing that is executed when they are read.
 DATA_SUFFIXES = (".safetensors", ".json", ".txt", ".gz")
-#: Settings by which code, or weights that the folder does not hold, would come in.
-_REFUSED = ("_scope_", "custom_imports", "init_cfg")
+_FIELDS = {
+    "schema_version": int, "synthcap_mm": str, "config_name": (str, type(None)), "checkpoint": dict,
+    "epoch": (int, type(None)), "encoder": (dict, type(None)), "memory": (dict, type(None)), "left_out": dict,
+    "files": dict, "compared": dict,
+}  # fmt: skip
 
 
 def is_export(folder: str | os.PathLike[str]) -> bool:
     """Whether a folder was written by ``tools/export.py``."""
     return Path(folder, MANIFEST).is_file()
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path} is not valid json: {error}; export anew") from error
-
-
-def check_settings(settings: Any, where: str = "config.json") -> None:
-    """Refuse settings by which an export could bring code.
-
-    Only registered components are built: the package's own, and those that the user
-    imported. (MMEngine's registries would import the module of any dotted name.)
-
-    Args:
-        settings: of a component.
-        where: for messages.
-
-    Raises:
-        UserError: naming what is refused.
-    """
-    if isinstance(settings, dict):
-        for key in _REFUSED:
-            if settings.get(key) is not None:
-                raise UserError(f"{where}: {key!r} has no place in an export, which executes nothing")
-        for key, value in settings.items():
-            if key == "type":
-                _check_type(value, where)
-            elif isinstance(value, str) and Path(value).suffix in (".py", ".pt", ".pth", ".bin", ".pkl", ".ckpt"):
-                raise UserError(f"{where}: {key}={value!r} names a file of code or pickled objects; it is not read")
-            else:
-                check_settings(value, where)
-    elif isinstance(settings, list):
-        for value in settings:
-            check_settings(value, where)
-
-
-def _check_type(name: Any, where: str) -> None:
-    MODELS.import_from_location()
-    plain = name.removeprefix(f"{SCOPE}.") if isinstance(name, str) else name
-    if not isinstance(plain, str) or plain not in MODELS.module_dict:
-        raise UserError(
-            f"{where} names the component {name!r}, which is not one of synthcap_mm's. If it is your own, import the "
-            "module that registers it first; nothing is imported because an export says so."
-        )
 
 
 class Export:
@@ -86,48 +46,104 @@ class Export:
     Attributes:
         folder: the folder.
         manifest: what ``export.json`` says.
+        model: config of the captioner, with the folder's tokenizer; its memory is still to be bound.
         encoder: config of the backbone, or ``None`` if it is not in the folder.
         tag_provider: config of the tag provider, or ``None``.
     """
 
-    def __init__(self, folder: Path, manifest: dict[str, Any], config: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
         self.folder, self.manifest = folder, manifest
-        self._model = config["model"]
-        self.encoder: dict[str, Any] | None = config.get("encoder")
-        self.tag_provider: dict[str, Any] | None = config.get("tag_provider")
+        config, where = read_json(self.file(CONFIG, MANIFEST)), str(folder / CONFIG)
+        if not isinstance(config, dict) or {*config} != {"model", "encoder", "tag_provider"}:
+            raise UserError(f"{where} has the fields model, encoder and tag_provider in an export")
+        self.model = read_component(config["model"], f"{where}: model", self)
+        data = self.model.get("data_preprocessor")
+        if not isinstance(data, dict):
+            raise refused(f"{where}: model.data_preprocessor", data, "a component")
+        data["tokenizer"] = str(self.file(TOKENIZER, MANIFEST))
+        self.encoder, self.tag_provider = (
+            None if config[name] is None else read_component(config[name], f"{where}: {name}", self)
+            for name in ("encoder", "tag_provider")
+        )
 
-    @property
-    def model(self) -> dict[str, Any]:
-        """Config of the captioner, with the folder's tokenizer, and memories that are still to be set."""
-        data = {**self._model["data_preprocessor"], "tokenizer": str(self.folder / TOKENIZER)}
-        return {**self._model, "data_preprocessor": data}
+    def file(self, name: Any, where: str) -> Path:
+        """The path of a file that ``export.json`` lists.
 
-    def load_into(self, model: torch.nn.Module) -> None:
-        """Give a captioner that was built from :attr:`model` its weights and memory.
+        Args:
+            name: of the file.
+            where: who asks, for the message.
 
         Raises:
-            UserError: if they do not fit.
+            UserError: if it lists no such file.
         """
-        from safetensors.torch import load_model
+        if not isinstance(name, str) or name not in self.manifest["files"]:
+            raise UserError(f"{where} names the file {name!r}, which {self.folder / MANIFEST} does not list")
+        return self.folder / name
 
+    def build(self, settings: dict[str, Any]) -> torch.nn.Module:
+        """The captioner with its weights and memory.
+
+        Args:
+            settings: :attr:`model`, with a backbone.
+
+        Raises:
+            UserError: if the folder's parts do not fit each other.
+        """
+        with self.faults_explained():
+            weights = self._weights(settings)
+            model = MODELS.build(settings)
+            found = model.load_state_dict(weights, strict=False)
+            if found.unexpected_keys or {*found.missing_keys} - _tied(model, weights):
+                raise UserError(f"{self.folder / WEIGHTS} does not fit {CONFIG}: {found}")
+            model.encoder = checked_fingerprint(self.manifest["encoder"], str(self.folder / MANIFEST))
+            if self.manifest["memory"] is not None:
+                model.bind_memory(self._memory())
+        return model
+
+    @contextlib.contextmanager
+    def faults_explained(self) -> Iterator[None]:
+        """Make a :class:`UserError` of what libraries raise where numbers and files of the folder do not go together.
+
+        Raises:
+            UserError: naming the folder.
+        """
         try:
-            load_model(model, self.folder / WEIGHTS)
-        except RuntimeError as error:
-            raise UserError(f"{self.folder / WEIGHTS} does not fit {CONFIG}: {error}") from error
-        model.encoder = self.manifest["encoder"]
-        if (self.folder / MEMORY).is_file():
-            self._load_memory_into(model)
+            yield
+        except (UserError, ImportError):
+            raise
+        except Exception as error:  # torch, open_clip, tokenizers and mmdet have no error in common
+            reason = str(error) or type(error).__name__
+            raise UserError(f"the parts of the export {self.folder} do not fit each other: {reason}") from error
 
-    def _load_memory_into(self, model: torch.nn.Module) -> None:
-        from safetensors.torch import load_file
+    def _weights(self, settings: dict[str, Any]) -> dict[str, torch.Tensor]:
+        """The weights, once it is known that the model of ``settings`` is no larger than they are."""
+        path = self.file(WEIGHTS, MANIFEST)
+        if not is_safetensors(path):
+            raise UserError(f"{path} is not a safetensors file")
+        weights = state_dict_of(read_checkpoint(path), path)
+        with torch.device("meta"):  # takes no memory
+            parameters = MODELS.build({name: one for name, one in settings.items() if name != "backbone"}).parameters()
+        if sum(one.numel() for one in parameters) > sum(one.numel() for one in weights.values()):
+            raise UserError(f"{path} does not fit {CONFIG}: the model has more weights")
+        return weights
 
-        feats = load_file(self.folder / MEMORY)["features"].float()
-        digest = self.manifest["memory"]["sha256"]
-        model.bind_memory(CaptionMemory(feats, self.memory_text, self.manifest["encoder"], digest))
+    def _memory(self) -> CaptionMemory:
+        said, path = self.manifest["memory"], self.file(MEMORY, MANIFEST)
+        features = read_checkpoint(path).get("features") if is_safetensors(path) else None
+        width = len((self.manifest["encoder"] or {}).get("text", ())) or (0 if features is None else features.shape[-1])
+        if features is None or not features.is_floating_point() or tuple(features.shape) != (len(self._texts), width):
+            raise UserError(f"{path} is not the features of the {len(self._texts)} captions in {TEXTS}")
+        if said.get("rows") != len(features) or not isinstance(said.get("sha256"), str):
+            raise UserError(f"{self.folder / MANIFEST}: memory.rows and memory.sha256 are not those of {path}")
+        return CaptionMemory(features.float(), self.memory_text, self.manifest["encoder"], said["sha256"])
 
     @cached_property
     def _texts(self) -> list[str]:
-        return (self.folder / TEXTS).read_text(encoding="utf-8").split("\n")[:-1]
+        path = self.file(TEXTS, MANIFEST)
+        try:
+            return path.read_text(encoding="utf-8").split("\n")[:-1]
+        except UnicodeDecodeError as error:
+            raise UserError(f"{path} is not UTF-8: {error}") from error
 
     def memory_text(self, row: int) -> str:
         """The caption at a row of the memory."""
@@ -135,21 +151,30 @@ class Export:
 
     def left_out(self, part: str) -> str:
         """Why a part is not in the folder and what to do, for the end of a message."""
-        why = self.manifest.get("left_out", {}).get(part)
+        why = self.manifest["left_out"].get(part)
         return f". {why}" if why else f": give {part}=dict(type=...)"
 
 
-def read_export(folder: str | os.PathLike[str]) -> Export:
-    """Open an exported folder.
+def _tied(model: torch.nn.Module, weights: dict[str, torch.Tensor]) -> set[str]:
+    """Names of parameters that are one with another, of which the file has one name only."""
+    names: dict[int, list[str]] = {}
+    for name, value in model.state_dict(keep_vars=True).items():
+        names.setdefault(id(value), []).append(name)
+    return {name for same in names.values() if any(one in weights for one in same) for name in same}
 
-    All files are compared with their checksums. Nothing is executed: the config is
-    json, weights are safetensors, components are registered ones.
+
+def read_export(folder: str | os.PathLike[str]) -> Export:
+    """Open an exported folder, which may come from anybody.
+
+    Nothing is executed, and nothing outside the folder is opened: components say what of them may stand in an export
+    (:mod:`synthcap_mm.exportable`), and files are those that ``export.json`` lists, with their sizes and checksums.
+    Others in the folder are not looked at.
 
     Args:
         folder: the folder.
 
     Raises:
-        UserError: if it is no export, is damaged, was made by a newer version, or brings what would be executed.
+        UserError: if it is no export, is damaged, was made by another version, or holds what may not stand in one.
     """
     folder = Path(folder)
     if not is_export(folder):
@@ -157,41 +182,39 @@ def read_export(folder: str | os.PathLike[str]) -> Export:
             f"{folder} is no exported captioner (no {MANIFEST} in it). Make one: "
             "python tools/export.py CONFIG CHECKPOINT FOLDER"
         )
-    manifest = _read_json(folder / MANIFEST)
-    version = manifest.get("schema_version")
-    if not isinstance(version, int) or version > EXPORT_SCHEMA:
-        raise UserError(
-            f"the export {folder} has schema {version} (synthcap_mm {manifest.get('synthcap_mm', 'unknown')}), this "
-            f"synthcap_mm reads up to {EXPORT_SCHEMA}: update synthcap_mm (pip install -U synthcap_mm)."
-        )
+    manifest = _manifest(folder)
     for name, record in manifest["files"].items():
-        path = _inside(folder, name)
-        if path.suffix not in (*DATA_SUFFIXES, ".md"):
-            raise UserError(f"the export {folder} holds {name}, which is not data; it is not used")
-        if not path.is_file():
-            raise UserError(f"the export {folder} lacks {name}: copy the whole folder, or export anew")
-        if path.stat().st_size != record["bytes"] or file_sha256(path) != record["sha256"]:
-            raise UserError(f"the export's file {path} is damaged (its checksum differs): copy it or export anew")
-    config = _read_json(folder / CONFIG)
-    check_settings(config, str(folder / CONFIG))
-    if config["model"].get("head", {}).get("pretrained") is not None:
-        raise UserError(f"{folder / CONFIG}: 'pretrained' has no place in an export, whose weights are its own")
-    return Export(folder, manifest, _with_paths(config, folder, manifest))
+        _check_file(folder, name, record)
+    return Export(folder, manifest)
 
 
-def _inside(folder: Path, name: str) -> Path:
-    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)*", name) or ".." in name.split("/"):
-        raise UserError(f"the export {folder} names the file {name!r}, which is not in it")
-    return folder / name
+def _manifest(folder: Path) -> dict[str, Any]:
+    path = folder / MANIFEST
+    manifest = read_json(path)
+    version = manifest.get("schema_version") if isinstance(manifest, dict) else None
+    if version != EXPORT_SCHEMA:
+        raise UserError(
+            f"the export {folder} has schema {version!r}, this synthcap_mm reads {EXPORT_SCHEMA}: update synthcap_mm "
+            "(pip install -U synthcap_mm), or export anew"
+        )
+    for name, kind in _FIELDS.items():
+        if name not in manifest or not isinstance(manifest[name], kind) or isinstance(manifest[name], bool):
+            raise UserError(f"{path}: the field {name!r} is missing or of another kind")
+    return manifest
 
 
-def _with_paths(value: Any, folder: Path, manifest: dict[str, Any]) -> Any:
-    """Settings with the folder's files as paths."""
-    if isinstance(value, dict):
-        if FILE in value:
-            name = value[FILE]
-            if name not in manifest["files"]:
-                raise UserError(f"{folder / CONFIG} names the file {name!r}, which {MANIFEST} does not list")
-            return str(_inside(folder, name))
-        return {key: _with_paths(one, folder, manifest) for key, one in value.items()}
-    return [_with_paths(one, folder, manifest) for one in value] if isinstance(value, list) else value
+def _check_file(folder: Path, name: str, record: Any) -> None:
+    """Refuse a file that is not as ``export.json`` says, no data, or not in the folder."""
+    parts = name.split("/")
+    if not all(re.fullmatch(r"\w[\w.-]*", part) for part in parts) or Path(name).suffix not in DATA_SUFFIXES:
+        raise UserError(f"{folder / MANIFEST} lists {name!r}, which is no name of a file of data in the folder")
+    path = folder / name
+    if any((folder / Path(*parts[: i + 1])).is_symlink() for i in range(len(parts))):
+        raise UserError(f"{path} is a link, or lies behind one: an export holds its files itself (hf download "
+                        "REPOSITORY --local-dir FOLDER makes none)")  # fmt: skip
+    if not path.is_file():
+        raise UserError(f"the export {folder} lacks {name}: copy the whole folder, or export anew")
+    if not isinstance(record, dict) or {*record} != {"bytes", "sha256"}:
+        raise UserError(f"{folder / MANIFEST}: files[{name!r}] has the fields bytes and sha256")
+    if path.stat().st_size != record["bytes"] or file_sha256(path) != record["sha256"]:
+        raise UserError(f"the export's file {path} is damaged (its checksum differs): copy it or export anew")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,26 +13,34 @@ import torch
 from mmengine.config import ConfigDict
 
 from synthcap_mm.errors import UserError
+from synthcap_mm.exportable import FILE
 from synthcap_mm.files import write_json
-from synthcap_mm.inference.export_folder import FILE
 from synthcap_mm.models.backbones.open_clip_backbone import OpenCLIPBackbone
-from synthcap_mm.registry import MODELS
+from synthcap_mm.models.backbones.open_clip_export import check_description
+from synthcap_mm.models.tag_providers.mmdet_tag_provider import find_config, shipped_configs
+from synthcap_mm.registry import MODELS, SCOPE
 
 if TYPE_CHECKING:
     from synthcap_mm.inference.inferencer import CaptionInferencer
 
 
 def plain_settings(settings: Any) -> Any:
-    """A config's part as plain json values.
+    """A config's part as plain json values, with components by their names alone.
 
     Raises:
         UserError: if a setting is no such value.
     """
     settings = settings.to_dict() if isinstance(settings, ConfigDict) else settings
     try:
-        return json.loads(json.dumps(settings))
+        return json.loads(json.dumps(settings), object_hook=_without_scope)
     except TypeError as error:
         raise UserError(f"a setting of the captioner is no plain value, so it cannot be exported: {error}") from error
+
+
+def _without_scope(settings: dict[str, Any]) -> dict[str, Any]:
+    if isinstance(settings.get("type"), str):
+        settings["type"] = settings["type"].removeprefix(f"{SCOPE}.")
+    return settings
 
 
 def _names_files(settings: Mapping[str, Any]) -> bool:
@@ -51,16 +60,13 @@ def _save_weights(weights: Mapping[str, torch.Tensor], path: Path) -> None:
     save_file({name: value.detach().cpu().contiguous().clone() for name, value in weights.items()}, path)
 
 
-def export_encoder(
-    captioner: CaptionInferencer, folder: Path, include: bool, left_out: dict[str, str]
-) -> dict[str, Any] | None:
+def export_encoder(captioner: CaptionInferencer, folder: Path, left_out: dict[str, str]) -> dict[str, Any] | None:
     """The encoder's config in the folder, with its files if it has any.
 
     Args:
         captioner: that is exported.
         folder: the export.
-        include: also the weights that open_clip downloads.
-        left_out: gets the reason why the encoder or its weights are not in the folder.
+        left_out: gets the reason why the encoder is not in the folder.
 
     Returns:
         The config, or ``None`` if the encoder cannot be built from the folder.
@@ -70,59 +76,51 @@ def export_encoder(
         return None
     settings = plain_settings(captioner.encoder_cfg)
     kind = MODELS.get(settings["type"])
-    own_files = _names_files(settings)
-    if issubclass(kind, OpenCLIPBackbone):
-        if kind is not OpenCLIPBackbone and not own_files:
-            return settings  # ships with the package
-        backbone = captioner.model.backbone
-        if include or own_files:
-            return export_open_clip(backbone, settings, folder)
-        left_out["encoder weights"] = (
-            f"{backbone.name} is downloaded by open_clip when it is first used; export with --include-encoder to "
-            "have its weights in the folder"
-        )
+    if issubclass(kind, OpenCLIPBackbone) and (kind is OpenCLIPBackbone or _names_files(settings)):
+        return export_open_clip(captioner.model.backbone, settings, folder, left_out)
+    if hasattr(kind, "exportable") and not _names_files(settings):
         return settings
-    if own_files or not kind.__module__.startswith("synthcap_mm."):
-        left_out["encoder"] = (
-            f"The encoder is a component of your own ({settings['type']}): import its module, and give "
-            f"encoder=dict(type={settings['type']!r}, ...)"
-        )
-        return None
-    return settings
+    left_out["encoder"] = (
+        f"The encoder is a component of your own ({settings['type']}): import its module, and give "
+        f"encoder=dict(type={settings['type']!r}, ...)"
+    )
+    return None
 
 
-def export_open_clip(backbone: OpenCLIPBackbone, settings: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Write an encoder's weights, config and tokenizer.
+def export_open_clip(
+    backbone: OpenCLIPBackbone, settings: Mapping[str, Any], folder: Path, left_out: dict[str, str]
+) -> dict[str, Any] | None:
+    """Write an encoder's weights, description and vocabulary.
 
     Args:
         backbone: the encoder.
         settings: its config.
         folder: the export.
+        left_out: gets the reason why the encoder is not in the folder.
 
     Returns:
-        Its config in the export.
-
-    Raises:
-        UserError: if its tokenizer is a folder.
+        Its config in the export; ``None`` if parts of it come from elsewhere than open_clip.
     """
+    tokenizer, description = settings.get("tokenizer"), backbone.exported_description()
+    try:
+        if tokenizer is not None and Path(tokenizer).is_dir():
+            raise UserError(f"its tokenizer {Path(tokenizer).name} is a folder of Hugging Face's")
+        check_description(description, "its config")
+    except UserError as error:
+        left_out["encoder"] = f"The encoder {backbone.name} cannot be exported: {error}. Give encoder=dict(type=...)"
+        return None
     place = folder / "encoder"
     _save_weights(backbone.weights(), place / "weights.safetensors")
-    write_json(place / "model.json", backbone.described())
+    write_json(place / "model.json", description)
     written = {
         "type": "OpenCLIPBackbone",
-        "model_name": backbone.name.split("/")[0],
+        "model_name": re.sub(r"[^\w.-]+", "-", backbone.name.split("/")[0]),
         "pretrained": {FILE: "encoder/weights.safetensors"},
         "model_config": {FILE: "encoder/model.json"},
         "quick_gelu": backbone.activation == "quick_gelu",
         "precision": settings.get("precision", "fp32"),
     }
-    tokenizer = settings.get("tokenizer")
     if tokenizer is not None:
-        if Path(tokenizer).is_dir():
-            raise UserError(
-                f"the encoder's tokenizer {tokenizer} is a folder of Hugging Face's, which is not exported: give "
-                "encoder=... to from_pretrained"
-            )
         shutil.copyfile(tokenizer, place / "bpe.txt.gz")
         written["tokenizer"] = {FILE: "encoder/bpe.txt.gz"}
     return written
@@ -152,7 +150,7 @@ def export_tag_provider(
         if encoder is not None and settings["encoder"] == plain_settings(captioner.encoder_cfg):
             names = MODELS.build({**settings, "encoder": captioner.model.backbone}).names
             return {**settings, "vocabulary": names, "encoder": encoder}
-    elif kind.__module__.startswith("synthcap_mm.") and not _names_files(settings):
+    elif hasattr(kind, "exportable") and not _names_files(settings):
         return settings
     left_out["tag_provider"] = (
         f"The tag provider ({settings['type']}) is not in the folder, since it is a component of your own, or has "
@@ -174,11 +172,14 @@ def export_detector(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
     Raises:
         UserError: if the detector's config is a file.
     """
-    if Path(settings["config"]).is_file():
+    path, name = find_config(settings["config"])
+    if name not in shipped_configs():
         raise UserError(
-            f"the detector's config {settings['config']} is a file of Python, which an export does not hold: name "
-            "one that mmdet ships (such as 'yolox/yolox_nano_8xb8-300e_coco'), or export without tags"
+            f"the detector's config {path} is a file of Python, which an export does not hold: name one that mmdet "
+            "ships (such as 'yolox/yolox_nano_8xb8-300e_coco'), or export without tags"
         )
     provider = MODELS.build(settings)
     _save_weights(provider.weights(), folder / "detector" / "weights.safetensors")
-    return {**settings, "checkpoint": {FILE: "detector/weights.safetensors"}, "classes": list(provider.classes)}
+    settings.pop("device", None)
+    checkpoint = {FILE: "detector/weights.safetensors"}
+    return {**settings, "config": name, "checkpoint": checkpoint, "classes": list(provider.classes)}

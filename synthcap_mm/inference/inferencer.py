@@ -18,7 +18,6 @@ from mmengine.registry import DefaultScope
 from PIL.Image import Image
 
 from synthcap_mm.background import map_ahead, threads
-from synthcap_mm.checkpoints import read_checkpoint
 from synthcap_mm.engine.identity_hook import META
 from synthcap_mm.engine.launching import read_config
 from synthcap_mm.errors import UserError, listed
@@ -32,6 +31,7 @@ from synthcap_mm.registry import INFERENCERS, MODELS, SCOPE, VISUALIZERS
 from synthcap_mm.structures import CaptionSample, Tag, group_id
 from synthcap_mm.synthesis.encoding import build, default_device
 from synthcap_mm.synthesis.image_reader import ImageReader
+from synthcap_mm.weights_files import read_checkpoint, state_dict_of
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -168,17 +168,21 @@ class CaptionInferencer(BaseInferencer):
         if self.encoder_cfg is not None:
             settings.backbone = self.encoder_cfg
         with DefaultScope.overwrite_default_scope(self.scope):
-            model = MODELS.build(settings)
-            model.cfg = cfg
             if self._export is not None:
-                self._export.load_into(model)
+                model = self._export.build(settings)
             else:
-                self._load_weights_to_model(model, read_checkpoint(weights), cfg)
+                model = MODELS.build(settings)
+                checkpoint = read_checkpoint(weights)
+                model.check_identity((checkpoint.get("meta") or {}).get(META))
+                self._load_weights_to_model(model, state_dict_of(checkpoint, weights), cfg)
+            model.cfg = cfg
         return model.to(self.device).eval()
 
     def _load_weights_to_model(self, model: torch.nn.Module, checkpoint: dict | None, cfg: Any) -> None:
-        model.check_identity(checkpoint.get("meta", {}).get(META))
-        found = model.load_state_dict(dict(checkpoint.get("state_dict", checkpoint)), strict=False)
+        try:
+            found = model.load_state_dict(checkpoint, strict=False)
+        except RuntimeError as error:
+            raise UserError(f"the checkpoint is not of this config's captioner: {error}") from error
         missing = [name for name in found.missing_keys if not name.startswith("data_preprocessor")]
         if missing or found.unexpected_keys:
             raise UserError(
@@ -223,7 +227,8 @@ class CaptionInferencer(BaseInferencer):
                 "this captioner was trained with a prompt of tags, and the config names no tag provider "
                 "(synthesis.tag_provider)" + self._left_out("tag_provider")
             )
-        with DefaultScope.overwrite_default_scope(self.scope):
+        explained = contextlib.nullcontext() if self._export is None else self._export.faults_explained()
+        with DefaultScope.overwrite_default_scope(self.scope), explained:
             tagger = build(self.tag_provider_cfg, self.device) if self.uses_tags else None
             reader = ImageReader(self.model.backbone, tagger)
         if self.device.type == "cuda":  # another thread may use them on another stream

@@ -105,8 +105,6 @@ def model_card(
 def _encoder_place(manifest: Mapping[str, Any], config: Mapping[str, Any]) -> str:
     if config["encoder"] is None:
         return "**not** in this folder"
-    if "encoder weights" in manifest["left_out"]:
-        return "**not** in this folder: open_clip downloads them at first use"
     return "part of the package synthcap_mm" if config["encoder"]["type"] == "MiniCLIP" else "in this folder"
 
 

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from synthcap_mm.exportable import data
 from synthcap_mm.miniscenes import MINIDETECTOR_WEIGHTS
 from synthcap_mm.miniscenes.language import coloured_name
 from synthcap_mm.miniscenes.scenes import COLOURS, KINDS
@@ -102,6 +103,8 @@ class MiniScenesTagger(BaseTagProvider):
     Raises:
         FileNotFoundError: if the weights are missing.
     """
+
+    exportable = data("max_tags", "min_score")
 
     def __init__(self, weights: str = MINIDETECTOR_WEIGHTS, max_tags: Count = 20, min_score: Part = 0.05) -> None:
         super().__init__(max_tags, min_score)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from synthcap_mm.exportable import data
 from synthcap_mm.miniscenes import MINICLIP_CONFIG, MINICLIP_TOKENIZER, MINICLIP_WEIGHTS
 from synthcap_mm.models.backbones.open_clip_backbone import OpenCLIPBackbone
 from synthcap_mm.registry import MODELS
@@ -16,6 +17,8 @@ class MiniCLIP(OpenCLIPBackbone):
     Args:
         **options: of :class:`OpenCLIPBackbone`, over the files.
     """
+
+    exportable = data("precision")
 
     def __init__(self, **options: Any) -> None:
         files = {"pretrained": MINICLIP_WEIGHTS, "model_config": MINICLIP_CONFIG, "tokenizer": MINICLIP_TOKENIZER}

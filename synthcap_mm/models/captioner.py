@@ -13,12 +13,13 @@ from PIL.Image import Image
 from torch import Tensor, nn
 
 from synthcap_mm.errors import UserError
+from synthcap_mm.exportable import Child, Children, data
 from synthcap_mm.models.memory import CaptionMemory
 from synthcap_mm.models.necks.base import StoreNeck
 from synthcap_mm.models.necks.memory_neck import MemoryNeck
 from synthcap_mm.registry import MODELS
 from synthcap_mm.store import Store
-from synthcap_mm.store.fingerprint import describe_mismatch, same_encoder
+from synthcap_mm.store.fingerprint import checked_fingerprint, describe_mismatch, same_encoder
 from synthcap_mm.structures import CaptionSample, PrefixBatch
 
 if TYPE_CHECKING:
@@ -55,6 +56,8 @@ class SynthCaptioner(BaseModel):
         UserError: if prefix, prompt and caption may be longer than the head's ``positions``, or a neck's memory was
             made with another encoder than ``store``.
     """
+
+    exportable = {"head": Child(), "necks": Children(), "data_preprocessor": Child(), **data("rerank")}
 
     def __init__(
         self,
@@ -178,14 +181,17 @@ class SynthCaptioner(BaseModel):
         """
         if identity is None:
             return
+        if not isinstance(identity, Mapping):
+            raise UserError("the checkpoint's meta does not say what it was trained with; train it anew")
+        encoder = checked_fingerprint(identity.get("encoder"), "the checkpoint's meta")
         tokenizer = self.data_preprocessor.tokenizer
-        if identity["tokenizer_sha256"] != tokenizer.sha256:
+        if identity.get("tokenizer_sha256") != tokenizer.sha256:
             raise UserError(
                 f"the checkpoint was trained with another tokenizer than {tokenizer.path}: its words would come out as "
                 "others. Set model.data_preprocessor.tokenizer to the tokenizer.json in the checkpoint's work dir."
             )
-        self.check_encoder(identity["encoder"], "the checkpoint")
-        self.encoder = identity["encoder"] or self.encoder
+        self.check_encoder(encoder, "the checkpoint")
+        self.encoder = encoder or self.encoder
         self._check_memories()
 
     # ---- the memory

@@ -8,6 +8,7 @@ from typing import Annotated
 import torch
 from mmengine.model import BaseDataPreprocessor
 
+from synthcap_mm.exportable import Options, data
 from synthcap_mm.models.tag_prompt import TagPrompt
 from synthcap_mm.options import Count, Range
 from synthcap_mm.registry import MODELS
@@ -37,6 +38,8 @@ class CaptionPreprocessor(BaseDataPreprocessor):
             until it fits. Default 32.
         non_blocking: passed on to MMEngine. Default ``True``.
     """
+
+    exportable = {"prompt": Options(TagPrompt), **data("max_length", "max_prompt_length", "non_blocking")}
 
     def __init__(
         self,

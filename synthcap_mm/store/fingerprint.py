@@ -14,11 +14,35 @@ from typing import Any
 
 import numpy as np
 
+from synthcap_mm.errors import UserError
+
 #: Cosine from which two features are the same encoder's. Source: the project's design (assumed there); room for
 #: low precision, other devices and other versions of Pillow's resizing.
 SAME_COSINE = 0.999
 
 PARTS = ("image", "text")
+
+
+def checked_fingerprint(value: Any, where: str) -> dict[str, Any] | None:
+    """A fingerprint that was read from a file.
+
+    Args:
+        value: what stands there; ``None``: the encoder is not known.
+        where: for the message.
+
+    Raises:
+        UserError: if it is none.
+    """
+    if value is None:
+        return None
+    if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
+        raise UserError(f"{where}: the encoder's fingerprint has no name")
+    for part in PARTS:
+        numbers = value.get(part)
+        fits = isinstance(numbers, list) and numbers and all(type(number) in (int, float) for number in numbers)
+        if not fits or not np.isfinite(np.asarray(numbers, dtype=np.float64)).all():
+            raise UserError(f"{where}: the encoder's fingerprint has no field {part!r} of numbers")
+    return dict(value)
 
 
 def cosines(fp_a: Mapping[str, Any], fp_b: Mapping[str, Any]) -> dict[str, float]:

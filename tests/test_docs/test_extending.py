@@ -1,10 +1,12 @@
 """The code of docs/extending.md is run as it stands there."""
 
+import json
 import re
 import sys
 
 import pytest
 from command_line import ROOT, run_process
+from PIL import Image
 
 
 @pytest.mark.slow
@@ -23,3 +25,11 @@ def test_the_page_works(tmp_path):
     said = run_process(tmp_path, sys.executable, ROOT / "tools" / "train.py", "mine.py", "--cfg-options", *options)
     assert (tmp_path / "work_dirs" / "mine" / "test_metrics.json").is_file()
     assert "[night]" in said or "[daylight]" in said
+    checkpoint = next((tmp_path / "work_dirs" / "mine").glob("best_*.pth"))
+    tool = [sys.executable, ROOT / "tools" / "export.py"]
+    run_process(tmp_path, *tool, "mine.py", checkpoint, "export", "--cfg-options", *options)
+    Image.new("RGB", (40, 40)).save(tmp_path / "photo.png")
+    caption = [sys.executable, ROOT / "tools" / "caption.py", "export", "photo.png", "--out", "c.jsonl"]
+    run_process(tmp_path, *caption, "--import", "my_parts")
+    line = json.loads((tmp_path / "c.jsonl").read_text())
+    assert line["caption"] and line["prompt_tags"] == ["night"]

@@ -6,7 +6,6 @@ import pytest
 from small_runner import make_runner
 from torch.utils.data import ConcatDataset, Subset
 
-from synthcap_mm.checkpoints import read_checkpoint
 from synthcap_mm.datasets import CaptionEvalDataset, SynthPairDataset
 from synthcap_mm.engine.identity_hook import META, CaptionerIdentityHook
 from synthcap_mm.errors import UserError
@@ -16,6 +15,7 @@ from synthcap_mm.registry import MODELS
 from synthcap_mm.store import Store
 from synthcap_mm.synthesis.photos import PhotoStore
 from synthcap_mm.synthesis.synthesis import Synthesis
+from synthcap_mm.weights_files import read_checkpoint
 
 OTHER = {"type": "TinyEncoder", "seed": 1, "name": "other"}
 

@@ -6,9 +6,8 @@ import difflib
 import json
 import logging
 import os
-import pickle
+import re
 import tempfile
-import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,10 +16,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from synthcap_mm.errors import UserError
+from synthcap_mm.exportable import JsonFile, PackedText, SafetensorsFile, data, refused
+from synthcap_mm.files import read_json
 from synthcap_mm.models.backbones.base import BaseBackbone
+from synthcap_mm.models.backbones.open_clip_export import check_description
 from synthcap_mm.registry import MODELS
 from synthcap_mm.requirements import require
 from synthcap_mm.store.recipes import settings_recipe
+from synthcap_mm.weights_files import is_torchscript, read_checkpoint
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -92,6 +95,12 @@ class OpenCLIPBackbone(BaseBackbone):
     """
 
     not_in_recipe = ("cache_dir", "quick_gelu")  # the latter is compared only
+    exportable = {
+        "pretrained": SafetensorsFile(),
+        "model_config": JsonFile(check_description),
+        "tokenizer": PackedText(),
+        **data("model_name", "precision", "quick_gelu"),
+    }
 
     def __init__(
         self,
@@ -154,6 +163,43 @@ class OpenCLIPBackbone(BaseBackbone):
             "model_cfg": self._config,
             "preprocess_cfg": {name: preprocessing[name] for name in _PREPROCESS_FIELDS if name in preprocessing},
         }
+
+    @classmethod
+    def from_export(cls, settings: dict[str, Any], where: str) -> dict[str, Any]:
+        """The settings of an export; a model of open_clip's own needs no description but its name.
+
+        Args:
+            settings: as they are read from the export.
+            where: for messages.
+
+        Raises:
+            UserError: if weights or the model's description are not in the folder.
+        """
+        import open_clip
+
+        for name in ("pretrained", "model_config"):
+            if name not in settings:
+                raise refused(f"{where}.{name}", None, "a file of the folder")
+        name = settings.get("model_name")
+        if not isinstance(name, str) or not re.fullmatch(r"[\w.-]+", name):
+            raise refused(f"{where}.model_name", name, "a plain name")
+        described = settings["model_config"]
+        config = described.get("model_cfg") or (
+            open_clip.get_model_config(name) if name in open_clip.list_models() else None
+        )
+        if config is None:
+            raise refused(f"{where}.model_name", name, "a model of open_clip, or described by model_config")
+        return {**settings, "model_config": {"preprocess_cfg": {}, **described, "model_cfg": config}}
+
+    def exported_description(self) -> dict[str, Any]:
+        """The model as an export describes it: without the config of a model that open_clip has."""
+        import open_clip
+
+        described = self.described()
+        name = self.name.split("/")[0]
+        if name in open_clip.list_models() and open_clip.get_model_config(name) == described["model_cfg"]:
+            described.pop("model_cfg")
+        return json.loads(json.dumps(described))
 
     @classmethod
     def pin(cls, arguments: dict[str, Any]) -> dict[str, Any]:
@@ -257,20 +303,13 @@ def _without_path(model_name: str) -> str:
     return f"{schema}:{Path(rest).name}" if schema == "local-dir" else model_name
 
 
-def _read_json(path: Path, what: str) -> dict:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{what} {str(path)!r} is not valid json: {error}") from error
-
-
 def _known_config(model_name: str, cache_dir: str | None) -> dict:
     """open_clip's config of a model by name."""
     import open_clip
 
     if model_name.startswith("local-dir:"):
         folder = Path(model_name.removeprefix("local-dir:"))
-        read = _read_json(folder / "open_clip_config.json", "open_clip config")
+        read = read_json(folder / "open_clip_config.json")
         return read.get("model_cfg", read)
     try:
         config = open_clip.get_model_config(model_name.replace("/", "-") if ":" not in model_name else model_name)
@@ -293,10 +332,9 @@ def _local_config(model_name: str, pretrained: str, model_config: str | dict | N
     """Config and preprocessing of a model whose weights are a local file."""
     from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
 
-    beside = _config_beside(Path(pretrained))
     if model_config is None:
         config = _known_config(model_name, None)
-        named: dict[str, Any] = (beside or {}).get("preprocess_cfg", {})
+        named: dict[str, Any] = (_config_beside(Path(pretrained)) or {}).get("preprocess_cfg", {})
         if not named:
             # open_clip falls back to CLIP's mean and deviation here, which is wrong for every SigLIP
             known = [
@@ -305,7 +343,7 @@ def _local_config(model_name: str, pretrained: str, model_config: str | dict | N
             ]
             named = known[0] if known and all(cfg == known[0] for cfg in known) else {}
     else:
-        read = model_config if isinstance(model_config, dict) else _read_json(Path(model_config), "model_config")
+        read = model_config if isinstance(model_config, dict) else read_json(model_config)
         config, named = dict(read.get("model_cfg", read)), read.get("preprocess_cfg", {})
     # through json: makes a ConfigDict a plain dict, and a copy that open_clip may change
     return json.loads(json.dumps(config)), json.loads(json.dumps(named))
@@ -313,14 +351,7 @@ def _local_config(model_name: str, pretrained: str, model_config: str | dict | N
 
 def _config_beside(weights: Path) -> dict | None:
     path = weights.parent / "open_clip_config.json"
-    return _read_json(path, "open_clip config") if path.is_file() else None
-
-
-def _is_torchscript(path: Path) -> bool:
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.split("/")[1:2] == ["code"] for name in archive.namelist())
+    return read_json(path) if path.is_file() else None
 
 
 def _other_activation(model_name: str) -> str | None:
@@ -349,25 +380,6 @@ def _tag_activation(model_name: str, tag: str | None, config: dict) -> bool | No
         return True
     # A model that exists with QuickGELU only need not be marked in open_clip's table.
     return None if config.get("quick_gelu", False) and _other_activation(model_name) is None else False
-
-
-def _state_keys(path: Path) -> set[str]:
-    """Names of the entries of a weights file."""
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors import safe_open
-
-            with safe_open(str(path), framework="pt") as file:
-                return set(file.keys())
-        if path.suffix in (".npz", ".npy"):
-            return set()
-        read = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except pickle.UnpicklingError as error:  # torch's own message recommends executing the file
-        raise UserError(
-            f"the weights file {str(path)!r} holds pickled objects beside tensors; these are not executed. "
-            "Save its state dict alone, best as .safetensors"
-        ) from error
-    return set(read.get("state_dict", read)) if isinstance(read, dict) else set()
 
 
 def _check_activation(model_name: str, config: dict, expected: bool | None, told_by: str) -> None:
@@ -444,17 +456,11 @@ def _build_from_file(
 
 def _plain_state(weights: Path, model: torch.nn.Module, folder: Path) -> Path:
     """A file that open_clip loads: ``weights`` itself, or what is in OpenAI's original form as a plain state dict."""
-    if _is_torchscript(weights):
-        state = torch.jit.load(str(weights), map_location="cpu").state_dict()
-    elif any(key in _state_keys(weights) for key in OPENAI_KEYS):
-        if weights.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            state = load_file(str(weights))
-        else:
-            state = torch.load(weights, map_location="cpu", weights_only=True)
-            state = state.get("state_dict", state)
-    else:
+    if weights.suffix in (".npz", ".npy"):  # of arrays only; open_clip knows their names
+        return weights
+    state = read_checkpoint(weights, "weights file")
+    state = state.get("state_dict", state)
+    if not is_torchscript(weights) and not any(key in state for key in OPENAI_KEYS):
         return weights
     target = folder / "weights.pt"
     # TorchScript makes every buffer persistent, the text tower's mask too

@@ -10,6 +10,7 @@ from mmengine.model import BaseModule
 from torch import Tensor
 
 from synthcap_mm.errors import UserError
+from synthcap_mm.exportable import Options, data
 from synthcap_mm.models.heads.beam_search import OPTIONS as BEAM_OPTIONS
 from synthcap_mm.models.heads.beam_search import beam_search
 from synthcap_mm.models.heads.nucleus import NucleusSampling
@@ -55,6 +56,12 @@ class GPT2CaptionHead(BaseModule):
         UserError: if a pretrained model's vocabulary is not the tokenizer's.
         OSError: if ``pretrained`` cannot be loaded.
     """
+
+    exportable = {
+        **data("width", "layers", "heads", "positions", "dropout", "label_smoothing"),
+        # Others of transformers' options name code that it would download.
+        "generation": Options(BEAM_OPTIONS | {"max_new_tokens"}),
+    }
 
     def __init__(
         self,

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from synthcap_mm.errors import UserError
+from synthcap_mm.exportable import data
 from synthcap_mm.registry import MODELS
 from synthcap_mm.store import Store
 from synthcap_mm.structures import PrefixBatch
@@ -59,6 +60,8 @@ class MomentMatching(StoreNeck):
         ValueError: in use, if features are not finite or of another width.
         StoreError: if there is no store.
     """
+
+    exportable = data("spread", "phases", "sources")
 
     def __init__(
         self,

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from synthcap_mm.exportable import data
 from synthcap_mm.options import NotNegative
 from synthcap_mm.registry import MODELS
 from synthcap_mm.structures import PrefixBatch
@@ -33,6 +34,8 @@ class NoiseInjection(BaseNeck):
     Shape:
         ``feats`` (B, D) → (B, D), L2-normalised.
     """
+
+    exportable = data("variance", "phases", "sources")
 
     def __init__(
         self,

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from synthcap_mm.errors import UserError
+from synthcap_mm.exportable import data
 from synthcap_mm.options import Count, Part, Positive
 from synthcap_mm.registry import MODELS
 from synthcap_mm.structures import PrefixBatch
@@ -44,6 +45,8 @@ class PrefixProjector(BaseNeck):
     Raises:
         ValueError: in use, if features are not ``(B, in_dim)``.
     """
+
+    exportable = data("in_dim", "width", "prefix_length", "hidden_dim", "kind", "input_scale", "dropout")
 
     def __init__(
         self,

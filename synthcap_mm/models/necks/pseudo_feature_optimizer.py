@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from synthcap_mm.errors import UserError
+from synthcap_mm.exportable import data
 from synthcap_mm.options import Count, NotNegative, Positive, Range, check_options
 from synthcap_mm.registry import MODELS
 from synthcap_mm.structures import PrefixBatch
@@ -270,6 +271,11 @@ class PseudoFeatureOptimizer(BaseNeck):
             is what is asked for.
         ValueError: in use, if a batch lacks ``text_feats`` or features are not finite.
     """
+
+    exportable = data(
+        "mode", "embed_dim", "temperature", "steps", "lr", "pull", "target_cosine", "negatives", "hidden_dim",
+        "loss_weight", "backprop_caption_loss", "phases", "sources",
+    )  # fmt: skip
 
     def __init__(
         self,

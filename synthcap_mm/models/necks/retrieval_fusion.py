@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from synthcap_mm.exportable import data
 from synthcap_mm.options import Count, NotNegative
 from synthcap_mm.registry import MODELS
 from synthcap_mm.structures import SOURCES, PrefixBatch
@@ -60,6 +61,8 @@ class RetrievalFusion(MemoryNeck):
     """
 
     exclude_self = True
+
+    exportable = data("embed_dim", "k", "heads", "noise_variance", "query", "split", "phases", "sources")
 
     def __init__(
         self,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from synthcap_mm.exportable import data
 from synthcap_mm.registry import MODELS
 from synthcap_mm.structures import PrefixBatch
 
@@ -31,6 +32,8 @@ class TextAsPrefix(BaseNeck):
     Raises:
         ValueError: if a batch has no ``text_feats``.
     """
+
+    exportable = data("phases", "sources")
 
     def __init__(self, phases: Sequence[str] = ("train",), sources: Sequence[str] = ("pseudo", "text")) -> None:
         super().__init__(phases, sources)

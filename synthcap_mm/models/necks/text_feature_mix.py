@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from synthcap_mm.exportable import data
 from synthcap_mm.options import Chance
 from synthcap_mm.registry import MODELS
 from synthcap_mm.structures import PrefixBatch
@@ -41,6 +42,8 @@ class TextFeatureMix(BaseNeck):
     Raises:
         ValueError: in use, if a batch has no ``text_feats``.
     """
+
+    exportable = data("prob", "phases", "sources")
 
     def __init__(
         self, prob: Chance = 0.5, phases: Sequence[str] = ("train",), sources: Sequence[str] = ("pseudo",)

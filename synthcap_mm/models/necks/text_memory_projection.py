@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from synthcap_mm.exportable import data
 from synthcap_mm.options import Count, Positive
 from synthcap_mm.registry import MODELS
 from synthcap_mm.structures import SOURCES, PrefixBatch
@@ -47,6 +48,8 @@ class TextMemoryProjection(MemoryNeck):
             batch without ``memory_rows`` or leaves no memory.
         UserError: in use, if there is no memory.
     """
+
+    exportable = data("temperature", "exclude_self", "split", "phases", "sources")
 
     def __init__(
         self,

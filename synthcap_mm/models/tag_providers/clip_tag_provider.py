@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from synthcap_mm.errors import UserError
+from synthcap_mm.exportable import Child, Texts, data
 from synthcap_mm.models.backbones.base import BaseBackbone
 from synthcap_mm.models.tag_providers.base import BaseTagProvider
 from synthcap_mm.options import Count, Part, Positive
@@ -98,6 +99,12 @@ class CLIPTagProvider(BaseTagProvider):
         UserError: for prompts without ``{}``.
         ValueError: for a vocabulary with repeated names.
     """
+
+    exportable = {
+        "encoder": Child(),
+        "vocabulary": Texts(),
+        **data("prompts", "temperature", "max_tags", "min_score"),
+    }
 
     def __init__(
         self,

@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from synthcap_mm.checkpoints import read_checkpoint
 from synthcap_mm.errors import UserError
+from synthcap_mm.exportable import OneOf, SafetensorsFile, Texts, data
 from synthcap_mm.models.tag_providers.base import BaseTagProvider
 from synthcap_mm.options import Count, Part
 from synthcap_mm.registry import MODELS
 from synthcap_mm.requirements import require
 from synthcap_mm.store.recipes import digest
 from synthcap_mm.structures import Tag
+from synthcap_mm.weights_files import local_file, read_checkpoint
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -38,7 +39,7 @@ class MMDetTagProvider(BaseTagProvider):
     detector together, others apart, so that nobody is padded for another's sake.
     MMEngine's default scope is afterwards what it was.
 
-    The checkpoint is read without executing pickles.
+    Nothing in the checkpoint is executed.
 
     Args:
         config (str): path of an mmdet config, or the name of one that mmdet ships
@@ -56,12 +57,17 @@ class MMDetTagProvider(BaseTagProvider):
     Raises:
         ImportError: if mmdet is missing, or cannot be used beside the installed mmcv.
         FileNotFoundError: if the checkpoint is missing.
-        UserError: if there is no such config (with near names), the checkpoint lacks weights, or no class names can be
-            found.
-        ValueError: if the checkpoint holds other things than tensors and plain values.
+        UserError: if there is no such config (with near names), the checkpoint lacks weights, cannot be downloaded or
+            holds other things than tensors and plain values, or no class names can be found.
     """
 
     not_in_recipe = ("device", "batch_size")
+    exportable = {
+        "config": OneOf(lambda: shipped_configs()),
+        "checkpoint": SafetensorsFile(),
+        "classes": Texts(),
+        **data("batch_size", "max_tags", "min_score"),
+    }
 
     def __init__(
         self,
@@ -77,7 +83,7 @@ class MMDetTagProvider(BaseTagProvider):
         _require_mmdet()
         self.batch_size = batch_size
         path, self._config_name = find_config(config)
-        weights = _local_checkpoint(checkpoint)
+        weights = local_file(checkpoint)
         with mmdet_scope():
             from mmengine.config import Config
 
@@ -192,6 +198,18 @@ def mmdet_scope(scope: str | None = "mmdet") -> Iterator[None]:
         DefaultScope._instance_dict = before
 
 
+def shipped_configs() -> dict[str, str]:
+    """The configs that mmdet ships: name, such as ``'yolox/yolox_nano_8xb8-300e_coco'``, to file."""
+    package = Path(require("mmdet", extra="mmdet", purpose="MMDetTagProvider").__file__).parent
+    # a checkout that is installed in place has its configs beside the package
+    roots = [root for root in (package / ".mim" / "configs", package.parent / "configs") if root.is_dir()]
+    shipped: dict[str, str] = {}
+    for root in roots:
+        for path in root.rglob("*.py"):
+            shipped.setdefault(path.relative_to(root).with_suffix("").as_posix(), str(path))
+    return shipped
+
+
 def find_config(config: str) -> tuple[Path, str]:
     """The file of an mmdet config, and what to call it.
 
@@ -206,19 +224,13 @@ def find_config(config: str) -> tuple[Path, str]:
     """
     if Path(config).is_file():
         return Path(config), Path(config).name
-    package = Path(require("mmdet", extra="mmdet", purpose="MMDetTagProvider").__file__).parent
-    # a checkout that is installed in place has its configs beside the package
-    roots = [root for root in (package / ".mim" / "configs", package.parent / "configs") if root.is_dir()]
     name = config.removeprefix("mmdet::").removesuffix(".py")
-    shipped = {}
-    for root in roots:
-        for path in root.rglob("*.py"):
-            shipped.setdefault(path.relative_to(root).with_suffix("").as_posix(), path)
+    shipped = shipped_configs()
     if name in shipped:
-        return shipped[name], name
+        return Path(shipped[name]), name
     same_file = [known for known in shipped if known.rsplit("/", 1)[-1] == name]
     if len(same_file) == 1:
-        return shipped[same_file[0]], same_file[0]
+        return Path(shipped[same_file[0]]), same_file[0]
     near = same_file or difflib.get_close_matches(name, shipped, n=4, cutoff=0.5)
     hint = (
         f"did you mean {' or '.join(repr(known) for known in near)}?" if near else "none of mmdet's has a similar name."
@@ -237,19 +249,6 @@ def _config_sha256(cfg: Config) -> str:
         dataset.get("metainfo"),
     ]  # no paths of data
     return digest(json.loads(json.dumps(decisive, default=str)))
-
-
-def _local_checkpoint(checkpoint: str) -> Path:
-    """The checkpoint's file; a URL is downloaded once, into torch's hub folder."""
-    if not checkpoint.startswith(("http://", "https://")):
-        return Path(checkpoint)
-    folder = Path(torch.hub.get_dir()) / "checkpoints"
-    path = folder / checkpoint.partition("?")[0].rsplit("/", 1)[-1]
-    if not path.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        # several ranks may do this at once: torch writes beside the file, and renames
-        torch.hub.download_url_to_file(checkpoint, str(path), progress=False)
-    return path
 
 
 def _build_detector(cfg: Config, name: str) -> nn.Module:

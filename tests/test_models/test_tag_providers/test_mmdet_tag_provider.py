@@ -181,7 +181,7 @@ class _Trap:
 def test_checkpoints_that_cannot_be_used(tiny, tmp_path):
     torch.save({"state_dict": {}, "meta": _Trap(str(tmp_path / "sprung"))}, tmp_path / "pickled.pth")
     (tmp_path / "cut.pth").write_bytes(Path(tiny["checkpoint"]).read_bytes()[:5000])
-    for name, error in (("pickled", ValueError), ("cut", ValueError), ("none", FileNotFoundError)):
+    for name, error in (("pickled", UserError), ("cut", UserError), ("none", FileNotFoundError)):
         with pytest.raises(error, match=rf"{name}\.pth"):
             MMDetTagProvider(tiny["config"], str(tmp_path / f"{name}.pth"))
     assert not (tmp_path / "sprung").exists()
@@ -192,21 +192,6 @@ def test_checkpoints_that_cannot_be_used(tiny, tmp_path):
         MMDetTagProvider(tiny["config"], str(tmp_path / "fewer.pth"))
     with pytest.raises(UserError, match="batch_size"):
         MMDetTagProvider(**tiny, batch_size=0)
-
-
-@pytest.mark.mmdet
-def test_a_url_is_downloaded_once(tiny, tmp_path, monkeypatch):
-    fetched = []
-
-    def fetch(url, path, progress):
-        fetched.append(url)
-        Path(path).write_bytes(Path(tiny["checkpoint"]).read_bytes())
-
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    monkeypatch.setattr(torch.hub, "download_url_to_file", fetch)
-    for _ in range(2):
-        assert MMDetTagProvider(tiny["config"], "https://x.org/y.pth?download=1").classes == CLASSES
-    assert len(fetched) == 1
 
 
 @pytest.mark.mmdet

@@ -1,0 +1,47 @@
+"""MMEngine loads checkpoints with the package's own reader, which executes nothing.
+
+MMEngine's loader executes pickles where it cannot read a file otherwise. ``Runner.load_checkpoint`` (testing,
+``load_from``, ``resume``) and ``init_cfg`` find their loader by the address's scheme; these take its place.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mmengine.runner.checkpoint import CheckpointLoader, get_torchvision_models
+
+from synthcap_mm.errors import UserError
+from synthcap_mm.weights_files import local_file, read_checkpoint
+
+
+def load_from_file(address: str, map_location: Any = None) -> dict[str, Any]:
+    """The checkpoint of a path or a URL, on the CPU; whoever loads it moves the weights.
+
+    Args:
+        address: the path or URL.
+        map_location: not needed.
+
+    Raises:
+        UserError: see :func:`~synthcap_mm.weights_files.read_checkpoint`.
+    """
+    return read_checkpoint(local_file(address))
+
+
+def load_from_torchvision(address: str, map_location: Any = None) -> dict[str, Any]:
+    """The checkpoint of ``torchvision://NAME``."""
+    return load_from_file(get_torchvision_models()[address.partition("://")[2]])
+
+
+def load_from_nowhere(address: str, map_location: Any = None) -> dict[str, Any]:
+    """Refuses the schemes whose loaders execute what they find."""
+    raise UserError(f"{address}: download the checkpoint, and name its file instead")
+
+
+def _take_over() -> None:
+    for prefix in list(CheckpointLoader._schemes):
+        CheckpointLoader.register_scheme(prefix, load_from_nowhere, force=True)
+    CheckpointLoader.register_scheme(["", "http://", "https://"], load_from_file, force=True)
+    CheckpointLoader.register_scheme(["torchvision://", "modelzoo://"], load_from_torchvision, force=True)
+
+
+_take_over()

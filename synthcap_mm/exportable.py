@@ -1,0 +1,249 @@
+"""What may stand in an exported captioner's config: each component says it, and all else is refused.
+
+A component lists the options that an export may give it, in ``exportable``::
+
+    exportable = {**data("width", "layers"), "checkpoint": SafetensorsFile(), "encoder": Child()}
+
+Values are data, parts that say it of themselves, files of the folder by content, or names out of a list of somebody
+whom the user trusts already. No path, address or name of a hub is among them, so none reaches what would load it.
+"""
+
+from __future__ import annotations
+
+import gzip
+import inspect
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from synthcap_mm.errors import UserError
+from synthcap_mm.files import read_json
+from synthcap_mm.weights_files import is_safetensors
+
+#: Key of a file of the folder: ``{"$file": "encoder/weights.safetensors"}``.
+FILE = "$file"
+#: Most characters of a text, items of a list and bytes of an unpacked vocabulary.
+_LONGEST_TEXT, _LONGEST_LIST, _LARGEST_TEXT_FILE = 2_000, 100_000, 64_000_000
+
+
+class Folder(Protocol):
+    """The export whose config is read."""
+
+    def file(self, name: Any, where: str) -> Path:
+        """The path of a file that the export lists."""
+
+
+class Field:
+    """An option of a component in an export."""
+
+    def read(self, value: Any, where: str, folder: Folder) -> Any:
+        """The value as the component takes it.
+
+        Args:
+            value: as it stands in the export's config.
+            where: file and field, for messages.
+            folder: the export.
+
+        Raises:
+            UserError: if it may not stand there.
+        """
+        raise NotImplementedError
+
+
+class Data(Field):
+    """Numbers, short texts, booleans, ``None``, and lists of those. The constructor's annotation says which."""
+
+    def read(self, value: Any, where: str, folder: Folder) -> Any:
+        """See :meth:`Field.read`."""
+        return _plain(value, where)
+
+
+class Texts(Field):
+    """A list of texts."""
+
+    def read(self, value: Any, where: str, folder: Folder) -> Any:
+        """See :meth:`Field.read`."""
+        if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+            raise refused(where, value, "a list of texts")
+        return _plain(value, where)
+
+
+class Options(Field):
+    """An object of data.
+
+    Args:
+        names: of its options; or the class or function whose parameters they are.
+    """
+
+    def __init__(self, names: Iterable[str] | Callable) -> None:
+        self.names = set(inspect.signature(names).parameters if callable(names) else names)
+
+    def read(self, value: Any, where: str, folder: Folder) -> Any:
+        """See :meth:`Field.read`."""
+        if value is None:
+            return None
+        if not isinstance(value, dict):
+            raise refused(where, value, "an object")
+        if unknown := sorted({*value} - self.names):
+            raise refused(f"{where}.{unknown[0]}", value[unknown[0]])
+        return {name: _plain(one, f"{where}.{name}") for name, one in value.items()}
+
+
+class OneOf(Field):
+    """A name out of a list.
+
+    Args:
+        names: makes the list when it is needed: name → what the component gets for it.
+    """
+
+    def __init__(self, names: Callable[[], Mapping[str, Any]]) -> None:
+        self.names = names
+
+    def read(self, value: Any, where: str, folder: Folder) -> Any:
+        """See :meth:`Field.read`."""
+        known = self.names() if isinstance(value, str) else {}
+        if value not in known:
+            raise refused(where, value, "a name that is known here")
+        return known[value]
+
+
+class SafetensorsFile(Field):
+    """A file of the folder that holds tensors, as its content says."""
+
+    def read(self, value: Any, where: str, folder: Folder) -> str:
+        """See :meth:`Field.read`."""
+        path = _path(value, where, folder)
+        if path.suffix != ".safetensors" or not is_safetensors(path):
+            raise UserError(f"{where}: {path} is not a safetensors file")
+        return str(path)
+
+
+class JsonFile(Field):
+    """A file of the folder with a JSON value, which the component gets.
+
+    Args:
+        check: called with the value and ``where``; raises UserError for one that may not stand there.
+    """
+
+    def __init__(self, check: Callable[[Any, str], None]) -> None:
+        self.check = check
+
+    def read(self, value: Any, where: str, folder: Folder) -> Any:
+        """See :meth:`Field.read`."""
+        path = _path(value, where, folder)
+        content = read_json(path)
+        self.check(content, str(path))
+        return content
+
+
+class PackedText(Field):
+    """A file of the folder with a packed text (``.txt.gz``)."""
+
+    def read(self, value: Any, where: str, folder: Folder) -> str:
+        """See :meth:`Field.read`."""
+        path = _path(value, where, folder)
+        try:
+            with gzip.open(path) as file:
+                text = file.read(_LARGEST_TEXT_FILE + 1)
+            text.decode()
+        except (OSError, EOFError, ValueError, gzip.zlib.error) as error:
+            raise UserError(f"{where}: {path} is not a packed text file: {error}") from error
+        if path.suffix != ".gz" or len(text) > _LARGEST_TEXT_FILE:
+            raise UserError(f"{where}: {path} is no .gz of at most {_LARGEST_TEXT_FILE // 10**6} MB")
+        return str(path)
+
+
+class Child(Field):
+    """A component, which says itself what may stand in an export of it."""
+
+    def read(self, value: Any, where: str, folder: Folder) -> Any:
+        """See :meth:`Field.read`."""
+        return read_component(value, where, folder)
+
+
+class Children(Field):
+    """A list of components."""
+
+    def read(self, value: Any, where: str, folder: Folder) -> Any:
+        """See :meth:`Field.read`."""
+        if not isinstance(value, list) or len(value) > 100:
+            raise refused(where, value, "a list of components")
+        return [read_component(one, f"{where}[{i}]", folder) for i, one in enumerate(value)]
+
+
+def data(*names: str) -> dict[str, Field]:
+    """Options that are data."""
+    return dict.fromkeys(names, Data())
+
+
+def read_component(settings: Any, where: str, folder: Folder) -> dict[str, Any]:
+    """A component's settings as it is built from them.
+
+    Args:
+        settings: as they stand in an export's config.
+        where: file and field, for messages.
+        folder: the export.
+
+    Raises:
+        UserError: if something may not stand there; it is named.
+    """
+    from synthcap_mm.registry import MODELS
+
+    if not isinstance(settings, dict):
+        raise refused(where, settings, "a component")
+    MODELS.import_from_location()
+    kind = settings.get("type")
+    component = MODELS.module_dict.get(kind) if isinstance(kind, str) else None
+    fields = getattr(component, "exportable", None)
+    if fields is None:
+        raise UserError(
+            f"{where}: {kind!r} is not one of synthcap_mm's components that may stand in an export. If it is your own, "
+            "let it say so (`exportable`, docs/extending.md), and import its module first: --import MODULE"
+        )
+    read = {"type": kind}
+    for name, value in settings.items():
+        if name == "type":
+            continue
+        if name not in fields:
+            raise refused(f"{where}.{name}", value)
+        read[name] = fields[name].read(value, f"{where}.{name}", folder)
+    return component.from_export(read, where) if hasattr(component, "from_export") else read
+
+
+def refused(where: str, value: Any, wanted: str | None = None) -> UserError:
+    """The error for what may not stand in an export.
+
+    Args:
+        where: file and field.
+        value: what stands there.
+        wanted: what may. Default: nothing, the field has no place there.
+    """
+    shown = re.sub(r"\s+", " ", repr(value))[:80]
+    if wanted is None:
+        return UserError(f"{where} has no place in an export, which is data; it is {shown}")
+    return UserError(f"{where} is {wanted} in an export, got {shown}")
+
+
+def is_number(value: Any, low: float, high: float) -> bool:
+    """Whether a JSON value is a finite number within bounds."""
+    return type(value) in (int, float) and math.isfinite(value) and low <= value <= high
+
+
+def _plain(value: Any, where: str) -> Any:
+    if isinstance(value, list) and len(value) <= _LONGEST_LIST:
+        return [_plain(one, f"{where}[{i}]") for i, one in enumerate(value)]
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, (int, float)) and abs(value) < 2**53:
+        return value
+    if isinstance(value, str) and len(value) <= _LONGEST_TEXT and value.isprintable():
+        return value
+    raise refused(where, value, "a number, a short text or a list of them")
+
+
+def _path(value: Any, where: str, folder: Folder) -> Path:
+    if not isinstance(value, dict) or {*value} != {FILE}:
+        raise refused(where, value, f"a file of the folder ({{{FILE!r}: NAME}})")
+    return folder.file(value[FILE], where)

@@ -1,0 +1,138 @@
+"""Weights are read by what a file holds; nothing in it is executed, and damage is found."""
+
+import os
+import random
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from mmengine.logging import HistoryBuffer
+from mmengine.runner.checkpoint import CheckpointLoader
+from safetensors.torch import save_file
+
+import synthcap_mm.engine  # noqa: F401 - its loaders take the place of MMEngine's
+from synthcap_mm.errors import UserError
+from synthcap_mm.weights_files import local_file, read_checkpoint, state_dict_of, trusted_checkpoints
+
+
+class Trap:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, folder):
+        self.folder = str(folder)
+
+    def __reduce__(self):
+        return os.mkdir, (self.folder,)
+
+
+@pytest.fixture()
+def weights():
+    return {"a.weight": torch.arange(12.0).reshape(3, 4), "b": torch.ones(2, dtype=torch.float16)}
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_what_a_file_is_is_seen_by_its_content(tmp_path, weights):
+    torch.save(weights, tmp_path / "new.safetensors")
+    torch.save(weights, tmp_path / "old.bin", _use_new_zipfile_serialization=False)
+    save_file(weights, tmp_path / "safe.pth")
+    for name in ("new.safetensors", "old.bin", "safe.pth"):
+        assert same(read_checkpoint(tmp_path / name), weights)
+
+
+def test_an_archive_of_torchscript_gives_its_weights_and_runs_nothing(tmp_path):
+    quiet = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Conv1d(2, 2, 1).double())
+    torch.jit.save(torch.jit.script(quiet), str(tmp_path / "quiet.safetensors"))
+    assert same(read_checkpoint(tmp_path / "quiet.safetensors"), quiet.state_dict())
+
+
+@pytest.mark.parametrize("place", ["meta", "state_dict", "message_hub"])
+def test_objects_are_refused_in_every_way_of_loading(tmp_path, weights, place):
+    file = tmp_path / "trap.pth"
+    torch.save({"state_dict": weights, place: Trap(tmp_path / "sprung")}, file)
+    for load in (read_checkpoint, CheckpointLoader.load_checkpoint, lambda path: torch.load(path, weights_only=True)):
+        with pytest.raises(Exception) as caught:
+            load(str(file))
+        assert load not in (read_checkpoint, CheckpointLoader.load_checkpoint) or caught.type is UserError
+    assert not (tmp_path / "sprung").exists()
+    with trusted_checkpoints():
+        read_checkpoint(file)
+    assert (tmp_path / "sprung").is_dir()
+    with pytest.raises(UserError, match="trust"):
+        read_checkpoint(file)
+
+
+def test_other_schemes_of_mmengine_are_refused():
+    for address in ("s3://x/y.pth", "petrel://x/y.pth", "openmmlab://resnet50", "mmcls://resnet50"):
+        with pytest.raises(UserError):
+            CheckpointLoader.load_checkpoint(address)
+    loaders = {loader.__module__ for loader in CheckpointLoader._schemes.values()}
+    assert loaders == {"synthcap_mm.engine.loading"}
+
+
+def test_what_mmengine_writes_comes_back_without_its_code(tmp_path, weights):
+    history = HistoryBuffer([1.0, 2.5], [1, 2])
+    meta = {"epoch": 3, "score": np.float64(1.5), "config": "raise SystemExit('executed')", "state": np.arange(3)}
+    torch.save({"state_dict": weights, "meta": meta, "message_hub": {"log_scalars": {"x": history}}}, tmp_path / "c")
+    read = read_checkpoint(tmp_path / "c")
+    again = read["message_hub"]["log_scalars"]["x"]
+    assert type(again) is HistoryBuffer and again.current() == 2.5 and again.mean() == history.mean()
+    assert read["meta"]["score"] == 1.5 and read["meta"]["state"].tolist() == [0, 1, 2]
+    assert "config" not in read["meta"]  # MMEngine executes it when it resumes
+    torch.save(read, tmp_path / "again")
+    assert read_checkpoint(tmp_path / "again")["message_hub"]["log_scalars"]["x"].current() == 2.5
+
+
+def test_a_single_flipped_bit_is_found(tmp_path, weights):
+    torch.save({"state_dict": weights, "meta": {"epoch": 1}}, tmp_path / "c.pth")
+    whole, original = (tmp_path / "c.pth").read_bytes(), read_checkpoint(tmp_path / "c.pth")
+    chance = random.Random(0)
+    found = 0
+    for _ in range(200):
+        data = bytearray(whole)
+        data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
+        (tmp_path / "c.pth").write_bytes(data)
+        try:
+            assert same(read_checkpoint(tmp_path / "c.pth")["state_dict"], original["state_dict"])
+        except (UserError, ValueError):
+            found += 1
+    assert found > 50  # the others hit padding and what the format ignores
+
+
+def test_bombs_and_other_files_are_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "bomb.pth", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x/data.pkl", bytes(50_000_000))
+    (tmp_path / "text.pth").write_text("no weights")
+    (tmp_path / "empty.pth").write_bytes(b"")
+    torch.save([1, 2], tmp_path / "list.pth")
+    for name in ("bomb", "text", "empty", "list"):
+        with pytest.raises(UserError, match=rf"{name}\.pth"):
+            read_checkpoint(tmp_path / f"{name}.pth")
+    with pytest.raises(FileNotFoundError):
+        read_checkpoint(tmp_path / "nowhere.pth")
+
+
+def test_weights_that_are_not_finite_are_refused(weights):
+    assert same(state_dict_of({"state_dict": weights}, "c.pth"), weights)
+    with pytest.raises(UserError, match=r"a\.weight"):
+        state_dict_of({**weights, "a.weight": torch.tensor([1.0, float("nan")])}, "c.pth")
+    with pytest.raises(UserError, match="state_dict"):
+        state_dict_of({"state_dict": {"a": 1}}, "c.pth")
+
+
+def test_a_url_is_downloaded_once_and_its_hash_compared(tmp_path, monkeypatch):
+    asked = []
+
+    def fetch(url, path, hash_prefix, progress):
+        asked.append((url, hash_prefix))
+        open(path, "wb").close()
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", fetch)
+    for _ in range(2):
+        assert local_file("https://x.org/y-8daa61f3.pth?download=1") == tmp_path / "checkpoints" / "y-8daa61f3.pth"
+    assert asked == [("https://x.org/y-8daa61f3.pth?download=1", "8daa61f3")]
+    assert local_file("here.pth").name == "here.pth"
