@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import stat
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +23,15 @@ MAX_PIXELS = 178_956_970
 
 def _raise(error: OSError) -> None:
     raise error
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except PermissionError:  # reported where it is read
+        return True
+    except OSError:  # a link to nowhere
+        return False
 
 
 def find_images(
@@ -56,8 +66,7 @@ def find_images(
     for folder, subfolders, names in os.walk(root, onerror=failed):
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
         for path in (Path(folder, name) for name in names if not name.startswith(".")):
-            # A file that cannot be looked at is reported where it is read.
-            if path.suffix.lower() in wanted and (os.path.isfile(path) or not os.access(folder, os.X_OK)):
+            if path.suffix.lower() in wanted and _is_file(path):
                 paths[path.relative_to(root).as_posix()] = path
     if not paths and not errors:
         raise UserError(f"no photo in {root} (looked for {', '.join(sorted(wanted))}, in subfolders too)")

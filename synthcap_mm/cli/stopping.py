@@ -18,7 +18,7 @@ from synthcap_mm.commands import typed_command
 #: Exit status after a signal.
 STOPPED = 130
 #: Seconds that a command has after a signal to clean up; what hangs then is left as it is.
-GRACE = 1.5
+GRACE = 1.2
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _ending = threading.Lock()
