@@ -55,7 +55,7 @@ def fetch(url: str, allow_private_redirects: bool = False) -> bytes:
         try:
             content.set_result(_download(url, allow_private_redirects, connected))
         except Exception as error:  # a stranger's answer makes http.client raise errors of many kinds
-            content.set_exception(error)
+            content.set_exception(error.with_traceback(None))  # whose frames hold what has come
 
     threading.Thread(target=download, name="synthcap fetch", daemon=True).start()
     try:
