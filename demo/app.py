@@ -1,7 +1,10 @@
 """A page to try a captioner on: python demo/app.py [EXPORT]."""
 
 import argparse
+import asyncio
+import contextlib
 import os
+import signal
 import sys
 import tempfile
 import threading
@@ -15,6 +18,7 @@ check_installation()  # before MMEngine is imported: a broken one would hide why
 
 from PIL import Image
 
+from synthcap_mm.cli.stopping import stopping_cleanly
 from synthcap_mm.errors import UserError
 from synthcap_mm.evaluation.caption_visualizer import draw_tags
 from synthcap_mm.images import find_images, read_image
@@ -23,8 +27,12 @@ from synthcap_mm.inference.inputs import PhotoInput
 from synthcap_mm.models.memory import CaptionMemory
 from synthcap_mm.structures import Tag
 
-#: What one photo may have, and a pasted memory.
-MAX_BYTES, MAX_PIXELS, MAX_SENTENCES = 20_000_000, 50_000_000, 5000
+#: What one photo may have.
+MAX_BYTES, MAX_PIXELS = 20 * 2**20, 50_000_000
+#: What a pasted memory may have.
+MAX_CHARACTERS, MAX_SENTENCES = 1_000_000, 5000
+#: How many answers may be waited for, and how long an upload is kept, in seconds.
+MAX_WAITING, KEPT = 20, 3600
 #: Where `make demo` leaves the mini-world's captioner.
 DEMO_CONFIG, DEMO_FOLDER = "synthcap_mini.py", "work_dirs/synthcap_mini"
 
@@ -66,24 +74,28 @@ class Page:
         self._memories: OrderedDict[str, CaptionMemory] = OrderedDict()  # of the last pasted ones
 
     def read(self, path: str) -> Image.Image:
-        """The photo in a file.
+        """The photo in an uploaded file. A file that is refused is removed.
 
         Raises:
-            UserError, ValueError: a sentence for the reader, if it is too large or no image.
+            UserError, ValueError: a sentence for the reader, if it has too many pixels, is no image, or is gone.
         """
-        name, size = Path(path).name, Path(path).stat().st_size
-        if size > MAX_BYTES:
-            raise UserError(
-                f"the photo {name} has {size / 1e6:.0f} MB; at most {MAX_BYTES // 10**6} MB are taken: make it smaller"
-            )
-        return read_image(path, name, MAX_PIXELS)
+        name = Path(path).name
+        try:
+            return read_image(path, name, MAX_PIXELS)
+        except FileNotFoundError as error:
+            raise UserError(f"the photo {name} is no longer kept here: drop it again") from error
+        except (UserError, ValueError):
+            Path(path).unlink(missing_ok=True)
+            raise
 
     def sentences(self, text: str | None) -> list[str]:
         """The sentences of a pasted memory, one a line; none: the captioner's own memory is used.
 
         Raises:
-            UserError: if there are too many.
+            UserError: if there are too many, or too long ones.
         """
+        if len(text or "") > MAX_CHARACTERS:
+            raise UserError(f"the memory has {len(text)} characters; at most {MAX_CHARACTERS} are taken here")
         found = [" ".join(line.split()) for line in (text or "").splitlines() if line.strip()]
         if len(found) > MAX_SENTENCES:
             raise UserError(f"the memory has {len(found)} sentences; at most {MAX_SENTENCES} are taken here")
@@ -135,10 +147,72 @@ class Page:
         return self._memories[key]
 
 
+class Guard:
+    """Refuses requests of foreign sites, and those that are too large, with a sentence; ASGI, in front of Gradio.
+
+    A site could otherwise send requests through its reader's browser, and read the answers if its name leads here.
+
+    Args:
+        app: what answers the other requests.
+        hosts: the page's addresses, as ``name:port``.
+    """
+
+    def __init__(self, app: Any, hosts: set[str]) -> None:
+        self.app, self.hosts = app, hosts
+
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        """Answer one request."""
+        from starlette.responses import JSONResponse
+
+        status, sentence = self._refusal(scope) if scope["type"] == "http" else (200, "")
+        answer = JSONResponse({"detail": sentence}, status) if sentence else self.app
+        with contextlib.suppress(asyncio.CancelledError):  # the page ends; uvicorn would print a traceback
+            await answer(scope, receive, send)
+
+    def _refusal(self, scope: dict[str, Any]) -> tuple[int, str]:
+        from starlette.datastructures import Headers
+
+        headers = Headers(scope=scope)
+        asked = headers.getlist("host") or [""]
+        asked += [origin.partition("://")[2] for origin in headers.getlist("origin")]
+        if not self.hosts.issuperset(map(str.lower, asked)):
+            known = ", ".join(sorted(self.hosts))
+            return 403, f"This page answers at {known} only; start it with --allow-host NAME to allow another name."
+        limit = MAX_BYTES + 2**20 if scope["path"].endswith("/upload") else 4 * MAX_CHARACTERS
+        if "transfer-encoding" in headers or int(headers.get("content-length", 0)) > limit:
+            return (
+                413,
+                f"A photo may have {MAX_BYTES >> 20} MB, a memory {MAX_CHARACTERS} characters; say the length first.",
+            )
+        return 200, ""
+
+
+def addresses(host: str, port: int, allowed: list[str]) -> set[str]:
+    """What browsers may call the page, as it stands in their address bar: ``name:port``.
+
+    Args:
+        host: address it is served at.
+        port: its port.
+        allowed: further names, with a port or without.
+    """
+    names = ["127.0.0.1", "localhost", "[::1]", f"[{host}]" if ":" in host else host, *allowed]
+    return {f"{name}:{port}".lower() for name in names} | set(map(str.lower, allowed))
+
+
 def examples(folder: str | None, place: Path) -> list[str]:
-    """Photos to pick from: those of a folder, else some of the mini-world's, written to ``place``."""
+    """Photos to pick from: the first twelve of a folder, else some of the mini-world's, written to ``place``.
+
+    Only what decodes as an image is shown to others: a link may be called ``.png`` and lead to anything.
+    """
+    picked = []
     if folder is not None:
-        return [str(path) for path in list(find_images(folder).values())[:12]]
+        for path in find_images(folder).values():
+            with contextlib.suppress(UserError, ValueError, OSError):
+                read_image(path, path.name, MAX_PIXELS)
+                picked.append(str(path))
+            if len(picked) == 12:
+                break
+        return picked
     from synthcap_mm.miniscenes.sources import MiniScenesPhotos
 
     photos = MiniScenesPhotos(split="test", num=8)
@@ -178,13 +252,13 @@ def build(page: Page, picked: list[str], title: str) -> Any:
         seen = [[t["name"], round(t["score"], 3)] for t in found["tags"]]
         return about, f"## {found['caption'] or '(nothing was written)'}", photo, best, remembered, seen
 
-    with gr.Blocks(title=title, analytics_enabled=False) as blocks:
+    with gr.Blocks(title=title, analytics_enabled=False, delete_cache=(60, KEPT)) as blocks:
         gr.Markdown(f"# {title}")
         with gr.Row():
             with gr.Column(scale=2):
                 photo = gr.File(label="Photo", type="filepath", elem_id="photo", height=120)
                 gallery = gr.Gallery(
-                    picked, label="Examples", columns=4, height=200, allow_preview=False, elem_id="examples"
+                    picked, label="Examples", columns=4, height=200, allow_preview=False, buttons=[], elem_id="examples"
                 )
                 beams = gr.Slider(1, 10, beams_at_first, step=1, label="Beams (1: greedy)", elem_id="beams")
                 length = gr.Slider(1, longest, longest, step=1, label="Most tokens", elem_id="length")
@@ -199,7 +273,12 @@ def build(page: Page, picked: list[str], title: str) -> Any:
             with gr.Column(scale=3):
                 caption = gr.Markdown(elem_id="caption")
                 message = gr.Markdown("Drop a photo, or pick an example.", elem_id="message")
-                drawn = gr.Image(label="What the detector sees", interactive=False, elem_id="drawn")
+                drawn = gr.Image(
+                    label="What the detector sees",
+                    interactive=False,
+                    buttons=["download", "fullscreen"],
+                    elem_id="drawn",
+                )
                 best = gr.Dataframe(headers=["caption", "log p", "ranked by"], label="Best captions", elem_id="best")
                 remembered = gr.Dataframe(
                     headers=["caption of the memory", "weight"],
@@ -223,7 +302,55 @@ def build(page: Page, picked: list[str], title: str) -> Any:
             return picked[event.index]
 
         gallery.select(pick, None, photo)
-    return blocks
+    return blocks.queue(max_size=MAX_WAITING, api_open=False)
+
+
+def serve(blocks: Any, picked: list[str], host: str, port: int, hosts: set[str]) -> None:
+    """Serve the page until a signal comes.
+
+    Args:
+        blocks: the page's layout.
+        picked: files that may be fetched, besides the uploads.
+        host: address to serve at.
+        port: its port.
+        hosts: what browsers may call it.
+    """
+    import gradio as gr
+    import uvicorn  # it and FastAPI come with Gradio
+    from fastapi import FastAPI
+
+    theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"])
+    app = gr.mount_gradio_app(
+        FastAPI(openapi_url=None),
+        blocks,
+        "/",
+        allowed_paths=picked,
+        max_file_size=MAX_BYTES,
+        theme=theme,
+        footer_links=[],
+        run_history=False,
+        show_error=False,
+        enable_monitoring=False,
+        ssr_mode=False,
+        mcp_server=False,
+    )
+    # `launch` sets it, mounting does not; without it Gradio takes any path on this machine for an upload.
+    blocks.has_launched = True
+    sys.addaudithook(_call_nobody)
+    server = uvicorn.Server(
+        uvicorn.Config(
+            Guard(app, hosts), host, port, loop="asyncio", ws="none", access_log=False, timeout_graceful_shutdown=1
+        )
+    )
+    server.handle_exit = lambda *_: setattr(server, "should_exit", True)  # a second signal would end in tracebacks
+    server.run()
+    signal.raise_signal(signal.SIGINT)  # the one that ended the server, for `stopping_cleanly`
+
+
+def _call_nobody(event: str, args: tuple) -> None:
+    """Gradio would fetch addresses that a request names, of any size; the page itself needs none."""
+    if event == "socket.connect" and isinstance(args[1], tuple):
+        raise RuntimeError(f"the page fetches nothing, so not {args[1][0]} either")
 
 
 def parse_args() -> argparse.Namespace:
@@ -233,37 +360,52 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--examples", metavar="FOLDER", help="photos to pick from (default: the mini-world's)")
     parser.add_argument("--host", default="127.0.0.1", help="address to serve at (default: 127.0.0.1, this machine)")
     parser.add_argument("--port", type=int, default=7860, help="default: 7860")
+    parser.add_argument(
+        "--allow-host",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="name, or NAME:PORT, that browsers reach the page by, besides localhost and the --host; may be repeated",
+    )
     parser.add_argument("--device", help="torch device (default: the GPU if there is one)")
     return parser.parse_args()
 
 
-def main() -> None:
-    """Run."""
-    args = parse_args()
+def run(args: argparse.Namespace, place: Path) -> None:
+    """Run the page.
+
+    Args:
+        args: the command line.
+        place: the folder of everything that is uploaded or drawn.
+    """
+    # Read when Gradio is imported: uploads and copies go there, and nothing else is served.
+    os.environ |= {"GRADIO_TEMP_DIR": str(place), "GRADIO_EXAMPLES_CACHE": str(place)}
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     try:
-        import gradio as gr
+        import gradio as gr  # noqa: F401
     except ImportError as error:
         raise SystemExit(f"the page needs Gradio ({error}): pip install 'synthcap_mm[demo]'") from error
     page = Page(load_captioner(args.export, args.device))
     title = "The mini-world's captioner" if args.export is None else f"Captioner {Path(args.export).resolve().name}"
-    with tempfile.TemporaryDirectory() as place:
-        try:
-            picked = examples(args.examples, Path(place))
-        except (UserError, OSError) as error:
-            raise SystemExit(str(error)) from error
-        build(page, picked, title).launch(
-            server_name=args.host,
-            server_port=args.port,
-            # Page.read has the smaller limit and explains it; this one keeps the disk from filling.
-            max_file_size=5 * MAX_BYTES,
-            theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
-            share=False,
-            footer_links=[],
-            ssr_mode=False,
-            allowed_paths=[place, *([args.examples] if args.examples else [])],
-        )
+    try:
+        picked = examples(args.examples, place)
+    except (UserError, OSError) as error:
+        raise SystemExit(str(error)) from error
+    hosts = addresses(args.host, args.port, args.allow_host)
+    serve(build(page, picked, title), picked, args.host, args.port, hosts)
+
+
+def main() -> None:
+    """Run, in a folder that is gone afterwards."""
+    args = parse_args()
+    with stopping_cleanly("The page is closed."), tempfile.TemporaryDirectory(prefix="synthcap-page-") as place:
+        run(args, Path(place))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        main()
+    except SystemExit as end:
+        if end.code != 130:
+            raise
+        os._exit(130)  # without waiting for an answer that is being computed

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from synthcap_mm.errors import UserError
+from synthcap_mm.files import read_json
 from synthcap_mm.requirements import require
 
 #: (begin, end, padding) in the order in which they are looked for: ours, CLIP's, GPT-2's.
@@ -19,6 +21,31 @@ _SPECIAL_TOKENS = (
 )
 
 
+#: The regular expressions of CLIP's tokenizer.
+_SINGLE_QUOTES, _DOUBLE_QUOTES, _BLANKS = "[\u2018\u2019]", "[\u201c\u201d]", r"\s+"
+_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+
+
+def check_patterns(path: Path) -> None:
+    """Refuse a stranger's tokenizer with regular expressions of its own: one can be made to take years.
+
+    Args:
+        path: its ``tokenizer.json``.
+
+    Raises:
+        UserError: naming the expression.
+    """
+    known, left = {_SINGLE_QUOTES, _DOUBLE_QUOTES, _BLANKS, _WORDS}, [read_json(path)]
+    while left:
+        value = left.pop()
+        if isinstance(value, dict):
+            if "Regex" in value and value["Regex"] not in known:
+                raise UserError(f"{path} has a regular expression that is not CLIP's: {str(value['Regex'])[:80]!r}")
+            left += value.values()
+        elif isinstance(value, list):
+            left += [one for one in value if isinstance(one, (dict, list))]
+
+
 class CaptionTokenizer:
     """Captions to token ids and back.
 
@@ -28,7 +55,7 @@ class CaptionTokenizer:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is no tokenizer, or knows none of those special tokens.
+        UserError: if it is no tokenizer, or knows none of those special tokens.
     """
 
     def __init__(self, path: str | os.PathLike) -> None:
@@ -39,8 +66,11 @@ class CaptionTokenizer:
             )
         try:
             self._tokenizer = require("tokenizers").Tokenizer.from_file(str(self.path))
-        except Exception as error:  # the library raises bare Exception
-            raise ValueError(f"{self.path} is not a tokenizer.json of the tokenizers library: {error}") from error
+            self._tokenizer.decode(self._tokenizer.encode("a word").ids)  # some damage shows in use only
+        except BaseException as error:  # the library raises bare Exception, and lets Rust panic
+            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+                raise
+            raise UserError(f"{self.path} is not a tokenizer.json of the tokenizers library: {error}") from error
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         # '<eos>' written in a caption is text, not the end of it.
@@ -52,7 +82,7 @@ class CaptionTokenizer:
                 self.bos_id, self.eos_id, self.pad_id = ids
                 break
         else:
-            raise ValueError(
+            raise UserError(
                 f"{self.path} knows none of the special tokens {[n[:2] for n in _SPECIAL_TOKENS]}; "
                 "a decoder needs a begin and an end token"
             )
@@ -141,16 +171,15 @@ def _clip(bpe_path: str | None = None) -> Any:
         [
             normalizers.NFC(),
             # open_clip's text cleaning (ftfy) straightens quotes
-            normalizers.Replace(tokenizers.Regex("[\u2018\u2019]"), "'"),
-            normalizers.Replace(tokenizers.Regex("[\u201c\u201d]"), '"'),
-            normalizers.Replace(tokenizers.Regex(r"\s+"), " "),
+            normalizers.Replace(tokenizers.Regex(_SINGLE_QUOTES), "'"),
+            normalizers.Replace(tokenizers.Regex(_DOUBLE_QUOTES), '"'),
+            normalizers.Replace(tokenizers.Regex(_BLANKS), " "),
             normalizers.Lowercase(),
         ]
     )
-    words = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
     tokenizer.pre_tokenizer = pre.Sequence(
         [
-            pre.Split(tokenizers.Regex(words), behavior="removed", invert=True),
+            pre.Split(tokenizers.Regex(_WORDS), behavior="removed", invert=True),
             pre.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from synthcap_mm.errors import UserError
 from synthcap_mm.tokenization import CaptionTokenizer, make_tokenizer
 
 CAPTIONS = [
@@ -169,10 +170,10 @@ def test_what_is_no_tokenizer_is_named(tmp_path):
         CaptionTokenizer(tmp_path / "none.json")
     (tmp_path / "t.json").write_text('{"a": 1}')
     for make in (CaptionTokenizer, lambda p: make_tokenizer("file", path=str(p))):
-        with pytest.raises(ValueError, match=r"t\.json"):
+        with pytest.raises(UserError, match=r"t\.json"):
             make(tmp_path / "t.json")
     tokenizers.Tokenizer(tokenizers.models.WordLevel({"dog": 0}, unk_token="dog")).save(str(tmp_path / "t.json"))
-    with pytest.raises(ValueError, match="<bos>"):
+    with pytest.raises(UserError, match="<bos>"):
         CaptionTokenizer(tmp_path / "t.json")
 
 

@@ -172,6 +172,14 @@ def test_names_of_files_that_are_not_data_in_the_folder(copied, name):
         read_export(copied)
 
 
+def test_a_tokenizer_with_a_pattern_of_its_own_is_refused(copied):
+    """`(a+)+$` takes longer than anybody waits."""
+    split = {"type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Removed", "invert": False}
+    rewrite(copied, "tokenizer.json", lambda t: t.update(pre_tokenizer=split))
+    with pytest.raises(UserError, match="regular expression"):
+        read_export(copied)
+
+
 def test_links_are_refused(copied, tmp_path):
     (copied / "memory.txt").rename(tmp_path / "memory.txt")
     (copied / "memory.txt").symlink_to(tmp_path / "memory.txt")
