@@ -7,10 +7,13 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import torch
+
+#: Seconds that an item under way has after a Ctrl-C, so that no file is left half written.
+_MOMENT = 0.5
 
 _END = object()
 T, R = TypeVar("T"), TypeVar("R")
@@ -20,7 +23,8 @@ class Background:
     """Calls a function on one item after another in a thread of its own, in the order they were put.
 
     A context manager. Leaving it waits for all items, also when an exception leads
-    out: a shard that is drawn is not lost to a fault in the next one. An exception
+    out: a shard that is drawn is not lost to a fault in the next one. Only a KeyboardInterrupt
+    drops those that wait, and leaves the one under way after a moment. An exception
     in the thread is raised from the next :meth:`put`, or on leaving; later items
     are passed over then. On a GPU the thread has a
     stream of its own, so that its kernels run beside those of the caller.
@@ -63,6 +67,12 @@ class Background:
         self._items.put(item)
         self._raise()
 
+    def drop(self) -> None:
+        """Forget the items that wait."""
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._items.get_nowait()
+
     def _raise(self) -> None:
         if self._error is not None:
             raise self._error
@@ -72,10 +82,28 @@ class Background:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: Any) -> None:
+        interrupted = isinstance(error, KeyboardInterrupt)
+        if interrupted:
+            self.drop()
         self._items.put(_END)
-        self._thread.join()
+        self._thread.join(_MOMENT if interrupted else None)
         if kind is None:
             self._raise()
+
+
+@contextlib.contextmanager
+def threads(count: int, name: str) -> Iterator[ThreadPoolExecutor]:
+    """Threads for small pieces of work; what is left of it on leaving is not begun, and nothing is waited for.
+
+    Args:
+        count: of the threads.
+        name: of the threads.
+    """
+    pool = ThreadPoolExecutor(count, thread_name_prefix=name)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def map_ahead(
@@ -106,12 +134,16 @@ def map_ahead(
 
     waiting: deque[Future[R]] = deque()
     with Background(run, depth, device) as background:
-        for item in items:
-            future: Future[R] = Future()
-            background.put((item, future))
-            del item
-            waiting.append(future)
-            if len(waiting) > depth:
+        try:
+            for item in items:
+                future: Future[R] = Future()
+                background.put((item, future))
+                del item
+                waiting.append(future)
+                if len(waiting) > depth:
+                    yield waiting.popleft().result()
+            while waiting:
                 yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+        except BaseException:  # nobody takes the other results
+            background.drop()
+            raise

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+import os
+import stat
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,30 +21,54 @@ IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".
 MAX_PIXELS = 178_956_970
 
 
-def find_images(root: str | Path, extensions: Sequence[str] = IMAGE_EXTENSIONS) -> dict[str, Path]:
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except PermissionError:  # reported where it is read
+        return True
+    except OSError:  # a link to nowhere
+        return False
+
+
+def find_images(
+    root: str | Path,
+    extensions: Sequence[str] = IMAGE_EXTENSIONS,
+    on_error: Callable[[OSError], None] = _raise,
+) -> dict[str, Path]:
     """All images in a folder and its subfolders, without hidden files and folders.
 
     Args:
         root: the folder.
         extensions: those of images, in any case. Default :data:`IMAGE_EXTENSIONS`.
+        on_error: called with the error of each folder that cannot be listed. Default: raise it.
 
     Returns:
         dict[str, Path]: path relative to ``root``, with '/', to the file; sorted.
 
     Raises:
-        UserError: if the folder does not exist, or holds no image.
+        UserError: if the folder does not exist, or holds no image and could be listed.
+        OSError: see ``on_error``.
     """
     root = Path(root)
     if not root.is_dir():
         raise UserError(f"the photo folder {root} does not exist (it is relative to {Path.cwd()})")
     wanted = {extension.lower() for extension in extensions}
-    paths = {}
-    for path in root.rglob("*"):
-        relative = path.relative_to(root)
-        hidden = any(part.startswith(".") for part in relative.parts)
-        if path.suffix.lower() in wanted and not hidden and path.is_file():
-            paths[relative.as_posix()] = path
-    if not paths:
+    paths, errors = {}, []
+
+    def failed(error: OSError) -> None:
+        errors.append(error)
+        on_error(error)
+
+    for folder, subfolders, names in os.walk(root, onerror=failed):
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        for path in (Path(folder, name) for name in names if not name.startswith(".")):
+            if path.suffix.lower() in wanted and _is_file(path):
+                paths[path.relative_to(root).as_posix()] = path
+    if not paths and not errors:
         raise UserError(f"no photo in {root} (looked for {', '.join(sorted(wanted))}, in subfolders too)")
     return {key: paths[key] for key in sorted(paths)}
 

@@ -34,7 +34,7 @@ class Tag:
 
 def group_id(group: str) -> int:
     """A stable 63-bit integer for a group's name, the same on every rank and run."""
-    return int.from_bytes(hashlib.blake2b(group.encode(), digest_size=8).digest(), "little") >> 1
+    return int.from_bytes(hashlib.blake2b(group.encode(errors="surrogatepass"), digest_size=8).digest(), "little") >> 1
 
 
 @dataclass(slots=True)

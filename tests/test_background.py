@@ -1,11 +1,12 @@
 """Work in another thread."""
 
 import threading
+import time
 
 import pytest
 import torch
 
-from synthcap_mm.background import Background, map_ahead
+from synthcap_mm.background import Background, map_ahead, threads
 
 
 def test_items_come_in_their_order_and_all_of_them():
@@ -56,11 +57,45 @@ def test_an_error_in_the_thread_reaches_the_caller_and_stops_the_work(items):
 
 def test_what_was_put_before_the_callers_error_is_finished():
     done = []
-    with pytest.raises(KeyboardInterrupt), Background(done.append) as background:
+    with pytest.raises(ValueError), Background(done.append) as background:
         background.put(0)
         background.put(1)
-        raise KeyboardInterrupt
+        raise ValueError
     assert done == [0, 1]
+
+
+def test_after_an_interrupt_nothing_slow_is_waited_for():
+    gate, begun, done = threading.Event(), threading.Event(), []
+
+    def work(item):
+        begun.set()
+        assert gate.wait(20)
+        done.append(item)
+
+    with pytest.raises(KeyboardInterrupt), Background(work) as background:
+        for i in range(3):
+            background.put(i)
+        assert begun.wait(10)
+        raise KeyboardInterrupt
+    assert done == []
+    gate.set()
+    background._thread.join(10)
+    assert done == [0] and not background._thread.is_alive()
+
+
+def test_what_an_interrupt_finds_under_way_has_a_moment():
+    begun, done = threading.Event(), []
+
+    def work(item):
+        begun.set()
+        time.sleep(0.05)
+        done.append(item)
+
+    with pytest.raises(KeyboardInterrupt), Background(work) as background:
+        background.put(0)
+        assert begun.wait(10)
+        raise KeyboardInterrupt
+    assert done == [0]  # a file is not left half written
 
 
 def test_no_gradients_and_the_callers_number_of_threads():
@@ -114,3 +149,28 @@ def test_a_map_ahead_that_is_left_early_ends_its_thread():
     assert [next(results) for _ in range(3)] == [0, 0, 0]
     results.close()
     assert threading.active_count() == before
+
+
+def test_a_map_ahead_that_is_left_early_does_not_begin_what_waits():
+    begun, gate = [], threading.Event()
+
+    def work(item):
+        begun.append(item)
+        if item:
+            gate.wait(20)
+        return item
+
+    results = map_ahead(work, range(9), depth=3)
+    assert next(results) == 0
+    threading.Timer(0.2, gate.set).start()
+    results.close()
+    assert begun in ([0], [0, 1])
+
+
+def test_threads_that_are_left_are_not_waited_for():
+    gate, begun = threading.Event(), []
+    with pytest.raises(KeyboardInterrupt), threads(2, "test") as pool:
+        waiting = [pool.submit(lambda i=i: (begun.append(i), gate.wait(20))) for i in range(9)]
+        raise KeyboardInterrupt
+    assert all(one.cancelled() for one in waiting[2:]) and len(begun) <= 2
+    gate.set()

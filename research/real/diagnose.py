@@ -39,13 +39,13 @@ from research.page import mean_sd
 from research.real.prefixes import BATCH, SOME, prefix_cosines, prefix_of
 from research.runner import POOLED, Experiments
 from research.tables import config_of, read_table
-from synthcap_mm.weights_files import read_checkpoint
 from synthcap_mm.datasets import CaptionEvalDataset, SynthPairDataset
 from synthcap_mm.errors import UserError
 from synthcap_mm.evaluation import nearest_captions, paired_bootstrap, score_captions
 from synthcap_mm.models.tag_prompt import TagPrompt
 from synthcap_mm.registry import MODELS
 from synthcap_mm.structures import CaptionSample
+from synthcap_mm.weights_files import read_checkpoint
 
 #: Words for a person; other classes are looked for by their name, singular or plural.
 PERSON = (

@@ -58,12 +58,14 @@ _MAIN_RANK_FIRST = 5.0
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command of ``synthcap-mm``; leaves the process as it was, so it may be called again.
 
+    Ctrl-C and SIGTERM end the process, see :func:`~synthcap_mm.cli.stopping.stopping_cleanly`.
+
     Args:
         argv: command and its arguments. Defaults to ``sys.argv[1:]``.
 
     Returns:
         The exit status: 0; 1 for what the user can mend, which is printed as a sentence; 2 for a wrong command line;
-        75 if another task's work is still missing; 130 after Ctrl-C or SIGTERM, with the command to go on.
+        75 if another task's work is still missing.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     with _process_left_as_it_was():
@@ -72,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             with stopping_cleanly(_after_stop(name, argv)):
                 check_installation()  # before anything imports MMEngine: a broken one would hide why
                 COMMANDS[name](arguments)
-        except SystemExit as stop:  # of argparse, or after a signal
+        except SystemExit as stop:  # of argparse
             if isinstance(stop.code, str):
                 _complain(as_typed(stop.code))
             return stop.code if isinstance(stop.code, int) else int(stop.code is not None)

@@ -34,6 +34,11 @@ def caption(argv: Sequence[str]) -> None:
     parser.add_argument("--out", required=True, metavar="FILE", help="file to write, .jsonl")
     parser.add_argument("--batch-size", type=int, default=32, help="images at once (default: 32)")
     parser.add_argument("--workers", type=int, default=2, help="threads that decode images (default: 2)")
+    parser.add_argument(
+        "--allow-private-redirects",
+        action="store_true",
+        help="follow redirects of URLs to this machine and to private networks too",
+    )
     parser.add_argument("--device", help="torch device (default: the GPU if there is one)")
     parser.add_argument("--dtype", default="float32", help="float32 (default), bfloat16 or float16, of the decoder")
     parser.add_argument("--num-beams", type=int, help="1 is greedy (default: the config's)")
@@ -74,8 +79,8 @@ def caption(argv: Sequence[str]) -> None:
         importlib.import_module(module)
     with trusted_checkpoints(args.trust_checkpoint):
         caption_files(
-            args.model, checkpoint, inputs, args.out, batch_size=args.batch_size, device=args.device,
-            dtype=args.dtype, workers=args.workers, **options,
+            args.model, checkpoint, inputs, args.out, batch_size=args.batch_size, device=args.device, dtype=args.dtype,
+            workers=args.workers, allow_private_redirects=args.allow_private_redirects, **options,
         )  # fmt: skip
 
 

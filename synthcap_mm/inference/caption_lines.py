@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO
 
 from synthcap_mm.errors import UserError
 from synthcap_mm.files import parse_json, read_json, write_atomically, write_json
@@ -16,9 +19,10 @@ class CaptionLines:
 
     The settings that the captions were written with stand beside the file, in ``NAME.settings.json``; a file
     of other settings is not continued. When a file is opened again, a line that a kill cut short is
-    removed, and so are errors: their images are tried again.
+    removed, and so are errors: their images are tried again. A file name that is not UTF-8 has JSON's escapes for the
+    bytes that are not: ``os.fsencode`` of the value that was read gives the name.
 
-    A context manager.
+    A context manager. One process at a time writes a file: the hidden file ``.NAME.lock`` is locked.
 
     Args:
         path: the file; its folder is made.
@@ -28,26 +32,31 @@ class CaptionLines:
         done (set[str]): images that have their captions.
 
     Raises:
-        UserError: if the file was written with other settings, or is not such a file.
+        UserError: if the file was written with other settings, is not such a file, or another process writes it.
     """
 
     def __init__(self, path: str | os.PathLike[str], settings: dict[str, Any]) -> None:
         self.path = Path(path)
         self.done: set[str] = set()
-        self._file: TextIO | None = None
+        self._file: BinaryIO | None = None
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.ExitStack() as lock:
+            lock.enter_context(_locked(self.path))
+            self._continue(json.loads(json.dumps(settings)))
+            self._lock = lock.pop_all()
+
+    def _continue(self, settings: dict[str, Any]) -> None:
         notes = self.path.with_name(self.path.name + ".settings.json")
-        settings = json.loads(json.dumps(settings))
         if self.path.is_file() and self.path.stat().st_size:
             self._compare(notes, settings)
             self._keep_captions()
         else:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
             write_json(notes, settings)
 
     def _compare(self, notes: Path, settings: dict[str, Any]) -> None:
         try:
-            old = read_json(notes)
-        except (OSError, UserError):
+            old = dict(read_json(notes))
+        except (OSError, UserError, ValueError, TypeError):
             raise UserError(
                 f"{self.path} exists, and {notes.name}, which records its settings, cannot be read: delete "
                 "it, or give another --out"
@@ -68,25 +77,54 @@ class CaptionLines:
             if not line.endswith(b"\n"):
                 continue
             try:
-                row = parse_json(self.path, line, number)
-                key = row["image"]
-            except (UserError, KeyError, TypeError) as error:
+                row = dict(parse_json(self.path, line, number))
+                if "error" not in row:
+                    self.done.add(row["image"])
+                    kept.append(line)
+            except (UserError, ValueError, KeyError, TypeError) as error:
                 raise UserError(f"{self.path}, line {number} is no line of captions ({error!r}): delete it") from error
-            if "error" not in row:
-                self.done.add(key)
-                kept.append(line)
         if len(kept) < len(lines):
             with write_atomically(self.path) as file:
                 file.writelines(kept)
 
     def __enter__(self) -> CaptionLines:
-        self._file = open(self.path, "a", encoding="utf-8")
+        with self._named():
+            self._file = open(self.path, "ab", buffering=0)
         return self
 
     def write(self, prediction: dict[str, Any]) -> None:
-        """Write a line; it is with the operating system when this returns."""
-        self._file.write(json.dumps(prediction, ensure_ascii=False) + "\n")
-        self._file.flush()
+        """Write a line; it is with the operating system when this returns.
+
+        Raises:
+            OSError: if it cannot be written, with the file's name.
+        """
+        line = json.dumps(prediction, ensure_ascii=False, allow_nan=False) + "\n"
+        rest = line.encode(errors="backslashreplace")  # of a lone surrogate: \udcff, which JSON reads
+        with self._named():
+            while rest:
+                rest = rest[self._file.write(rest) :]
+
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
+        """Name the file in an error: a write that fails (a full disk) does not say of which file."""
+        try:
+            yield
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
 
     def __exit__(self, *error: object) -> None:
         self._file.close()
+        self._lock.close()
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Keeps others from writing ``path``; the lock ends with its process, however that ends."""
+    with open(path.with_name(f".{path.name}.lock"), "ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"another process writes {path}: wait for its end, or give another --out") from None
+        except OSError:  # not every file system has locks
+            pass
+        yield

@@ -28,6 +28,7 @@ def caption_files(
     device: str | None = None,
     dtype: str = "float32",
     workers: int = 2,
+    allow_private_redirects: bool = False,
     **options: Any,
 ) -> dict[str, int]:
     """Caption photos, a line each; a call that was stopped is continued by the same call.
@@ -41,14 +42,15 @@ def caption_files(
         device: see :class:`~synthcap_mm.inference.inferencer.CaptionInferencer`. Default ``None``.
         dtype: see there. Default ``'float32'``.
         workers: see there. Default 2.
+        allow_private_redirects: see there. Default ``False``.
         **options: of :meth:`CaptionInferencer.forward`.
 
     Returns:
         Counts: ``captioned``, ``unreadable``, ``found`` (captioned before), ``repeated`` (named again).
 
     Raises:
-        UserError: if ``out`` was written with other settings, there is no such model or input; see also
-            :class:`CaptionInferencer`.
+        UserError: if ``out`` was written with other settings, another process writes it, or there is no such model or
+            input; see also :class:`CaptionInferencer`.
     """
     if not MMLogger.check_instance_created("synthcap_mm"):
         MMLogger.get_instance("synthcap_mm", logger_name="synthcap_mm", log_level="INFO")
@@ -60,13 +62,18 @@ def caption_files(
         todo = [item for key, item in by_key.items() if key not in lines.done]
         counts["found"] = len(by_key) - len(todo)
         if todo:  # a model is loaded only if there is something to do
-            inferencer = CaptionInferencer(model, checkpoint, device=device, dtype=dtype, workers=workers)
+            inferencer = CaptionInferencer(
+                model, checkpoint, device=device, dtype=dtype, workers=workers,
+                allow_private_redirects=allow_private_redirects,
+            )  # fmt: skip
             with Progress("captions", len(by_key), counts["found"], "images") as bar:
                 for prediction in inferencer.stream(todo, batch_size, errors="report", **options):
                     lines.write(prediction)
                     bar.update(1)
                     if "error" in prediction:
-                        print_log(prediction["error"], logger="current", level=30)
+                        # A name that is not UTF-8 cannot be printed as it is.
+                        said = prediction["error"].encode(errors="backslashreplace").decode()
+                        print_log(said, logger="current", level=30)
                     counts["unreadable" if "error" in prediction else "captioned"] += 1
     print_log(
         f"captions: {counts['captioned']} written, {counts['found']} found from before, {counts['unreadable']} images "

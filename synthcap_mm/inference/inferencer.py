@@ -6,7 +6,6 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from mmengine.infer import BaseInferencer
 from mmengine.registry import DefaultScope
 from PIL.Image import Image
 
-from synthcap_mm.background import map_ahead
+from synthcap_mm.background import map_ahead, threads
 from synthcap_mm.engine.identity_hook import META
 from synthcap_mm.engine.launching import read_config
 from synthcap_mm.errors import UserError, listed
@@ -66,6 +65,7 @@ class CaptionInferencer(BaseInferencer):
             ``'rgb'``. Tensors are RGB. Default ``'bgr'``.
         workers: threads that decode (or fetch) images. Default 2.
         max_pixels: larger images are refused. Default 179 million.
+        allow_private_redirects: see :func:`~synthcap_mm.inference.fetching.fetch`. Default ``False``.
         scope: MMEngine's default scope while the model is built. Default ``'synthcap_mm'``.
         show_progress: MMEngine's bar in ``__call__``. Default ``False``.
 
@@ -95,6 +95,7 @@ class CaptionInferencer(BaseInferencer):
         channel_order: str = "bgr",
         workers: int = 2,
         max_pixels: int = MAX_PIXELS,
+        allow_private_redirects: bool = False,
         scope: str = SCOPE,
         show_progress: bool = False,
     ) -> None:
@@ -104,6 +105,7 @@ class CaptionInferencer(BaseInferencer):
             raise UserError(f"channel_order is 'bgr' or 'rgb', not {channel_order!r}")
         self.dtype = getattr(torch, dtype)
         self.channel_order, self.workers, self.max_pixels = channel_order, workers, max_pixels
+        self.allow_private_redirects = allow_private_redirects
         self.device = torch.device(device) if device else default_device()
         self.encoder_cfg, self.tag_provider_cfg = encoder, tag_provider
         self._reader: ImageReader | None = None
@@ -189,7 +191,7 @@ class CaptionInferencer(BaseInferencer):
             )
 
     def _init_pipeline(self, cfg: Config) -> Callable[[PhotoInput], Any]:
-        return lambda item: load_input(item, self.channel_order, self.max_pixels)
+        return lambda item: load_input(item, self.channel_order, self.max_pixels, self.allow_private_redirects)
 
     def _init_collate(self, cfg: Config) -> Callable[[list], list]:
         return list  # the captioner's preprocessor collates
@@ -302,7 +304,7 @@ class CaptionInferencer(BaseInferencer):
             raise UserError(f"batch_size must be at least 1, got {batch_size}")
         if errors not in ("raise", "report"):
             raise UserError(f"errors is 'raise' or 'report', not {errors!r}")
-        with ThreadPoolExecutor(self.workers, thread_name_prefix="synthcap decode") as pool:
+        with threads(self.workers, "synthcap decode") as pool:
 
             def load(batch: list[PhotoInput]) -> list[CaptionResult]:
                 return list(pool.map(lambda item: self._load(item, errors), batch))

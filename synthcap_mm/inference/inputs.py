@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import glob
 import os
-import urllib.error
-import urllib.request
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,10 +14,8 @@ from PIL import Image
 
 from synthcap_mm.errors import UserError
 from synthcap_mm.images import MAX_PIXELS, find_images, read_image, upright_rgb
+from synthcap_mm.inference.fetching import fetch
 from synthcap_mm.structures import CaptionSample
-
-#: Most bytes that are fetched from an address, and seconds that an answer may take.
-MAX_DOWNLOAD, TIMEOUT = 100_000_000, 30
 
 
 class PhotoInput(NamedTuple):
@@ -27,7 +23,8 @@ class PhotoInput(NamedTuple):
 
     Attributes:
         key: what results call it: the path or the address as it was given, ``'input 3'`` for what has none.
-        source: the path or address, the image, array, tensor or feature, or the sample.
+        source: the path or address, the image, array, tensor or feature, or the sample; the error for a folder that
+            cannot be listed.
     """
 
     key: str
@@ -40,12 +37,15 @@ def is_url(text: str) -> bool:
 
 
 def _of_text(text: str) -> Iterator[PhotoInput]:
-    path = Path(text)
-    if is_url(text) or path.is_file():
+    # os.path's functions are False for what cannot be looked at, too long names among it.
+    if is_url(text) or os.path.isfile(text):
         yield PhotoInput(text, text)
-    elif path.is_dir():
-        for found in find_images(path).values():
+    elif os.path.isdir(text):
+        unreadable: list[OSError] = []
+        for found in find_images(text, on_error=unreadable.append).values():
             yield PhotoInput(str(found), str(found))
+        for error in unreadable:
+            yield PhotoInput(str(error.filename), error)
     elif glob.has_magic(text):
         found = sorted(name for name in glob.glob(text, recursive=True) if os.path.isfile(name))
         if not found:
@@ -105,23 +105,6 @@ def _walk(value: Any) -> Iterator[PhotoInput]:
         )
 
 
-def fetch(url: str) -> bytes:
-    """The content of an address.
-
-    Raises:
-        ValueError: if it cannot be fetched, or is too large; the message names the address.
-    """
-    try:
-        request = urllib.request.Request(url, headers={"User-Agent": "synthcap_mm"})
-        with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
-            content = answer.read(MAX_DOWNLOAD + 1)
-    except (OSError, ValueError) as error:  # urllib's errors are OSErrors; a malformed address is a ValueError
-        raise ValueError(f"cannot fetch {url}: {error}") from error
-    if len(content) > MAX_DOWNLOAD:
-        raise ValueError(f"cannot fetch {url}: it has more than {MAX_DOWNLOAD // 10**6} MB")
-    return content
-
-
 def _of_array(array: np.ndarray, key: str, channel_order: str) -> Image.Image:
     channels = array.shape[2] if array.ndim == 3 else 1
     if array.ndim not in (2, 3) or channels not in (1, 3, 4) or array.dtype != np.uint8 or 0 in array.shape:
@@ -152,7 +135,10 @@ def _of_tensor(tensor: torch.Tensor, key: str) -> Image.Image:
 
 
 def load_input(
-    item: PhotoInput, channel_order: str = "bgr", max_pixels: int = MAX_PIXELS
+    item: PhotoInput,
+    channel_order: str = "bgr",
+    max_pixels: int = MAX_PIXELS,
+    allow_private_redirects: bool = False,
 ) -> Image.Image | torch.Tensor | CaptionSample:
     """The image of an input, RGB and upright; a feature ``(D,)`` at length 1; a sample unchanged.
 
@@ -161,19 +147,22 @@ def load_input(
         channel_order: ``'bgr'`` or ``'rgb'``, of arrays with colours. Default ``'bgr'``, as OpenCV and mmcv
             read images. Tensors are RGB, as torchvision's.
         max_pixels: see :func:`~synthcap_mm.images.read_image`.
+        allow_private_redirects: see :func:`~synthcap_mm.inference.fetching.fetch`. Default ``False``.
 
     Raises:
         ValueError: if it cannot be fetched, does not decode, or is no image; the message names it.
         OSError: if the file cannot be read.
     """
     source = item.source
+    if isinstance(source, OSError):
+        raise source
     if isinstance(source, CaptionSample):
         if source.feat is None:
             raise ValueError(f"{item.key} is a CaptionSample without a feature; give its image itself")
         return source
     if isinstance(source, (str, os.PathLike)):
         if is_url(str(source)):
-            return read_image(fetch(str(source)), item.key, max_pixels)
+            return read_image(fetch(str(source), allow_private_redirects), item.key, max_pixels)
         return read_image(source, item.key, max_pixels)
     if isinstance(source, bytes):
         return read_image(source, item.key, max_pixels)

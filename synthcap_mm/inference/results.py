@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -28,9 +29,20 @@ class CaptionResult:
     clip_score: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values only, for json; with tags, ``memory`` and ``clip_score`` where the result was explained."""
+        """Plain values only, for json; with tags, ``memory`` and ``clip_score`` where the result was explained.
+
+        A result with a number that is not finite, which json cannot hold, is an error.
+        """
         if self.sample is None:
             return {"image": self.key, "error": self.error}
+        plain = self._plain()
+        try:
+            json.dumps(plain, allow_nan=False)
+        except ValueError:
+            return {"image": self.key, "error": f"the caption of {self.key} has a score that is not finite"}
+        return plain
+
+    def _plain(self) -> dict[str, Any]:
         sample = self.sample
         rows = zip(sample.pred_captions, sample.pred_logprobs, sample.pred_scores)
         plain: dict[str, Any] = {

@@ -1,10 +1,16 @@
 """caption, export and eval-captions as one types them."""
 
 import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
 
 import pytest
 from caption_samples import COCO, write
-from command_line import run_command
+from command_line import ROOT, run_command
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +44,26 @@ def test_an_export_captions_as_the_checkpoint_does_without_its_store(trained, be
     finally:
         (folder / "data gone").rename(folder / "data")
     assert rows(folder / "out" / "b.jsonl") == [row for row in found if "caption" in row]
+
+
+@pytest.mark.slow
+def test_a_slow_server_holds_no_signal(trained, best, photos, tmp_path):
+    folder, _ = trained
+    config = best.parent / "synthcap_mini.py"
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # it takes connections, and says nothing
+        slow = [f"http://127.0.0.1:{silent.getsockname()[1]}/{i}.jpg" for i in range(9)]
+        arguments = ["photos", *slow, "--out", tmp_path / "a.jsonl", "--batch-size", 1, "--device", "cpu"]
+        command = [sys.executable, "-m", "synthcap_mm.cli", "caption", config, best, *arguments]
+        env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        process = subprocess.Popen(list(map(str, command)), cwd=folder, env=env, stderr=subprocess.PIPE, text=True)
+        end = time.monotonic() + 60
+        while not (tmp_path / "a.jsonl").is_file() or not rows(tmp_path / "a.jsonl"):
+            assert process.poll() is None and time.monotonic() < end
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=20)  # all addresses take minutes
+    assert process.returncode == 130 and "Traceback" not in said
+    assert "caption" in said.split("type:")[1] and len(rows(tmp_path / "a.jsonl")) >= 1
 
 
 def test_wrong_arguments_are_named(trained, best, photos, tmp_path):

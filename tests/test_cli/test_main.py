@@ -15,7 +15,7 @@ from mmengine.logging import MessageHub, MMLogger
 from mmengine.registry import DefaultScope
 
 from synthcap_mm import cli
-from synthcap_mm.cli import COMMANDS, main, what_to_mend
+from synthcap_mm.cli import COMMANDS, main, stopping, what_to_mend
 from synthcap_mm.commands import as_typed, command, typed_command
 from synthcap_mm.errors import NotYet, UserError
 from synthcap_mm.registry import DATASETS
@@ -104,9 +104,10 @@ def test_ranks_speak_once(fake, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_with_the_command_to_go_on(fake, capsys, number):
+def test_a_signal_ends_with_the_command_to_go_on(fake, capsys, monkeypatch, number):
     before = signal.getsignal(number)
     fake(lambda argv: os.kill(os.getpid(), number))
+    monkeypatch.setattr(stopping, "_end", lambda message: sys.exit(print(message, file=sys.stderr) or 130))
     assert main(["train", "my config.py", "--amp"]) == 130
     assert capsys.readouterr().err.rstrip().endswith(command("train", "my config.py", "--amp", "--resume"))
     assert signal.getsignal(number) == before

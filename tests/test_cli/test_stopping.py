@@ -1,9 +1,15 @@
 """Signals end a tool with a sentence."""
 
+import contextlib
 import os
 import signal
+import subprocess
+import sys
+import textwrap
+import time
 
 import pytest
+from command_line import ROOT
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
@@ -11,30 +17,121 @@ from synthcap_mm.cli import run_ranks as launcher
 from synthcap_mm.cli.run_ranks import main as run_ranks
 from synthcap_mm.cli.stopping import stopping_cleanly
 
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("rank, told", [("0", "go on with: x\n"), ("1", "")])
-def test_a_signal_ends_with_the_message_of_the_main_rank(number, rank, told, monkeypatch, capsys):
-    monkeypatch.setenv("RANK", rank)
-    before = signal.getsignal(number)
-    cleaned = []
-    with pytest.raises(SystemExit) as caught, stopping_cleanly("go on with: x"):
+#: What a command does that does not end by itself.
+HANGS = {
+    "sleeps": "time.sleep(99)",
+    "cleans up for long": """
         try:
-            os.kill(os.getpid(), number)
+            time.sleep(99)
         finally:
-            os.kill(os.getpid(), number)  # a launcher's second signal does not disturb the cleaning
-            cleaned.append(1)
-    assert caught.value.code == 130 and cleaned == [1]
-    assert capsys.readouterr().err.endswith(told) and signal.getsignal(number) == before
-
-
-def test_a_library_that_makes_another_error_of_it(capsys):
-    with pytest.raises(SystemExit) as caught, stopping_cleanly("go on with: x"):
+            time.sleep(99)
+    """,
+    "swallows errors": """
+        while True:
+            try:
+                time.sleep(99)
+            except BaseException:
+                pass
+    """,
+    "a library makes another error of it": """
         try:
-            os.kill(os.getpid(), signal.SIGINT)
-        except:  # noqa: E722 - as MMEngine does
-            raise SyntaxError("cannot format") from None
-    assert caught.value.code == 130 and capsys.readouterr().err.endswith("go on with: x\n")
+            time.sleep(99)
+        except:
+            raise SyntaxError("cannot format")
+    """,
+    "a call that runs no Python": """
+        mutex = ctypes.create_string_buffer(64)
+        while True:
+            ctypes.CDLL(None).pthread_mutex_lock(mutex)  # the second time for good
+    """,
+    "waits for a thread": """
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            pool.submit(time.sleep, 99)
+    """,
+    "has another process": """
+        multiprocessing.get_context("fork").Process(target=time.sleep, args=(99,)).start()
+        time.sleep(99)
+    """,
+}
+SCRIPT = """
+import concurrent.futures, ctypes, multiprocessing, sys, time
+from synthcap_mm.cli.stopping import stopping_cleanly
+with stopping_cleanly("go on with: x"):
+    print("written", end="")
+    print("ready", file=sys.stderr, flush=True)
+"""
+
+
+@pytest.fixture()
+def command():
+    """Starts a process that does something, some Python; returns it when it is about to."""
+    with contextlib.ExitStack() as stack:
+
+        def start(work, **variables):
+            process = subprocess.Popen(
+                [sys.executable, "-c", SCRIPT + textwrap.indent(textwrap.dedent(work), "    ")],
+                env={**os.environ, "PYTHONPATH": str(ROOT), **variables},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                start_new_session=True,  # what a test leaves can be killed
+            )
+            stack.enter_context(process)
+            stack.callback(_kill_group, process.pid)
+            assert process.stderr.readline() == "ready\n"
+            time.sleep(0.2)
+            return process
+
+        yield start
+
+
+def _kill_group(number):
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(number, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("what, number", [*((what, signal.SIGINT) for what in HANGS), ("sleeps", signal.SIGTERM)])
+def test_a_signal_ends_it_with_the_message(command, what, number):
+    process = command(HANGS[what])
+    process.send_signal(number)
+    said, complained = process.communicate(timeout=20)  # a child that lives would hold the pipes
+    assert process.returncode == 130 and said == "written" and complained == "\ngo on with: x\n"
+
+
+def test_only_the_main_rank_speaks(command):
+    process = command(HANGS["sleeps"], RANK="1")
+    process.send_signal(signal.SIGTERM)
+    assert process.communicate(timeout=20) == ("written", "") and process.returncode == 130
+
+
+@pytest.mark.parametrize("variables, cleaned", [({}, ""), ({"RANK": "0"}, " cleaned")])
+def test_a_second_signal_ends_it_at_once_but_no_rank(command, variables, cleaned):
+    process = command("""
+        try:
+            time.sleep(99)
+        finally:
+            time.sleep(0.9)
+            print(" cleaned", end="")
+    """, **variables)  # fmt: skip
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    said, complained = process.communicate(timeout=20)
+    assert process.returncode == 130 and said == "written" + cleaned and complained == "\ngo on with: x\n"
+
+
+def test_a_childs_signal_is_not_its_parents(command):
+    process = command("""
+        child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(99,))
+        child.start()
+        time.sleep(0.5)
+        child.terminate()
+        child.join()
+        time.sleep(2)
+        print(" whole", end="")
+    """)
+    said, _ = process.communicate(timeout=20)
+    assert process.returncode == 0 and said == "written whole"
 
 
 def test_nothing_happens_without_a_signal(capsys):

@@ -1,6 +1,8 @@
 """A file of captions: a line at once, gone on with after any stop, nothing fatal."""
 
+import errno
 import json
+import os
 import shutil
 
 import pytest
@@ -105,6 +107,71 @@ def test_a_file_of_something_else_is_left_alone(tmp_path):
     path.write_text(path.read_text() + '{"no": "image"}\n{"image": "z"')
     with pytest.raises(UserError, match=r"captions\.jsonl, line 2"):
         CaptionLines(path, {"a": 1})
+
+
+def test_a_name_that_is_not_utf8_is_written_and_found_again(job, tmp_path):
+    odd = os.path.join(os.fsencode(tmp_path / "photos"), b"caf\xe9 \xf0\x9f.png")
+    shutil.copy(os.fsencode(tmp_path / "photos" / "photo 00 ü.png"), odd)
+    with open(os.path.join(os.fsencode(tmp_path / "photos"), b"\xff.jpg"), "wb"):
+        pass  # an empty one
+    counts = caption_files(*job, device="cpu")
+    assert (counts["captioned"], counts["unreadable"]) == (13, 1)
+    found = rows(job[3])  # UTF-8
+    assert [os.fsencode(r["image"]) for r in found].count(odd) == 1
+    assert any("ü" in line for line in job[3].read_text(encoding="utf-8").splitlines())
+    assert caption_files(*job, device="cpu")["found"] == 13
+
+
+def test_two_runs_do_not_write_one_file(job):
+    caption_files(*job, device="cpu")
+    before = job[3].read_bytes()
+    settings = json.loads((job[3].parent / "captions.jsonl.settings.json").read_text())
+    with CaptionLines(job[3], settings), pytest.raises(UserError, match="another process"):
+        caption_files(*job, device="cpu")
+    assert job[3].read_bytes() == before
+    assert caption_files(*job, device="cpu")["found"] == 12
+
+
+def test_a_full_disk_is_an_error_of_the_file(tmp_path):
+    (tmp_path / "captions.jsonl").symlink_to("/dev/full")
+    with pytest.raises(OSError) as caught, CaptionLines(tmp_path / "captions.jsonl", {}) as lines:
+        lines.write({"image": "x", "caption": "y"})
+    assert caught.value.errno == errno.ENOSPC and caught.value.filename == str(tmp_path / "captions.jsonl")
+
+
+def test_a_score_that_is_not_finite_is_an_error_of_its_photo(job, monkeypatch):
+    forward = CaptionInferencer.forward
+
+    def spoilt(self, *args, **options):
+        results = forward(self, *args, **options)
+        results[3].sample.pred_logprobs = [float("nan")]
+        results[4].sample.pred_scores = [float("-inf")]
+        return results
+
+    monkeypatch.setattr(CaptionInferencer, "forward", spoilt)
+    counts = caption_files(*job, device="cpu")
+    assert (counts["captioned"], counts["unreadable"]) == (10, 2)
+    assert b"NaN" not in job[3].read_bytes() and b"Infinity" not in job[3].read_bytes()
+    assert [i for i, row in enumerate(rows(job[3])) if "error" in row] == [3, 4]
+
+
+@pytest.mark.parametrize("line", ["[" * 100_000, '{"image": {}}', "[]", "1" * 5000, '"error"', "{}", "\ufeff"])
+def test_a_line_of_something_else_is_refused(tmp_path, line):
+    path = tmp_path / "captions.jsonl"
+    with CaptionLines(path, {}):
+        path.write_text(line + "\n", encoding="utf-8")
+    with pytest.raises(UserError, match="line 1"):
+        CaptionLines(path, {})
+
+
+@pytest.mark.parametrize("notes", ["[1]", "3", "{"])
+def test_settings_of_something_else_are_refused(tmp_path, notes):
+    path = tmp_path / "captions.jsonl"
+    with CaptionLines(path, {}) as lines:
+        lines.write({"image": "x", "caption": "y"})
+    (tmp_path / "captions.jsonl.settings.json").write_text(notes)
+    with pytest.raises(UserError, match="settings"):
+        CaptionLines(path, {})
 
 
 def test_missing_things_are_said(job, tmp_path):

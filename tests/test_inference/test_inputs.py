@@ -1,7 +1,6 @@
 """Everything that people hand in to be captioned."""
 
-import http.server
-import threading
+import os
 
 import numpy as np
 import pytest
@@ -133,28 +132,30 @@ def test_an_iterator_is_read_as_it_is_needed():
     assert len(taken) == 2
 
 
-@pytest.fixture()
-def server(photos):
-    class Handler(http.server.SimpleHTTPRequestHandler):
-        def __init__(self, *args):
-            super().__init__(*args, directory=str(photos))
-
-        def log_message(self, *args): ...
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
-        threading.Thread(target=running.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{running.server_port}"
-        running.shutdown()
+def test_an_address_is_fetched(photos, monkeypatch):
+    content = (photos / "a b.png").read_bytes()
+    asked = []
+    monkeypatch.setattr(inputs, "fetch", lambda url, private: (asked.append((url, private)), content)[1])
+    assert keys("HTTP://here/a b.png") == ["HTTP://here/a b.png"]
+    assert np.array_equal(np.asarray(loaded("https://here/a.png")), PIXELS)
+    assert np.array_equal(np.asarray(loaded("https://here/a.png", allow_private_redirects=True)), PIXELS)
+    assert asked == [("https://here/a.png", False), ("https://here/a.png", True)]
 
 
-def test_addresses(server, monkeypatch):
-    url = f"{server}/a%20b.png"
-    assert keys(url) == [url]
-    assert np.array_equal(np.asarray(loaded(url)), PIXELS)
-    with pytest.raises(ValueError, match=rf"{server}/none\.png.* 404"):
-        loaded(f"{server}/none.png")
-    with pytest.raises(ValueError, match=r"notes\.txt"):
-        loaded(f"{server}/notes.txt")
-    monkeypatch.setattr(inputs, "MAX_DOWNLOAD", 10)
-    with pytest.raises(ValueError, match="MB"):
-        loaded(url)
+def test_a_folder_that_cannot_be_listed_is_an_input_with_an_error(photos, monkeypatch):
+    def walk(root, onerror):
+        yield os.fspath(root), [], ["a b.png"]
+        onerror(PermissionError(13, "Permission denied", f"{root}/closed"))
+
+    monkeypatch.setattr(os, "walk", walk)  # root may list every folder
+    good, bad = iter_inputs(photos)
+    assert (good.key, bad.key) == (f"{photos}/a b.png", f"{photos}/closed")
+    with pytest.raises(PermissionError, match="closed"):
+        load_input(bad)
+
+
+@pytest.mark.parametrize("name", ["a" * 5000 + ".jpg", "a\0.jpg"])
+def test_an_impossible_name_is_an_error_of_its_own(name):
+    (item,) = iter_inputs(name)
+    with pytest.raises((OSError, ValueError)):
+        load_input(item)
