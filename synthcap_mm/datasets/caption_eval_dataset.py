@@ -10,6 +10,7 @@ from torch.utils.data import Dataset
 
 from synthcap_mm.datasets.features import as_feature
 from synthcap_mm.datasets.tagging import tags_by_features
+from synthcap_mm.options import Data, Model, Name
 from synthcap_mm.registry import DATASETS
 from synthcap_mm.store import Store, StoreError
 from synthcap_mm.structures import CaptionSample, Tag
@@ -48,10 +49,10 @@ class CaptionEvalDataset(Dataset):
 
     def __init__(
         self,
-        store: str | None = None,
+        store: Name | None = None,
         allow_missing: bool = False,
-        photos: dict[str, Any] | None = None,
-        tags: dict[str, Any] | None = None,
+        photos: Data | None = None,
+        tags: Model | None = None,
     ) -> None:
         if (store is None) == (photos is None):
             raise ValueError(

@@ -12,7 +12,8 @@ from torch.utils.data import Dataset
 
 from synthcap_mm.datasets.features import as_feature
 from synthcap_mm.datasets.tagging import caption_tagger, tags_by_features
-from synthcap_mm.options import Share
+from synthcap_mm.errors import UserError
+from synthcap_mm.options import Model, Name, NotNegative, Positive, Seed, Share
 from synthcap_mm.registry import DATASETS
 from synthcap_mm.store import Store, StoreError
 from synthcap_mm.store.recipes import digest
@@ -70,20 +71,20 @@ class SynthPairDataset(Dataset):
 
     def __init__(
         self,
-        store: str,
-        split: str = "train",
-        pairs: str | None = "default",
+        store: Name,
+        split: Literal["train", "heldout"] = "train",
+        pairs: Name | None = "default",
         refined: bool = False,
         image_choice: Literal["first", "random", "best"] = "first",
-        seed: int = 0,
+        seed: Seed = 0,
         fraction: Share = 1.0,
         weight_by: Literal["score"] | None = None,
-        weight_range: tuple[float, float] = (0.0, 1.0),
-        tags: dict[str, Any] | None = None,
+        weight_range: tuple[NotNegative, Positive] = (0.0, 1.0),
+        tags: Model | None = None,
     ) -> None:
         low, high = weight_range
-        if not 0 <= low <= high or high <= 0:
-            raise ValueError(f"weight_range is two numbers, 0 <= low <= high and high > 0; got {tuple(weight_range)}")
+        if low > high:
+            raise UserError(f"SynthPairDataset.weight_range is from low to high, got {tuple(weight_range)}")
         needs_pairs = {
             "refined": refined,
             "image_choice": image_choice != "first",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 from mmengine.logging import print_log
@@ -16,6 +16,7 @@ from synthcap_mm.errors import UserError
 from synthcap_mm.models.memory import CaptionMemory
 from synthcap_mm.models.necks.base import StoreNeck
 from synthcap_mm.models.necks.memory_neck import MemoryNeck
+from synthcap_mm.options import Model, Name, That
 from synthcap_mm.registry import MODELS
 from synthcap_mm.store import Store
 from synthcap_mm.store.fingerprint import describe_mismatch, same_encoder
@@ -58,11 +59,11 @@ class SynthCaptioner(BaseModel):
 
     def __init__(
         self,
-        head: dict,
-        necks: Sequence[dict],
-        data_preprocessor: dict,
-        store: str | None = None,
-        backbone: dict | None = None,
+        head: Model,
+        necks: Annotated[Sequence[Model], That("a list of one neck or more", len)],
+        data_preprocessor: Model,
+        store: Name | None = None,
+        backbone: Model | None = None,
         rerank: bool = False,
         init_cfg: dict | None = None,
     ) -> None:
