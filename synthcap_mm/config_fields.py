@@ -6,7 +6,7 @@ MMEngine's own components have annotations, but no ranges: those that a wrong nu
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, TypedDict
+from typing import Annotated, Literal, TypedDict
 
 from mmengine.config import Config
 from mmengine.runner import set_random_seed
@@ -25,6 +25,7 @@ from synthcap_mm.options import (
     Positive,
     Range,
     Share,
+    That,
     fault,
 )  # fmt: skip
 from synthcap_mm.registry import SCOPE
@@ -180,6 +181,10 @@ class Visualizer(TypedDict, total=False):
     vis_backends: Sequence[Annotated[dict, Component("VISBACKENDS")]] | None
 
 
+_Loader = Annotated[
+    Dataloader,
+    That("a dict with a dataset and without a type", lambda loader: "dataset" in loader and "type" not in loader),
+]
 _Hook = Annotated[IntervalHook, Component("HOOKS")]
 _Metric = Annotated[dict, Component("METRICS")]
 _Scheduler = Annotated[Scheduler, Component("PARAM_SCHEDULERS")]
@@ -193,9 +198,9 @@ class Fields(TypedDict, total=False):
     curation: Annotated[dict, GivenTo(Curation, "store")] | Sequence[Step] | None
     inputs: Sequence[Input]
     model: Model
-    train_dataloader: Dataloader | None
-    val_dataloader: Dataloader | None
-    test_dataloader: Dataloader | None
+    train_dataloader: _Loader | None
+    val_dataloader: _Loader | None
+    test_dataloader: _Loader | None
     train_cfg: Annotated[Loop, Component("LOOPS", "EpochBasedTrainLoop")] | None
     val_cfg: Loop | None
     test_cfg: Loop | None
@@ -222,6 +227,14 @@ class Fields(TypedDict, total=False):
     tensorboard: bool
 
 
+#: MMEngine takes all of these, or none.
+_TOGETHER = (
+    ("train_dataloader", "train_cfg", "optim_wrapper"),
+    ("val_dataloader", "val_cfg", "val_evaluator"),
+    ("test_dataloader", "test_cfg", "test_evaluator"),
+)
+
+
 def check_fields(cfg: Config) -> None:
     """Refuse a config with a value that nothing could work with, before anything begins.
 
@@ -231,9 +244,11 @@ def check_fields(cfg: Config) -> None:
     Raises:
         UserError: naming the field.
     """
-    if cfg.get("default_scope", SCOPE) == SCOPE and (found := fault(Fields, _plain(cfg), "")):
+    if cfg.get("default_scope", SCOPE) != SCOPE:
+        return
+    if found := fault(Fields, cfg._cfg_dict, ""):
         raise UserError(found)
-
-
-def _plain(cfg: Config | Any) -> Any:
-    return cfg._cfg_dict if isinstance(cfg, Config) else cfg
+    for names in _TOGETHER:
+        given = [name for name in names if cfg.get(name) is not None]
+        if given and len(given) < len(names):
+            raise UserError(f"{', '.join(names)} belong together, and only {' and '.join(given)} is there")

@@ -68,8 +68,10 @@ class SynthCaptioner(BaseModel):
         init_cfg: dict | None = None,
     ) -> None:
         own = None if store is None else Store.open(store)
-        if own is not None and isinstance(data_preprocessor, dict) and "tokenizer" not in data_preprocessor:
+        if own is not None and "tokenizer" not in data_preprocessor:
             data_preprocessor = {**data_preprocessor, "tokenizer": str(own.tokenizer_path)}
+        elif "tokenizer" not in data_preprocessor:
+            raise UserError("SynthCaptioner needs its store, or data_preprocessor.tokenizer: one of them has the words")
         super().__init__(data_preprocessor, init_cfg)
         tokenizer = self.data_preprocessor.tokenizer
         special = {

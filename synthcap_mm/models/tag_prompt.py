@@ -19,7 +19,8 @@ class TagPrompt:
     order and the number. SynTIC's own values are not known: all assumed.
 
     Args:
-        template: with ``{tags}`` in it, which the tags replace; it is no format. Default ``'There are {tags} in the image.'``.
+        template: with ``{tags}`` in it, which the tags replace; nothing else in it means anything. Default
+            ``'There are {tags} in the image.'``.
         max_tags: most tags in a prompt. Default 4.
         min_score: least detection score. Default 0.3.
         order: ``'score_area'`` (score × area), ``'score'`` or ``'area'``. Default ``'score_area'``.
