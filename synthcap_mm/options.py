@@ -188,7 +188,7 @@ def fault(hint: Any, value: Any, place: str) -> str | None:
         inner = [found for found in faults if found and not found.startswith(f"{place} is ")]
         return None if None in faults else inner[0] if inner else _refusal(hint, value, place)
     if is_typeddict(hint):
-        hints = get_type_hints(hint, include_extras=True)
+        hints = _hints(hint)
         inner = ((hints[n], item, f"{place}.{n}".lstrip(".")) for n, item in _items(value) if n in hints)
         found = None if isinstance(value, Mapping) else _refusal(hint, value, place)
         return found or next(filter(None, (fault(*each) for each in inner)), None)
@@ -196,6 +196,11 @@ def fault(hint: Any, value: Any, place: str) -> str | None:
         return _refusal(hint, value, place)
     each = _each(origin or hint, args, value)
     return next(filter(None, (fault(inner, item, place + suffix) for inner, item, suffix in each)), None)
+
+
+@functools.cache
+def _hints(fields: Any) -> dict[str, Any]:
+    return get_type_hints(fields, include_extras=True)
 
 
 def _items(value: Any) -> Iterable[tuple[str, Any]]:
@@ -269,6 +274,7 @@ def _said(hint: Any) -> str:
     return _NAMES.get(hint, f"a {getattr(origin or hint, '__name__', hint)}")
 
 
+@functools.lru_cache(4096)
 def _resolved(function: Any, annotation: Any) -> Any:
     if not isinstance(annotation, str):
         return annotation
@@ -305,6 +311,7 @@ def check_options(name: str, function: Any, args: tuple, kwargs: Mapping[str, An
     _check_values(name, function, given)
 
 
+@functools.cache
 def _parameters(function: Any) -> Mapping[str, inspect.Parameter]:
     return inspect.signature(function).parameters
 

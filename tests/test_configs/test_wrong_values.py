@@ -7,7 +7,7 @@ import re
 import signal
 
 import pytest
-from mmengine.config import Config
+from mmengine.config import ConfigDict
 from small_configs import ROOT, small
 
 from synthcap_mm.config_fields import Fields, check_fields
@@ -15,6 +15,7 @@ from synthcap_mm.config_reading import read_config
 from synthcap_mm.engine.dry_run import dry_run
 from synthcap_mm.engine.testing import prepare_evaluators
 from synthcap_mm.errors import UserError
+from synthcap_mm.options import fault
 from synthcap_mm.registry import DATASETS, METRICS
 from synthcap_mm.synthesis.curation import Curation
 from synthcap_mm.synthesis.photos import PhotoStore
@@ -36,13 +37,16 @@ def places(node, place=()):
             yield from places(child, (*place, key))
 
 
+@contextlib.contextmanager
 def changed(cfg, place, value):
-    """The config with another value at a place."""
-    fields = copy.deepcopy(cfg._cfg_dict)
-    functools.reduce(lambda node, key: node[key], place[:-1], fields)[place[-1]] = copy.deepcopy(value)
-    other = Config(fields, filename=cfg.filename)
-    other.config_name = "wrong"
-    return other
+    """While in the context, the config has another value at a place."""
+    node = functools.reduce(lambda node, key: node[key], place[:-1], cfg._cfg_dict)
+    before = node[place[-1]]
+    node[place[-1]] = ConfigDict(value) if isinstance(value, dict) else copy.copy(value)
+    try:
+        yield cfg
+    finally:
+        node[place[-1]] = before
 
 
 def names(place, message):
@@ -67,10 +71,10 @@ def no_hang():
         signal.signal(signal.SIGPROF, before)
 
 
-def outcome(run, cfg, place):
+def outcome(run, cfg, place, value):
     """``'taken'``, ``'named'``, or what went wrong."""
     try:
-        with no_hang():
+        with no_hang(), changed(cfg, place, value):
             run(cfg)
     except UserError as error:
         return "named" if names(place, str(error)) else f"not named: {error}"
@@ -81,9 +85,16 @@ def outcome(run, cfg, place):
     return "taken"
 
 
+def check_one(top, cfg):
+    """As ``check_fields``, of one field at the top."""
+    if found := fault(Fields, {top: cfg[top]}, ""):
+        raise UserError(found)
+
+
 def begin(cfg):
     """Build what the commands of a config build, and take a few steps of its training."""
     check_fields(cfg)
+    cfg = copy.deepcopy(cfg)
     if "synthesis" in cfg:
         synthesis = Synthesis(**cfg.synthesis)
         synthesis.recipes  # noqa: B018
@@ -105,8 +116,11 @@ def begin(cfg):
 def test_a_wrong_value_of_any_field_is_refused_by_its_name(name):
     cfg = read_config(ROOT / "configs" / name)
     check_fields(cfg)
-    outcomes = {(place, str(value)): outcome(check_fields, changed(cfg, place, value), place)
-                for place in places(cfg._cfg_dict) for value in WRONG}  # fmt: skip
+    outcomes = {
+        (place, str(value)): outcome(functools.partial(check_one, place[0]), cfg, place, value)
+        for place in places(cfg._cfg_dict)
+        for value in WRONG
+    }
     assert {case: found for case, found in outcomes.items() if found not in ("taken", "named")} == {}
     assert sum(found == "named" for found in outcomes.values()) > 0.8 * len(outcomes)
 
@@ -115,13 +129,13 @@ def test_a_wrong_value_of_any_field_is_refused_by_its_name(name):
 @pytest.mark.parametrize("name", ["synthcap_mini.py", "ifcap/ifcap_mini.py"])
 def test_what_is_not_refused_at_first_is_built_and_trained_or_refused(name, stores, tmp_path):
     cfg = small(name, stores)
-    cfg.work_dir = str(tmp_path)
-    begin(changed(cfg, ("resume",), False))
+    cfg.work_dir, cfg.config_name = str(tmp_path), "wrong"
+    begin(copy.deepcopy(cfg))
     wrong = {}
     for place in places(cfg._cfg_dict):
-        taken = [value for value in WRONG if outcome(check_fields, changed(cfg, place, value), place) == "taken"]
+        taken = [value for value in WRONG if outcome(check_fields, cfg, place, value) == "taken"]
         for value in taken[:: max(1, len(taken) - 1)]:  # the first and the last
-            found = outcome(begin, changed(cfg, place, value), place)
+            found = outcome(begin, cfg, place, value)
             if found not in ("taken", "named"):
                 wrong[place, str(value)] = found
     assert wrong == {}
