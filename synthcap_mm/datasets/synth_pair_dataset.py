@@ -64,7 +64,7 @@ class SynthPairDataset(Dataset):
         StoreError: if there is no store; the message has the command.
         StoreError: if it is damaged, has no such table, holds photos, or the pairs were curated before its captions,
             images or pairs were made anew; the message has the command.
-        ValueError: if nothing is left to serve; if ``refined``, ``weight_by``, a choice among images or tags of images
+        UserError: if nothing is left to serve; if ``refined``, ``weight_by``, a choice among images or tags of images
             are asked for without ``pairs``; if ``weight_range`` is out of range, or ``tags`` cannot read what the
             split has.
     """
@@ -93,7 +93,7 @@ class SynthPairDataset(Dataset):
         }
         if pairs is None and any(needs_pairs.values()):
             options = ", ".join(option for option, is_set in needs_pairs.items() if is_set)
-            raise ValueError(f"these options read images, and with pairs=None there are none: {options}")
+            raise UserError(f"these options read images, and with pairs=None there are none: {options}")
         self.store = Store.open(store)
         if self.store.kind == "photos":
             raise StoreError(f"the store {store} holds photos, not captions to learn; CaptionEvalDataset reads those")
@@ -121,7 +121,7 @@ class SynthPairDataset(Dataset):
         left_out = count - len(rows)
         self._rows = rows.astype(np.int32)
         if not len(rows):
-            raise ValueError(
+            raise UserError(
                 f"the store {store} has no usable pair in its split {split!r} ({left_out} captions have only flagged "
                 "images)" + ("; synthesis.holdout is 0" if split == "heldout" and not left_out else "")
             )
