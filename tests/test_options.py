@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ from mmengine.registry import MODELS as ROOT
 from mmengine.registry import DefaultScope
 
 from synthcap_mm.errors import UserError
-from synthcap_mm.options import Count, Part, Positive, Range
+from synthcap_mm.options import Component, Count, Device, GivenTo, Model, Part, Positive, Range, check_options
 from synthcap_mm.registry import MODELS
 
 if TYPE_CHECKING:
@@ -86,6 +86,45 @@ def test_what_may_be_right_passes(registered, options):
 def test_what_is_wrong_is_refused_by_component_and_option(registered, options, said):
     with pytest.raises(UserError, match=rf"^Plain\.{said}"):
         build(**options)
+
+
+class Inner(TypedDict, total=False):
+    beams: Count
+
+
+class Outer:
+    def __init__(
+        self,
+        plain: Annotated[dict, GivenTo(Plain)] | None = None,
+        parts: Sequence[Annotated[dict, Component({"plain": Plain})]] = (),
+        inner: Inner | None = None,
+        model: Model | None = None,
+        by_name: Mapping[str, Count | None] | None = None,
+        device: Device = "cpu",
+        path: str | Path = "x",
+    ) -> None:
+        pass
+
+
+@pytest.mark.parametrize("options", [
+    {"plain": {"size": 2}}, {"parts": [{"type": "plain"}]}, {"inner": {"more": 1}}, {"by_name": {"a": None}},
+    {"model": {"type": "OptionsNeedy"}}, {"device": torch.device("cpu")},
+])  # fmt: skip
+def test_what_may_be_right_within_passes(registered, options):
+    check_options("Outer", Outer.__init__, (), options)
+
+
+@pytest.mark.parametrize("options, said", [
+    ({"plain": {"size": 0}}, r"plain\.size is"), ({"plain": {"sise": 1}}, "plain takes no option 'sise'"),
+    ({"plain": 1}, "plain is a dict"), ({"parts": [{"type": "plain"}, {"type": "nope"}]}, r"parts\[1\]\.type"),
+    ({"parts": [{"type": "plain", "sizes": [1, "2"]}]}, r"parts\[0\]\.sizes\[1\]"), ({"parts": [{}]}, r"parts\[0\]"),
+    ({"inner": {"beams": -1}}, r"inner\.beams"), ({"model": {"type": "nope"}}, r"model\.type"),
+    ({"model": {"type": "OptionsPlain", "size": 0}}, r"model\.size"), ({"by_name": {"a": 0}}, r"by_name\.a"),
+    ({"device": "x"}, "device"), ({"device": -1}, "device"), ({"path": 3}, "path"),
+])  # fmt: skip
+def test_what_is_wrong_within_is_refused_by_its_place(registered, options, said):
+    with pytest.raises(UserError, match=rf"^Outer\.{said}"):
+        check_options("Outer", Outer.__init__, (), options)
 
 
 def test_an_unknown_option_is_told_with_the_near_ones(registered):
