@@ -26,6 +26,7 @@ from mmengine.logging import MMLogger, print_log
 from mmengine.runner import Runner
 
 from synthcap_mm.checkpoints import best_checkpoint
+from synthcap_mm.config_fields import check_fields
 from synthcap_mm.engine.dry_run import dry_run as measure_training
 from synthcap_mm.engine.runners import build_runner
 from synthcap_mm.engine.testing import prepare_evaluators, run_test
@@ -39,7 +40,6 @@ from synthcap_mm.missing_inputs import (
     trains_on_curated,
     unread_store,
 )
-from synthcap_mm.options import check_options
 from synthcap_mm.synthesis.curation import Curation, report_table
 from synthcap_mm.synthesis.dry_run import measure_synthesis
 from synthcap_mm.synthesis.photos import PhotoStore
@@ -76,10 +76,10 @@ def synthesize(
         UserError: if files are missing, a setting is wrong, or pictures would be drawn again.
         NotYet: if what other tasks make is still missing.
     """
+    check_fields(cfg)
     start_logging(cfg)
     require_inputs(cfg, "synthesis")
     settings = {**section(cfg, "synthesis"), **({} if limit is None else {"limit": limit})}
-    check_options("synthesis", Synthesis, (), settings)
     synthesis = Synthesis(**settings)
     if dry_run:
         measure_synthesis(synthesis)
@@ -100,13 +100,13 @@ def encode_images(cfg: Config, task: Task | None = None) -> dict[str, dict[str, 
     Returns:
         Counts by store; see :meth:`PhotoStore.run`.
     """
+    check_fields(cfg)
     start_logging(cfg)
     require_inputs(cfg, "photo_stores")
     models = {name: section(cfg, "synthesis").get(name) for name in ("encoder", "tag_provider")}
     results = {}
     for entry in section(cfg, "photo_stores"):
         settings = {**models, **entry}
-        check_options("photo_stores", PhotoStore, (), settings)
         results[entry["store"]] = counts = PhotoStore(**settings).run(Worker.of_this_process(task))
         print_log(f"encode: {_listed(counts)}; store: {entry['store']}", logger="current")
     return results
@@ -126,9 +126,9 @@ def curate(cfg: Config, task: Task | None = None) -> dict[str, Any]:
     Returns:
         The report; see :meth:`Curation.run`.
     """
+    check_fields(cfg)
     start_logging(cfg)
     settings = curation_settings(cfg)
-    check_options("curation", Curation, (), settings)
     curation = Curation(**settings)
     report = curation.run(Worker.of_this_process(task))
     print_log(
@@ -154,6 +154,7 @@ def train(cfg: Config, dry_run: bool = False) -> dict[str, float]:
     Raises:
         UserError: if a store is missing or made by other settings, or TensorBoard is asked for and not installed.
     """
+    check_fields(cfg)
     start_logging(cfg)
     if cfg.get("auto_synthesize") and not dry_run:
         if unread := unread_store(cfg):
@@ -195,6 +196,7 @@ def test(cfg: Config, checkpoint: str) -> dict[str, float]:
     Raises:
         UserError: if the checkpoint or a store is missing, or the config has no test set.
     """
+    check_fields(cfg)
     require_checkpoint(cfg, checkpoint)
     lacking = [name for name in ("test_dataloader", "test_cfg", "test_evaluator") if not cfg.get(name)]
     if lacking:

@@ -6,10 +6,11 @@ import hashlib
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from synthcap_mm.errors import UserError
 from synthcap_mm.files import read_json
+from synthcap_mm.options import Count, Name, Range, check_options
 from synthcap_mm.requirements import require
 
 #: (begin, end, padding) in the order in which they are looked for: ours, CLIP's, GPT-2's.
@@ -112,7 +113,12 @@ class CaptionTokenizer:
         return [" ".join(t.split()) for t in self._tokenizer.decode_batch(rows, skip_special_tokens=True)]
 
 
-def _train(captions: Iterable[str], vocab_size: int = 8192, lowercase: bool = True, min_frequency: int = 2) -> Any:
+def _train(
+    captions: Iterable[str],
+    vocab_size: Annotated[int, Range("[1, 1e7]")] = 8192,
+    lowercase: bool = True,
+    min_frequency: Count = 2,
+) -> Any:
     tokenizers = require("tokenizers")
     tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
     steps = [tokenizers.normalizers.NFC()] + ([tokenizers.normalizers.Lowercase()] if lowercase else [])
@@ -130,10 +136,10 @@ def _train(captions: Iterable[str], vocab_size: int = 8192, lowercase: bool = Tr
     return tokenizer
 
 
-def _gpt2(name: str = "gpt2", vocab: str | None = None, merges: str | None = None) -> Any:
+def _gpt2(name: Name = "gpt2", vocab: Name | None = None, merges: Name | None = None) -> Any:
     tokenizers = require("tokenizers")
     if (vocab is None) != (merges is None):
-        raise ValueError("a GPT-2 tokenizer from files needs both 'vocab' (encoder.json) and 'merges' (vocab.bpe)")
+        raise UserError("a GPT-2 tokenizer from files needs both 'vocab' (encoder.json) and 'merges' (vocab.bpe)")
     if vocab is None:
         try:
             return require("transformers").AutoTokenizer.from_pretrained(name, use_fast=True).backend_tokenizer
@@ -152,7 +158,7 @@ def _gpt2(name: str = "gpt2", vocab: str | None = None, merges: str | None = Non
     return tokenizer
 
 
-def _clip(bpe_path: str | None = None) -> Any:
+def _clip(bpe_path: Name | None = None) -> Any:
     """CLIP's lower-casing BPE, from the vocabulary that open_clip ships (or another merges file).
 
     The ids are open_clip's for ordinary text; HTML entities and ligatures, which
@@ -190,12 +196,12 @@ def _clip(bpe_path: str | None = None) -> Any:
     return tokenizer
 
 
-def _file(path: str) -> Any:
+def _file(path: Name) -> Any:
     CaptionTokenizer(path)  # refuses what is none, with its message
     return require("tokenizers").Tokenizer.from_file(str(path))
 
 
-_KINDS = {"gpt2": _gpt2, "clip": _clip, "file": _file}
+TOKENIZERS = {"train": _train, "gpt2": _gpt2, "clip": _clip, "file": _file}
 
 
 def make_tokenizer(kind: str, captions: Iterable[str] | None = None, **options: Any) -> Any:
@@ -211,13 +217,11 @@ def make_tokenizer(kind: str, captions: Iterable[str] | None = None, **options: 
         **options: of the kind.
 
     Raises:
-        ValueError: for an unknown kind or option.
+        UserError: for an unknown kind or option, or a value that it does not take.
     """
-    try:
-        if kind == "train":
-            return _train(captions or (), **options)
-        if kind in _KINDS:
-            return _KINDS[kind](**options)
-    except TypeError as error:
-        raise ValueError(f"tokenizer kind {kind!r}: {error}") from error
-    raise ValueError(f"unknown tokenizer kind {kind!r}; known are 'train', {', '.join(map(repr, _KINDS))}")
+    if kind not in TOKENIZERS:
+        raise UserError(f"unknown tokenizer kind {kind!r}; known are {', '.join(TOKENIZERS)}")
+    if kind == "train":
+        options = {"captions": captions or (), **options}
+    check_options(f"tokenizer (kind {kind!r})", TOKENIZERS[kind], (), options)
+    return TOKENIZERS[kind](**options)

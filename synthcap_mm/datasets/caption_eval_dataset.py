@@ -10,6 +10,8 @@ from torch.utils.data import Dataset
 
 from synthcap_mm.datasets.features import as_feature
 from synthcap_mm.datasets.tagging import tags_by_features
+from synthcap_mm.errors import UserError
+from synthcap_mm.options import Data, Model, Name
 from synthcap_mm.registry import DATASETS
 from synthcap_mm.store import Store, StoreError
 from synthcap_mm.structures import CaptionSample, Tag
@@ -48,18 +50,18 @@ class CaptionEvalDataset(Dataset):
 
     def __init__(
         self,
-        store: str | None = None,
+        store: Name | None = None,
         allow_missing: bool = False,
-        photos: dict[str, Any] | None = None,
-        tags: dict[str, Any] | None = None,
+        photos: Data | None = None,
+        tags: Model | None = None,
     ) -> None:
         if (store is None) == (photos is None):
-            raise ValueError(
+            raise UserError(
                 "CaptionEvalDataset takes either store=, the folder of a store of photos, or photos=, the config of a "
                 f"photo source such as dict(type='CocoPhotos', ...); {'none' if store is None else 'both'} given"
             )
         if tags is not None and store is None:
-            raise ValueError("tags= names things by stored features, so it needs store=, not photos=")
+            raise UserError("tags= names things by stored features, so it needs store=, not photos=")
         self.store: Store | None = None
         self._photos: Any = None
         self._tags: dict[int, list[Tag]] | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from synthcap_mm.datasets.caption_formats import (
     check_characters,
@@ -17,6 +17,7 @@ from synthcap_mm.datasets.caption_formats import (
 from synthcap_mm.datasets.captions import CaptionFile
 from synthcap_mm.errors import UserError, listed
 from synthcap_mm.images import IMAGE_EXTENSIONS, find_images, read_image
+from synthcap_mm.options import Data, That
 from synthcap_mm.registry import DATASETS
 
 if TYPE_CHECKING:
@@ -310,7 +311,11 @@ class ConcatPhotos(PhotoSource):
         UserError: if there is no source, or the same key occurs in two; the message names keys and sources.
     """
 
-    def __init__(self, sources: Sequence[dict[str, Any]], with_references: bool = True) -> None:
+    def __init__(
+        self,
+        sources: Annotated[Sequence[Data], That("a list of one source or more", len)],
+        with_references: bool = True,
+    ) -> None:
         parts: list[PhotoSource] = [DATASETS.build(source) for source in sources]
         paths: dict[str, Path] = {}
         references: dict[str, list[str]] = {}

@@ -12,7 +12,8 @@ from torch.utils.data import Dataset
 
 from synthcap_mm.datasets.features import as_feature
 from synthcap_mm.datasets.tagging import caption_tagger, tags_by_features
-from synthcap_mm.options import Share
+from synthcap_mm.errors import UserError
+from synthcap_mm.options import Model, Name, NotNegative, Positive, Seed, Share
 from synthcap_mm.registry import DATASETS
 from synthcap_mm.store import Store, StoreError
 from synthcap_mm.store.recipes import digest
@@ -63,27 +64,27 @@ class SynthPairDataset(Dataset):
         StoreError: if there is no store; the message has the command.
         StoreError: if it is damaged, has no such table, holds photos, or the pairs were curated before its captions,
             images or pairs were made anew; the message has the command.
-        ValueError: if nothing is left to serve; if ``refined``, ``weight_by``, a choice among images or tags of images
+        UserError: if nothing is left to serve; if ``refined``, ``weight_by``, a choice among images or tags of images
             are asked for without ``pairs``; if ``weight_range`` is out of range, or ``tags`` cannot read what the
             split has.
     """
 
     def __init__(
         self,
-        store: str,
-        split: str = "train",
-        pairs: str | None = "default",
+        store: Name,
+        split: Literal["train", "heldout"] = "train",
+        pairs: Name | None = "default",
         refined: bool = False,
         image_choice: Literal["first", "random", "best"] = "first",
-        seed: int = 0,
+        seed: Seed = 0,
         fraction: Share = 1.0,
         weight_by: Literal["score"] | None = None,
-        weight_range: tuple[float, float] = (0.0, 1.0),
-        tags: dict[str, Any] | None = None,
+        weight_range: tuple[NotNegative, Positive] = (0.0, 1.0),
+        tags: Model | None = None,
     ) -> None:
         low, high = weight_range
-        if not 0 <= low <= high or high <= 0:
-            raise ValueError(f"weight_range is two numbers, 0 <= low <= high and high > 0; got {tuple(weight_range)}")
+        if low > high:
+            raise UserError(f"SynthPairDataset.weight_range is from low to high, got {tuple(weight_range)}")
         needs_pairs = {
             "refined": refined,
             "image_choice": image_choice != "first",
@@ -92,7 +93,7 @@ class SynthPairDataset(Dataset):
         }
         if pairs is None and any(needs_pairs.values()):
             options = ", ".join(option for option, is_set in needs_pairs.items() if is_set)
-            raise ValueError(f"these options read images, and with pairs=None there are none: {options}")
+            raise UserError(f"these options read images, and with pairs=None there are none: {options}")
         self.store = Store.open(store)
         if self.store.kind == "photos":
             raise StoreError(f"the store {store} holds photos, not captions to learn; CaptionEvalDataset reads those")
@@ -120,7 +121,7 @@ class SynthPairDataset(Dataset):
         left_out = count - len(rows)
         self._rows = rows.astype(np.int32)
         if not len(rows):
-            raise ValueError(
+            raise UserError(
                 f"the store {store} has no usable pair in its split {split!r} ({left_out} captions have only flagged "
                 "images)" + ("; synthesis.holdout is 0" if split == "heldout" and not left_out else "")
             )

@@ -8,6 +8,7 @@ from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from synthcap_mm.options import CountOrZero
 from synthcap_mm.registry import HOOKS
 from synthcap_mm.structures import CaptionSample
 
@@ -22,7 +23,7 @@ class SampleCaptionsHook(Hook):
 
     priority = "LOW"
 
-    def __init__(self, num: int = 4) -> None:
+    def __init__(self, num: CountOrZero = 4) -> None:
         self.num = num
         self._seen: list[CaptionSample] = []
 

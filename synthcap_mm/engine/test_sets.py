@@ -16,6 +16,7 @@ from mmengine.dist import is_main_process
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 
+from synthcap_mm.config_fields import check_fields
 from synthcap_mm.engine.runners import build_runner
 from synthcap_mm.engine.testing import prepare_evaluators, run_test
 from synthcap_mm.errors import UserError
@@ -113,6 +114,7 @@ def test_many(cfg: Config, checkpoint: str, names: Sequence[str] | None = None) 
             has a memory and the captioner uses none, or a set or memory was made with another encoder than the
             captioner's.
     """
+    check_fields(cfg)
     require_checkpoint(cfg, checkpoint)
     entries = check_test_sets(cfg, names)
     cfg.test_sets = entries

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 from mmengine.dist import broadcast_object_list, collect_results, get_world_size, is_main_process
@@ -17,6 +17,7 @@ from synthcap_mm.evaluation.caption_set import CaptionSet
 from synthcap_mm.evaluation.clip_scorers import text_encoder
 from synthcap_mm.evaluation.scored_captions import ScoredCaptions, score_set, write_scored
 from synthcap_mm.evaluation.scorer import DEFAULT_METRICS, build_scorers
+from synthcap_mm.options import Component, Model
 from synthcap_mm.registry import METRICS
 from synthcap_mm.structures import CaptionSample
 
@@ -74,10 +75,10 @@ class CaptionMetric(BaseMetric):
 
     def __init__(
         self,
-        metrics: Sequence[str | dict] = DEFAULT_METRICS,
+        metrics: Sequence[str | Annotated[dict, Component("CAPTION_SCORERS")]] = DEFAULT_METRICS,
         outfile_prefix: str | None = None,
-        encoder: dict | None = None,
-        collect_device: str = "cpu",
+        encoder: Model | None = None,
+        collect_device: Literal["cpu", "gpu"] = "cpu",
         prefix: str | None = None,
         collect_dir: str | None = None,
     ) -> None:

@@ -11,6 +11,7 @@ from synthcap_mm.errors import UserError
 from synthcap_mm.evaluation.caption_set import CaptionSet
 from synthcap_mm.evaluation.clip_score import clip_score, ref_clip_score
 from synthcap_mm.evaluation.scorer import CaptionScorer, Scores
+from synthcap_mm.options import Positive
 from synthcap_mm.registry import CAPTION_SCORERS, MODELS
 
 _BATCH = 256
@@ -75,7 +76,7 @@ class CLIPScore(CaptionScorer):
 
     needs = ("image_feats", "encoder")
 
-    def __init__(self, prompt: str = "A photo depicts ", w: float = 2.5) -> None:
+    def __init__(self, prompt: str = "A photo depicts ", w: Positive = 2.5) -> None:
         self.prompt = prompt
         self.w = w
 

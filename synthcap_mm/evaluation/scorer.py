@@ -96,6 +96,6 @@ def build_scorers(metrics: Sequence[str | Mapping[str, Any]]) -> dict[str, Capti
         config = dict(entry) if isinstance(entry, Mapping) else {"type": entry}
         name = config.get("type")
         if name not in CAPTION_SCORERS.module_dict:
-            raise UserError(f"unknown metric {name!r}; known: {known}")
+            raise UserError(f"metrics: unknown metric {name!r}; known: {known}")
         scorers[name] = CAPTION_SCORERS.build(config)
     return scorers

@@ -428,7 +428,7 @@ class MiniScenesPainter:
         drop: Chance = 0.1,
         recolour: Chance = 0.1,
         miscount: Chance = 0.1,
-        size: Annotated[int, Range("[16, inf)")] = 64,
+        size: Annotated[int, Range("[16, 4096]")] = 64,
     ) -> None:
         self.drop, self.recolour, self.miscount, self.size = drop, recolour, miscount, size
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from synthcap_mm.datasets.captions import Caption
 from synthcap_mm.miniscenes.language import describe_distinct
 from synthcap_mm.miniscenes.painting import photograph
 from synthcap_mm.miniscenes.scenes import Scene, scene_of, scene_rng
+from synthcap_mm.options import Count, Range, Seed
 from synthcap_mm.registry import DATASETS
 
 if TYPE_CHECKING:
@@ -37,12 +38,6 @@ def scene_named(key: str) -> Scene | None:
     return WORLDS[found["world"] or ""](found["split"], int(found["seed"]), int(found["index"]))
 
 
-def _check(name: str, num: int, seed: int) -> None:
-    for field, value, least in (("num", num, 1), ("seed", seed, 0)):
-        if not isinstance(value, int) or value < least:
-            raise ValueError(f"{name}: {field} must be an integer of at least {least}, not {value!r}")
-
-
 class _Scenes:
     """Scenes by their number, and what people say of them; a world made of this one overrides these three."""
 
@@ -65,13 +60,9 @@ class MiniScenesCaptions(_Scenes):
     Args:
         num: number of captions. Defaults to 4000 (the project's plan).
         seed: which scenes; other seeds have other scenes. Defaults to 0.
-
-    Raises:
-        ValueError: if ``num`` is below 1 or ``seed`` is negative.
     """
 
-    def __init__(self, num: int = 4000, seed: int = 0) -> None:
-        _check(type(self).__name__, num, seed)
+    def __init__(self, num: Count = 4000, seed: Seed = 0) -> None:
         self.num, self.seed = num, seed
 
     def __len__(self) -> int:
@@ -109,24 +100,16 @@ class MiniScenesPhotos(_Scenes):
         references: captions of each photo; for ``'train'`` they are the
             training captions, whatever is said here. Defaults to 5.
         size: side of a photo in pixels. Defaults to 64 (assumed).
-
-    Raises:
-        ValueError: if an argument is out of range.
     """
 
     def __init__(
         self,
-        split: str = "val",
-        num: int = 300,
-        seed: int = 0,
-        references: int = 5,
-        size: int = 64,
+        split: Literal["train", "val", "test"] = "val",
+        num: Count = 300,
+        seed: Seed = 0,
+        references: Count = 5,
+        size: Annotated[int, Range("[16, 4096]")] = 64,
     ) -> None:
-        _check(type(self).__name__, num, seed)
-        if split not in ("train", "val", "test"):
-            raise ValueError(f"MiniScenesPhotos: split must be 'train', 'val' or 'test', not {split!r}")
-        if references < 1 or size < 16:
-            raise ValueError(f"MiniScenesPhotos: needs references >= 1 and size >= 16, not {references} and {size}")
         self.split, self.num, self.seed, self.size = split, num, seed, size
         self._references = CAPTIONS_PER_SCENE if split == "train" else references
         self._count = -(-num // CAPTIONS_PER_SCENE) if split == "train" else num

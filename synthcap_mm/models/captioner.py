@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 from mmengine.logging import print_log
@@ -17,6 +17,7 @@ from synthcap_mm.exportable import Child, Children, data
 from synthcap_mm.models.memory import CaptionMemory
 from synthcap_mm.models.necks.base import StoreNeck
 from synthcap_mm.models.necks.memory_neck import MemoryNeck
+from synthcap_mm.options import Model, Name, That
 from synthcap_mm.registry import MODELS
 from synthcap_mm.store import Store
 from synthcap_mm.store.fingerprint import checked_fingerprint, describe_mismatch, same_encoder
@@ -61,17 +62,19 @@ class SynthCaptioner(BaseModel):
 
     def __init__(
         self,
-        head: dict,
-        necks: Sequence[dict],
-        data_preprocessor: dict,
-        store: str | None = None,
-        backbone: dict | None = None,
+        head: Model,
+        necks: Annotated[Sequence[Model], That("a list of one neck or more", len)],
+        data_preprocessor: Model,
+        store: Name | None = None,
+        backbone: Model | None = None,
         rerank: bool = False,
         init_cfg: dict | None = None,
     ) -> None:
         own = None if store is None else Store.open(store)
-        if own is not None and isinstance(data_preprocessor, dict) and "tokenizer" not in data_preprocessor:
+        if own is not None and "tokenizer" not in data_preprocessor:
             data_preprocessor = {**data_preprocessor, "tokenizer": str(own.tokenizer_path)}
+        elif "tokenizer" not in data_preprocessor:
+            raise UserError("SynthCaptioner needs its store, or data_preprocessor.tokenizer: one of them has the words")
         super().__init__(data_preprocessor, init_cfg)
         tokenizer = self.data_preprocessor.tokenizer
         special = {

@@ -10,7 +10,7 @@ from mmengine.model import BaseDataPreprocessor
 
 from synthcap_mm.exportable import Options, data
 from synthcap_mm.models.tag_prompt import TagPrompt
-from synthcap_mm.options import Count, Range
+from synthcap_mm.options import GivenTo, Name, Range, Size
 from synthcap_mm.registry import MODELS
 from synthcap_mm.structures import CaptionSample, PrefixBatch
 from synthcap_mm.tokenization import CaptionTokenizer
@@ -43,10 +43,10 @@ class CaptionPreprocessor(BaseDataPreprocessor):
 
     def __init__(
         self,
-        tokenizer: str,
-        prompt: dict | None = None,
-        max_length: Annotated[int, Range("[2, inf)")] = 40,
-        max_prompt_length: Count = 32,
+        tokenizer: Name,
+        prompt: Annotated[dict, GivenTo(TagPrompt)] | None = None,
+        max_length: Annotated[int, Range("[2, 65536]")] = 40,
+        max_prompt_length: Size = 32,
         non_blocking: bool = True,
     ) -> None:
         super().__init__(non_blocking=non_blocking)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
-from synthcap_mm.errors import UserError
-from synthcap_mm.options import Chance, Count, check_when_built
+from synthcap_mm.options import Chance, Range, That, check_when_built
 from synthcap_mm.structures import Tag
+
+Template = Annotated[str, That("a text with {tags} in it", lambda text: "{tags}" in str(text))]
 
 
 @check_when_built
@@ -18,7 +19,8 @@ class TagPrompt:
     order and the number. SynTIC's own values are not known: all assumed.
 
     Args:
-        template: with ``{tags}`` in it. Default ``'There are {tags} in the image.'``.
+        template: with ``{tags}`` in it, which the tags replace; nothing else in it means anything. Default
+            ``'There are {tags} in the image.'``.
         max_tags: most tags in a prompt. Default 4.
         min_score: least detection score. Default 0.3.
         order: ``'score_area'`` (score × area), ``'score'`` or ``'area'``. Default ``'score_area'``.
@@ -38,15 +40,13 @@ class TagPrompt:
 
     def __init__(
         self,
-        template: str = "There are {tags} in the image.",
-        max_tags: Count = 4,
+        template: Template = "There are {tags} in the image.",
+        max_tags: Annotated[int, Range("[1, 1000]")] = 4,
         min_score: float = 0.3,
         order: Literal["score_area", "score", "area"] = "score_area",
         drop: Chance = 0.2,
         drop_all: Chance = 0.1,
     ) -> None:
-        if "{tags}" not in template:
-            raise UserError(f"the prompt's template must contain '{{tags}}', got {template!r}")
         self.template = template
         self.max_tags = max_tags
         self.min_score = min_score
@@ -72,4 +72,4 @@ class TagPrompt:
 
     def word(self, names: Sequence[str]) -> str:
         """The prompt; empty without names."""
-        return self.template.format(tags=", ".join(names)) if names else ""
+        return self.template.replace("{tags}", ", ".join(names)) if names else ""

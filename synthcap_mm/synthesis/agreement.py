@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 
 from synthcap_mm.errors import UserError
-from synthcap_mm.options import Chance, Positive, check_when_built
+from synthcap_mm.options import Chance, Model, Positive, check_when_built
 from synthcap_mm.registry import MODELS
 from synthcap_mm.store import Store
 
@@ -35,7 +33,7 @@ class TagAgreement:
         UserError: if ``entities`` reads no sentences, or an argument is out of range.
     """
 
-    def __init__(self, entities: Mapping[str, Any], weight: Positive = 1.0, min_score: Chance = 0.3) -> None:
+    def __init__(self, entities: Model, weight: Positive = 1.0, min_score: Chance = 0.3) -> None:
         self.entities = MODELS.build(dict(entities))
         if not hasattr(self.entities, "names_in"):
             raise UserError(

@@ -17,7 +17,7 @@ import itertools
 import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +25,7 @@ import torch
 from mmengine.logging import print_log
 
 from synthcap_mm.errors import NotYet, UserError
+from synthcap_mm.options import Component, Count, Device, Model, Name, That, check_when_built
 from synthcap_mm.progress import Progress
 from synthcap_mm.registry import MODELS
 from synthcap_mm.store import Store, StoreError, Table
@@ -34,10 +35,10 @@ from synthcap_mm.store.store import add_to_view
 from synthcap_mm.store.tables import ShardedTable, facts_of, key_of
 from synthcap_mm.store.unit_rows import UnitRows, row_cosines
 from synthcap_mm.synthesis.agreement import TagAgreement
-from synthcap_mm.synthesis.curation_steps import DECIMALS, Pairs, Reassign, make_steps, step_recipe
+from synthcap_mm.synthesis.curation_steps import DECIMALS, STEPS, Pairs, Reassign, step_recipe
 from synthcap_mm.synthesis.encoding import default_device
-from synthcap_mm.synthesis.neighbours import make_search
-from synthcap_mm.synthesis.refine import RefineStage, check_refine
+from synthcap_mm.synthesis.neighbours import SEARCHES, make_search
+from synthcap_mm.synthesis.refine import RefineStage, Refining
 from synthcap_mm.synthesis.run import Stage, Worker, run_stages
 
 #: Text→image recall is reported at these ranks.
@@ -62,6 +63,13 @@ class _PartStage(Stage):
             progress.update(self.sizes[shard])
 
 
+_TABLE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+#: Of a table: it is part of a path.
+TableName = Annotated[str, That("a name of letters, digits, - and _", lambda name: _TABLE_NAME.fullmatch(str(name)))]
+Step = Annotated[dict, Component(STEPS)]
+
+
+@check_when_built
 class Curation:
     """Makes the pairs table that a config's ``curation`` describes.
 
@@ -94,32 +102,25 @@ class Curation:
 
     def __init__(
         self,
-        store: str,
-        steps: Sequence[dict],
-        name: str = "curated",
-        source: str = "default",
-        sentence_encoder: dict | None = None,
-        search: str | dict = "exact",
-        refine: dict | bool | None = None,
+        store: Name,
+        steps: Annotated[Sequence[Step], That(f"a list of steps: {', '.join(STEPS)}", len)],
+        name: TableName = "curated",
+        source: TableName = "default",
+        sentence_encoder: Model | None = None,
+        search: Literal["exact", "faiss"] | Annotated[dict, Component(SEARCHES)] = "exact",
+        refine: Refining | bool | None = None,
         recall: bool = True,
-        part_size: int = 4096,
-        block: int = 8192,
-        text_batch: int = 256,
-        device: str | torch.device | None = None,
+        part_size: Count = 4096,
+        block: Count = 8192,
+        text_batch: Count = 256,
+        device: Device | None = None,
     ) -> None:
-        self.steps = make_steps(steps)
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", str(name)):
-            raise UserError(f"curation.name is made of letters, digits, - and _; got {name!r}")
+        self.steps = [STEPS[step["type"]](**{k: v for k, v in step.items() if k != "type"}) for step in steps]
         if name in ("default", source):
             raise UserError(
                 f"curation.name={name!r}: the table it is made from must stay as it is, and 'default' is what "
                 "`synthesize` makes; choose another name"
             )
-        for setting, value in (("part_size", part_size), ("block", block), ("text_batch", text_batch)):
-            if value < 1:
-                raise UserError(f"curation.{setting} must be at least 1, got {value}")
-        if refine not in (None, True, False):
-            check_refine(refine, "curation.refine")
         self.path, self.name, self.source = store, name, source
         self.sentence_encoder_cfg, self.refine_cfg = sentence_encoder, refine or None
         self.recall, self.part_size, self.text_batch = recall, part_size, text_batch

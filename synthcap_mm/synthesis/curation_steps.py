@@ -5,13 +5,11 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
 
-from synthcap_mm.errors import UserError
-from synthcap_mm.options import Count, Share, check_options
+from synthcap_mm.options import Count, GivenTo, Share, check_when_built
 from synthcap_mm.store.recipes import settings_recipe
 from synthcap_mm.synthesis.agreement import TagAgreement
 
@@ -62,6 +60,7 @@ def best(count: int, keep: float, *keys: np.ndarray) -> np.ndarray:
     return np.sort(order[: max(1, math.floor(keep * count + 0.5))])
 
 
+@check_when_built
 @dataclasses.dataclass
 class ClipScoreFilter:
     """Keeps the pairs with the highest CLIP score (cosine of caption and image).
@@ -81,6 +80,7 @@ class ClipScoreFilter:
         return kept, {"lowest_score": float(kept.score.min())}
 
 
+@check_when_built
 @dataclasses.dataclass
 class Reassign:
     """One-to-many reassignment with cycle consistency, as SynC does it.
@@ -111,7 +111,7 @@ class Reassign:
     images: Count = 15
     captions: Count = 2
     keep: Share = 0.9
-    agreement: Mapping[str, Any] | None = None
+    agreement: Annotated[dict, GivenTo(TagAgreement)] | None = None
 
     def __post_init__(self) -> None:
         self._agreement = None if self.agreement is None else TagAgreement(**self.agreement)
@@ -144,6 +144,7 @@ class Reassign:
         return work.make_pairs(captions[kept], image[kept]), report
 
 
+@check_when_built
 @dataclasses.dataclass
 class MergeDuplicates:
     """Merges captions that say the same: one stands for them all.
@@ -202,7 +203,8 @@ class MergeDuplicates:
         return merged.take(np.sort(once)), report
 
 
-_STEPS = {step.type: step for step in (ClipScoreFilter, Reassign, MergeDuplicates)}
+#: By the ``type`` that ``curation.steps`` gives them.
+STEPS = {step.type: step for step in (ClipScoreFilter, Reassign, MergeDuplicates)}
 
 
 def step_recipe(step: Any) -> dict[str, Any]:
@@ -213,29 +215,3 @@ def step_recipe(step: Any) -> dict[str, Any]:
 
 def _words(text: str) -> str:
     return " ".join(re.findall(r"\w+", text.casefold())) or text
-
-
-def make_steps(settings: Sequence[Any]) -> list[Any]:
-    """The steps that ``curation.steps`` asks for.
-
-    Args:
-        settings: dicts ``dict(type='clip_score' | 'reassign' | 'merge_duplicates', …)``
-            with the arguments of the step's class.
-
-    Raises:
-        UserError: if there is none, a type or an argument is not known, or a value is out of range.
-    """
-    if isinstance(settings, (str, dict)) or not isinstance(settings, Sequence) or not settings:
-        raise UserError(
-            f"curation.steps is a list of steps, e.g. [dict(type='reassign', keep=0.9)], not {settings!r}; "
-            f"there are {', '.join(_STEPS)}"
-        )
-    steps = []
-    for entry in settings:
-        options = dict(entry) if isinstance(entry, dict) else {}
-        kind = options.pop("type", None)
-        if kind not in _STEPS:
-            raise UserError(f"curation: a step is dict(type=...) with one of {', '.join(_STEPS)}, not {entry!r}")
-        check_options(kind, _STEPS[kind].__init__, (), options)
-        steps.append(_STEPS[kind](**options))
-    return steps

@@ -11,6 +11,7 @@ import torch
 
 from synthcap_mm.errors import UserError
 from synthcap_mm.files import write_once
+from synthcap_mm.options import Count, Name, check_when_built
 from synthcap_mm.requirements import require
 from synthcap_mm.store.topk import blockwise_topk
 from synthcap_mm.store.unit_rows import UnitRows
@@ -19,6 +20,7 @@ from synthcap_mm.store.unit_rows import UnitRows
 Search = Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]]
 
 
+@check_when_built
 class ExactSearch:
     """Every row is looked at, one block at a time; see :func:`blockwise_topk`.
 
@@ -44,6 +46,7 @@ class ExactSearch:
         return search
 
 
+@check_when_built
 class FaissSearch:
     """Approximate search by an index of FAISS (``pip install 'synthcap_mm[faiss]'``).
 
@@ -63,20 +66,18 @@ class FaissSearch:
 
     Raises:
         ImportError: with the pip command, if FAISS is missing.
-        UserError: if FAISS does not know the factory string, or a number is below 1.
+        UserError: if FAISS does not know the factory string, or an option is wrong.
     """
 
     def __init__(
         self,
-        factory: str | None = None,
-        nprobe: int = 32,
-        train_rows: int = 65536,
-        block: int = 8192,
+        factory: Name | None = None,
+        nprobe: Count = 32,
+        train_rows: Count = 65536,
+        block: Count = 8192,
         device: str | torch.device = "cpu",
     ) -> None:
         self._faiss = require("faiss", "faiss", "curation.search='faiss'")
-        if nprobe < 1 or train_rows < 1:
-            raise UserError(f"curation.search: nprobe={nprobe} and train_rows={train_rows} must both be 1 or more")
         self.factory, self.nprobe, self.train_rows, self.block = factory, nprobe, train_rows, block
         self._exact = ExactSearch(block, device)
 
@@ -120,6 +121,10 @@ class FaissSearch:
         return search
 
 
+#: By what ``curation.search`` calls them.
+SEARCHES = {"exact": ExactSearch, "faiss": FaissSearch}
+
+
 def make_search(settings: str | dict[str, Any], block: int, device: str | torch.device) -> ExactSearch | FaissSearch:
     """The search that ``curation.search`` asks for.
 
@@ -130,14 +135,7 @@ def make_search(settings: str | dict[str, Any], block: int, device: str | torch.
         device: of the computation.
 
     Raises:
-        UserError: if it is none of them.
+        UserError: for an option that it does not take.
     """
-    options = dict(settings) if isinstance(settings, dict) else {"type": settings}
-    kind = options.pop("type", None)
-    kinds = {"exact": ExactSearch, "faiss": FaissSearch}
-    if kind not in kinds:
-        raise UserError(f"curation.search is 'exact', 'faiss' or dict(type='faiss', ...), not {settings!r}")
-    try:
-        return kinds[kind](**{"block": block, **options, "device": device})
-    except TypeError as error:
-        raise UserError(f"curation.search: {error}") from error
+    options = {"block": block, **(settings if isinstance(settings, dict) else {"type": settings}), "device": device}
+    return SEARCHES[options.pop("type")](**options)

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from mmengine.logging import print_log
 
-from synthcap_mm.errors import UserError
 from synthcap_mm.files import HashCache
+from synthcap_mm.options import Count, Data, Device, Model, Name, check_when_built
 from synthcap_mm.registry import DATASETS
 from synthcap_mm.store import Table
 from synthcap_mm.store.recipes import component_recipe
@@ -24,6 +24,7 @@ from synthcap_mm.synthesis.synthesis import photo_keys, shard_spans
 from synthcap_mm.synthesis.text import SmallStage
 
 
+@check_when_built
 class PhotoStore:
     """Encodes and tags real photos once, so that every evaluation costs decoding only.
 
@@ -44,17 +45,14 @@ class PhotoStore:
 
     def __init__(
         self,
-        store: str,
-        photos: dict,
-        encoder: dict,
-        tag_provider: dict | None = None,
-        shard_size: int = 1024,
-        image_batch: int = 16,
-        device: str | torch.device | None = None,
+        store: Name,
+        photos: Data,
+        encoder: Model,
+        tag_provider: Model | None = None,
+        shard_size: Count = 1024,
+        image_batch: Count = 16,
+        device: Device | None = None,
     ) -> None:
-        for name, value in (("shard_size", shard_size), ("image_batch", image_batch)):
-            if value < 1:
-                raise UserError(f"photo_stores.{name} must be at least 1, got {value}")
         self.store, self.view = Path(store), view_file(store)
         self.photos_cfg, self.encoder_cfg, self.tag_provider_cfg = photos, encoder, tag_provider
         self.shard_size, self.image_batch = shard_size, image_batch

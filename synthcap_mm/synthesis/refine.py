@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
-import inspect
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 
-from synthcap_mm.errors import UserError
 from synthcap_mm.models.necks import pseudo_feature_optimizer as optimizer
+from synthcap_mm.options import GivenTo
 from synthcap_mm.progress import Progress
 from synthcap_mm.store import Table
 from synthcap_mm.store.schema import feature_rows
@@ -19,42 +17,11 @@ from synthcap_mm.structures import group_id
 from synthcap_mm.synthesis.pairs import unit
 from synthcap_mm.synthesis.run import Stage
 
-#: Negatives of each pair (assumed).
-BANK_SIZE = 4096
 #: Pairs optimised at once; it changes nothing in them but the rounding.
 _BATCH = 1024
 
-
-def check_refine(settings: Mapping[str, Any] | None, name: str = "synthesis.refine") -> None:
-    """Refuse settings that the refine stage could not use, hours before it would find that out.
-
-    Args:
-        settings: options of :func:`~synthcap_mm.models.necks.pseudo_feature_optimizer.refine` that are numbers, and
-            ``bank_size``; ``None``: no refining.
-        name: of the setting, for messages. Default ``'synthesis.refine'``.
-
-    Raises:
-        UserError: for an unknown option, with the near ones, or a value out of range; named.
-    """
-    if settings is None:
-        return
-    known = ["bank_size", *inspect.signature(optimizer.check_settings).parameters]
-    for option in settings:
-        if option not in known:
-            near = difflib.get_close_matches(str(option), known, n=1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            raise UserError(f"{name} has no option {option!r}; {hint}They are {', '.join(known)}")
-    size = settings.get("bank_size", BANK_SIZE)
-    if not isinstance(size, int) or size < 1:
-        raise UserError(f"{name}.bank_size must be a whole number, 1 or more, got {size!r}")
-    try:
-        optimizer.check_settings(**_options(settings))
-    except UserError as error:
-        raise UserError(f"{name}: {error}") from error
-
-
-def _options(settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in settings.items() if name != "bank_size"}
+#: Settings of the refine stage, as configs have them.
+Refining = Annotated[dict, GivenTo(optimizer.check_settings)]
 
 
 class RefineStage(Stage):
@@ -111,7 +78,7 @@ class RefineStage(Stage):
         self._usable = np.flatnonzero(trained[self._caption] & unflagged[self._image])
 
     def _bank(self) -> dict[str, torch.Tensor]:
-        size = self._settings.get("bank_size", BANK_SIZE)
+        size = self._settings.get("bank_size", optimizer.BANK_SIZE)
         chosen = np.sort(np.random.default_rng(self._seed).permutation(self._usable)[:size])
         image, text, groups = self._load(chosen)
         return {"negative_text": text, "negative_image": image, "negative_groups": groups}
@@ -135,7 +102,7 @@ class RefineStage(Stage):
                 groups[a : a + _BATCH],
                 gather=False,
                 **bank,
-                **_options(self._settings),
+                **{name: value for name, value in self._settings.items() if name != "bank_size"},
             )
             for a in range(0, len(rows), _BATCH)
         ]

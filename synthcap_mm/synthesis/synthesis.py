@@ -6,16 +6,16 @@ import hashlib
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
 from mmengine.logging import print_log
 
 from synthcap_mm.errors import UserError
 from synthcap_mm.files import HashCache, names_in, read_json
+from synthcap_mm.options import Component, Count, Data, Device, Model, Name, Part, Seed, check_when_built
 from synthcap_mm.registry import DATASETS, MODELS
 from synthcap_mm.store import Table
-from synthcap_mm.store.pictures import PICTURE_FORMATS
 from synthcap_mm.store.recipes import component_recipe, differences, settings_recipe
 from synthcap_mm.store.schema import heldout_rows
 from synthcap_mm.store.store import view_file, write_view
@@ -23,10 +23,10 @@ from synthcap_mm.store.tables import facts_of, key_of
 from synthcap_mm.synthesis.encoding import BuiltModels, check_same_encoder, default_device, encoder_of
 from synthcap_mm.synthesis.images import EarlierRows, ImageRow, ImageStage, captions_in, draw, load_photos
 from synthcap_mm.synthesis.pairs import DrawnPairs, RetrievedPairs
-from synthcap_mm.synthesis.refine import RefineStage, check_refine
+from synthcap_mm.synthesis.refine import RefineStage, Refining
 from synthcap_mm.synthesis.run import Stage, Worker, run_stages
 from synthcap_mm.synthesis.text import SmallStage, TextStage, held_out
-from synthcap_mm.tokenization import make_tokenizer
+from synthcap_mm.tokenization import TOKENIZERS, make_tokenizer
 
 #: The stages that can be run alone, in their order.
 STAGES = ("text", "images", "tags", "refine")
@@ -64,6 +64,7 @@ def photo_keys(photos: Any, config: dict, spans: Sequence[range], cache: HashCac
     return [key_of([[keys[i], contents[i], domain(i)] for i in span]) for span in spans]
 
 
+@check_when_built
 class Synthesis:
     """Makes the store of pairs that a config's ``synthesis`` describes.
 
@@ -98,22 +99,22 @@ class Synthesis:
 
     def __init__(
         self,
-        store: str,
-        captions: dict,
-        encoder: dict,
-        generator: dict | None = None,
-        images_per_caption: int = 1,
-        tag_provider: dict | None = None,
-        refine: dict | None = None,
-        tokenizer: dict | None = {"kind": "train"},  # noqa: B006 - never changed
-        holdout: float = 0.02,
-        seed: int = 0,
-        shard_size: int = 1024,
-        text_batch: int = 256,
-        image_batch: int = 16,
-        keep_images: bool | str = False,
-        limit: int | None = None,
-        device: str | torch.device | None = None,
+        store: Name,
+        captions: Data,
+        encoder: Model,
+        generator: Model | None = None,
+        images_per_caption: Count = 1,
+        tag_provider: Model | None = None,
+        refine: Refining | None = None,
+        tokenizer: Annotated[dict, Component(TOKENIZERS, key="kind")] | None = {"kind": "train"},  # noqa: B006 - never changed
+        holdout: Part = 0.02,
+        seed: Seed = 0,
+        shard_size: Count = 1024,
+        text_batch: Count = 256,
+        image_batch: Count = 16,
+        keep_images: bool | Literal["png", "jpg"] = False,
+        limit: Count | None = None,
+        device: Device | None = None,
     ) -> None:
         self.store = Path(store)
         self.view = view_file(store, limit)
@@ -129,19 +130,6 @@ class Synthesis:
         self._check()
 
     def _check(self) -> None:
-        if not 0 <= self.holdout < 1:
-            raise UserError(f"synthesis.holdout is a share in [0, 1), got {self.holdout}")
-        for name, value in (
-            ("shard_size", self.shard_size),
-            ("images_per_caption", self.per_caption),
-            ("text_batch", self.text_batch),
-            ("image_batch", self.image_batch),
-            ("limit", self.limit),
-        ):
-            if value is not None and value < 1:
-                raise UserError(f"synthesis.{name} must be at least 1, got {value}")
-        if self.picture_format is not None and self.picture_format not in PICTURE_FORMATS:
-            raise UserError(f"synthesis.keep_images is True, False, 'png' or 'jpg', got {self.picture_format!r}")
         if self.retrieves and self.picture_format is not None:
             raise UserError(
                 "synthesis.keep_images keeps what a generator draws; a retrieved photo is in its pool already: "
@@ -153,7 +141,6 @@ class Synthesis:
                 f"synthesis.generator.k={k} is another number of images for each caption than "
                 f"synthesis.images_per_caption={self.per_caption}: set images_per_caption={k} and leave k out"
             )
-        check_refine(self.refine_cfg)
 
     @cached_property
     def retrieves(self) -> bool:

@@ -9,57 +9,18 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 from mmengine.runner import Runner
+from small_configs import small
 
 from synthcap_mm.engine.dry_run import dry_run
 from synthcap_mm.registry import DATASETS, HOOKS, METRICS, MODELS
-from synthcap_mm.store import Store
-from synthcap_mm.synthesis.curation import Curation
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = sorted(
     p.relative_to(ROOT / "configs").as_posix() for p in (ROOT / "configs").rglob("*.py") if "_base_" not in p.parts
 )
 METHODS = sorted(p for p in (ROOT / "configs").iterdir() if p.is_dir() and p.name not in ("_base_", "__pycache__"))
-
-
-@pytest.fixture(scope="session")
-def stores(tmp_path_factory, tiny):
-    """Width → paths of a store of pairs and one of photos."""
-    from mmengine.registry import init_default_scope
-
-    from synthcap_mm.synthesis.photos import PhotoStore
-    from synthcap_mm.synthesis.synthesis import Synthesis
-
-    made = {}
-
-    def make(width):
-        if width not in made:
-            init_default_scope("synthcap_mm")
-            root = tmp_path_factory.mktemp(f"width{width}")
-            encoder, tagger = {"type": "TinyEncoder", "dim": width}, {"type": "TinyTagger"}
-            Synthesis(
-                store=str(root / "pairs"), captions={"type": "TinyCaptions", "num": 60}, encoder=encoder,
-                generator={"type": "TinyPainter"}, tag_provider=tagger, refine={"steps": 2, "lr": 0.01, "bank_size": 16},
-                tokenizer={"kind": "train", "vocab_size": 300}, holdout=0.2, image_batch=32,
-            ).run()  # fmt: skip
-            PhotoStore(str(root / "photos"), {"type": "TinyPhotos"}, encoder, tagger).run()
-            made[width] = (str(root / "pairs"), str(root / "photos"))
-        return made[width]
-
-    return make
-
-
-def replaced(value, names, encoder):
-    """The same, with other stores and another encoder."""
-    if isinstance(value, dict):
-        if value.get("type") in ("MiniCLIP", "OpenCLIPBackbone"):
-            return ConfigDict(encoder)
-        return ConfigDict({k: replaced(v, names, encoder) for k, v in value.items()})
-    if isinstance(value, (list, tuple)):
-        return [replaced(v, names, encoder) for v in value]
-    return names.get(value, value) if isinstance(value, str) else value
 
 
 def types(value):
@@ -69,24 +30,6 @@ def types(value):
         value = value.values()
     for item in value if not isinstance(value, str) and hasattr(value, "__iter__") else ():
         yield from types(item)
-
-
-def small(name, stores):
-    """A config with small parts, and its stores made."""
-    cfg = Config.fromfile(ROOT / "configs" / name)
-    width = cfg.model.necks[-1].in_dim
-    pairs, photos = stores(width)
-    names = {entry.store: photos for entry in cfg.get("photo_stores", [])} | {cfg.model.store: pairs}
-    cfg = Config(replaced(cfg._cfg_dict, names, {"type": "TinyEncoder", "dim": width}))
-    # A pretrained decoder and its tokenizer are files that are not at hand; tests/test_engine has one in their format.
-    if cfg.model.head.pop("pretrained", None):
-        del cfg.model.data_preprocessor["tokenizer"]
-    cfg.model.head.update(width=32, layers=1, heads=2, generation={"num_beams": 2})
-    cfg.model.necks[-1].width = 32
-    data = cfg.train_dataloader.dataset
-    if data.get("pairs", "default") not in ("default", None) and not Store.open(pairs).has(f"pairs/{data.pairs}"):
-        assert Curation(store=pairs, **cfg.curation).run()["kept"] > 0
-    return cfg
 
 
 @pytest.mark.parametrize("name", CONFIGS)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from synthcap_mm.datasets import CaptionEvalDataset, caption_eval_dataset
+from synthcap_mm.errors import UserError
 from synthcap_mm.store import Store, StoreError
 from synthcap_mm.synthesis.photos import PhotoStore
 
@@ -125,5 +126,5 @@ def test_a_photo_that_does_not_decode_is_refused_by_name_or_counted(coco, tmp_pa
 
 @pytest.mark.parametrize("given", [{}, {"store": "s", "photos": {"type": "TinyPhotos"}}])
 def test_a_store_or_photos_and_not_both(given):
-    with pytest.raises(ValueError, match=r"store=.*photos="):
+    with pytest.raises(UserError, match=r"store=.*photos="):
         CaptionEvalDataset(**given)

@@ -51,12 +51,12 @@ def test_samples_weigh_by_their_clamped_score(tiny_stores):
     assert min(weights) == 0.0 and max(weights) == pytest.approx(0.1)
     assert SynthPairDataset(pairs)[0].weight == 1.0
     assert SynthPairDataset(pairs, split="heldout", weight_by="score")[0].weight == 1.0
-    with pytest.raises(ValueError, match="weight_by"):
+    with pytest.raises(UserError, match="weight_by"):
         SynthPairDataset(pairs, pairs=None, weight_by="score")
     with pytest.raises(UserError, match="weight_by"):
         SynthPairDataset(pairs, weight_by="cosine")
     for bad in ((1.0, 0.5), (0.0, 0.0)):
-        with pytest.raises(ValueError, match="weight_range"):
+        with pytest.raises(UserError, match="weight_range"):
             SynthPairDataset(pairs, weight_range=bad)
 
 
@@ -112,9 +112,9 @@ def test_tags_that_cannot_be_made_are_refused(tiny_stores):
         SynthPairDataset(pairs, tags=CLIP_TAGS)
     with pytest.raises(UserError, match="detect_features"):
         SynthPairDataset(pairs, split="heldout", tags=ENTITIES)
-    with pytest.raises(ValueError, match="pairs=None"):
+    with pytest.raises(UserError, match="pairs=None"):
         SynthPairDataset(pairs, split="heldout", pairs=None, tags=CLIP_TAGS)
-    with pytest.raises(ValueError, match="store="):
+    with pytest.raises(UserError, match="store="):
         CaptionEvalDataset(photos={"type": "TinyPhotos"}, tags=CLIP_TAGS)
     other = {**CLIP_TAGS, "encoder": {"type": "TinyEncoder", "seed": 1, "name": "other"}}
     with pytest.raises(StoreError, match="CLIPTagProvider"):

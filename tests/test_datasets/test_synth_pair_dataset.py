@@ -111,7 +111,7 @@ def test_a_store_of_captions_only_serves_text(tiny_synthesis):
     assert sample.source == "text" and sample.tags == []
     assert torch.equal(sample.feat, sample.text_feat)
     for option, value in (("refined", True), ("image_choice", "random"), ("image_choice", "best")):
-        with pytest.raises(ValueError, match=option):
+        with pytest.raises(UserError, match=option):
             SynthPairDataset(tiny_synthesis["store"], pairs=None, **{option: value})
     heldout = SynthPairDataset(tiny_synthesis["store"], pairs=None, split="heldout")
     assert heldout[0].source == "text" and len(heldout[0].references) == 2
@@ -228,7 +228,7 @@ def test_unknown_options_are_named(tiny_stores, options):
 
 
 def test_nothing_to_serve_is_refused(many, tiny_stores, tmp_path):
-    with pytest.raises(ValueError, match=r"synthesis.holdout"):
+    with pytest.raises(UserError, match=r"synthesis.holdout"):
         SynthPairDataset(many, split="heldout")
     for pairs in ("default", None):
         for store in (tiny_stores[1], str(tmp_path / "none")):  # of photos; none at all

@@ -28,3 +28,8 @@ def test_words():
     for options in ({"template": "objects:"}, {"order": "size"}, {"drop": 1.5}):
         with pytest.raises(UserError, match=next(iter(options))):
             TagPrompt(**options)
+
+
+def test_a_template_is_no_format():
+    template = "{tags:>999999999} {tags.__class__} {0} {tags}"
+    assert TagPrompt(template=template).word(["dog"]) == "{tags:>999999999} {tags.__class__} {0} dog"

@@ -1,12 +1,10 @@
 """The refine stage; what it makes after changes is in test_growth.py."""
 
 import numpy as np
-import pytest
 from store_files import make
 
-from synthcap_mm.errors import UserError
 from synthcap_mm.store import Store
-from synthcap_mm.synthesis.refine import RefineStage, check_refine
+from synthcap_mm.synthesis.refine import RefineStage
 
 
 def test_held_out_captions_are_no_negatives(tiny_synthesis, monkeypatch):
@@ -25,10 +23,3 @@ def test_shards_make_no_difference(tiny_synthesis, tiny_stores):
     make(tiny_synthesis, shard_size=7)
     a, b = (Store.open(path).refined().features() for path in (tiny_synthesis["store"], tiny_stores[0]))
     np.testing.assert_allclose(a, b, atol=1e-3)
-
-
-def test_what_it_can_use():
-    for settings in (None, {}, {"steps": 0, "lr": 1, "pull": 0, "target_cosine": None, "bank_size": 1}):
-        check_refine(settings)
-    with pytest.raises(UserError, match="refine"):
-        check_refine({"lr": "0.1"}, "curation.refine")

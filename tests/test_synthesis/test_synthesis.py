@@ -196,20 +196,19 @@ def test_another_encoder_of_the_same_settings_is_refused(tiny_synthesis, tiny, m
 
 
 # ---- settings
+POOL = {"type": "PhotoFolder", "root": "nowhere"}
+
+
 @pytest.mark.parametrize(
     "changes, option",
     [
-        ({"holdout": 1.0}, "synthesis.holdout"),
-        ({"shard_size": 0}, "synthesis.shard_size"),
-        ({"image_batch": 0}, "synthesis.image_batch"),
-        ({"limit": 0}, "synthesis.limit"),
-        ({"keep_images": "gif"}, "synthesis.keep_images"),
-        ({"refine": {"step": 3}}, "synthesis.refine.*'steps'"),
-        ({"refine": {"steps": 2.5}}, "synthesis.refine.*steps"),
-        ({"refine": {"target_cosine": 2}}, "synthesis.refine.*target_cosine"),
-        ({"refine": {"bank_size": 0}}, "synthesis.refine.bank_size"),
-        ({"generator": {"type": "RetrievalGenerator", "pool": {}}, "keep_images": True}, "synthesis.keep_images"),
-        ({"generator": {"type": "RetrievalGenerator", "pool": {}, "k": 3}}, "synthesis.images_per_caption"),
+        ({"store": None}, "Synthesis.store"),
+        ({"holdout": 1.0}, "Synthesis.holdout"),
+        ({"keep_images": "gif"}, "Synthesis.keep_images"),
+        ({"refine": {"step": 3}}, "Synthesis.refine .*'step'.* steps"),
+        ({"refine": {"bank_size": 0}}, "Synthesis.refine.bank_size"),
+        ({"generator": {"type": "RetrievalGenerator", "pool": POOL}, "keep_images": True}, "synthesis.keep_images"),
+        ({"generator": {"type": "RetrievalGenerator", "pool": POOL, "k": 3}}, "synthesis.images_per_caption"),
     ],
 )
 def test_impossible_settings_are_refused_by_name(tiny_synthesis, changes, option):

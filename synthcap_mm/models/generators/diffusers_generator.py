@@ -16,7 +16,7 @@ from mmengine.logging import print_log
 
 from synthcap_mm.errors import UserError
 from synthcap_mm.models.generators.base import BaseGenerator, check_seeds
-from synthcap_mm.options import Count, NotNegative
+from synthcap_mm.options import Count, Device, Name, NotNegative
 from synthcap_mm.registry import MODELS
 from synthcap_mm.requirements import require
 
@@ -95,11 +95,11 @@ class DiffusersGenerator(BaseGenerator):
 
     def __init__(
         self,
-        model: str = "stable-diffusion-v1-5/stable-diffusion-v1-5",
+        model: Name = "stable-diffusion-v1-5/stable-diffusion-v1-5",
         revision: str | None = None,
         variant: str | None = None,
         dtype: Literal["float16", "bfloat16", "float32"] = "float16",
-        device: str | torch.device | None = None,
+        device: Device | None = None,
         scheduler: str | None = None,
         scheduler_options: dict[str, Any] | None = None,
         steps: Count = 20,

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from synthcap_mm.models.generators.base import BaseRetriever, check_seeds
-from synthcap_mm.options import Count
+from synthcap_mm.options import Count, Data
 from synthcap_mm.registry import MODELS
 from synthcap_mm.store.topk import blockwise_topk
 
@@ -33,7 +33,7 @@ class RetrievalGenerator(BaseRetriever):
 
     not_in_recipe = ("block",)
 
-    def __init__(self, pool: dict, k: Count | None = None, block: Count = 8192) -> None:
+    def __init__(self, pool: Data, k: Count | None = None, block: Count = 8192) -> None:
         self.pool = pool
         self.k = k
         self.block = block

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any, Literal, TypedDict
 
 import torch
 import torch.nn.functional as F
@@ -15,13 +15,31 @@ from synthcap_mm.models.heads.beam_search import OPTIONS as BEAM_OPTIONS
 from synthcap_mm.models.heads.beam_search import beam_search
 from synthcap_mm.models.heads.nucleus import NucleusSampling
 from synthcap_mm.models.preprocessor import IGNORE
-from synthcap_mm.options import Count, Part
+from synthcap_mm.options import Count, CountOrZero, Name, Part, Positive, Range, Share, Size
 from synthcap_mm.registry import MODELS
 from synthcap_mm.requirements import require
 
 # GPT-2's activation as one operation of torch; transformers' 'gelu_new' is the same function in six, a tenth to a
 # fifth of a small decoder's training step on a CPU.
 _FUSED_GELU = "gelu_pytorch_tanh"
+
+_TokenId = Annotated[int, Range("[0, 1e7)")]
+
+
+class Generation(TypedDict, total=False):
+    """Defaults of :meth:`GPT2CaptionHead.generate`; with more of transformers' options."""
+
+    num_beams: Annotated[int, Range("[1, 1000]")]
+    num_return_sequences: Annotated[int, Range("[1, 1000]")]
+    max_new_tokens: Count
+    min_new_tokens: CountOrZero
+    length_penalty: float
+    early_stopping: bool | Literal["never"]
+    no_repeat_ngram_size: CountOrZero
+    use_cache: bool
+    do_sample: bool
+    top_p: Share
+    temperature: Positive
 
 
 @MODELS.register_module()
@@ -65,18 +83,18 @@ class GPT2CaptionHead(BaseModule):
 
     def __init__(
         self,
-        vocab_size: int,
-        bos_id: int,
-        eos_id: int,
-        pad_id: int,
-        width: Count = 768,
-        layers: Count = 4,
-        heads: Count = 4,
-        positions: Count = 128,
+        vocab_size: Annotated[int, Range("[1, 1e7]")],
+        bos_id: _TokenId,
+        eos_id: _TokenId,
+        pad_id: _TokenId,
+        width: Size = 768,
+        layers: Annotated[int, Range("[1, 1000]")] = 4,
+        heads: Size = 4,
+        positions: Size = 128,
         dropout: Part = 0.1,
-        pretrained: str | None = None,
+        pretrained: Name | None = None,
         label_smoothing: Part = 0.1,
-        generation: dict[str, Any] | None = None,
+        generation: Generation | None = None,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)

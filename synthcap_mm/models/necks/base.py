@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
 
-from synthcap_mm.errors import UserError
+from synthcap_mm.options import check_options
 from synthcap_mm.structures import SOURCES, PrefixBatch
 
 if TYPE_CHECKING:
@@ -16,13 +16,6 @@ if TYPE_CHECKING:
 
 #: What a batch is there for: to learn from, or to be captioned.
 PHASES = ("train", "predict")
-
-
-def _known(owner: str, option: str, names: Sequence[str], known: tuple[str, ...]) -> tuple[str, ...]:
-    # With a misspelt phase or source the neck would silently never act.
-    if isinstance(names, str) or not set(names) <= set(known):
-        raise UserError(f"{owner}.{option} is a list of names of {', '.join(known)}; got {names!r}")
-    return tuple(names)
 
 
 class BaseNeck(nn.Module):
@@ -49,10 +42,15 @@ class BaseNeck(nn.Module):
     not_in_recipe: tuple[str, ...] = ()
     recipe_version: int = 1
 
-    def __init__(self, phases: Sequence[str] = PHASES, sources: Sequence[str] = SOURCES) -> None:
+    def __init__(
+        self,
+        phases: Sequence[Literal["train", "predict"]] = PHASES,
+        sources: Sequence[Literal["pseudo", "text", "real"]] = SOURCES,
+    ) -> None:
         super().__init__()
-        self.phases = _known(type(self).__name__, "phases", phases, PHASES)
-        self.sources = _known(type(self).__name__, "sources", sources, SOURCES)
+        # With a misspelt phase or source a neck would silently never act; here, for necks of the user's too.
+        check_options(type(self).__name__, BaseNeck.__init__, (phases, sources), {})
+        self.phases, self.sources = tuple(phases), tuple(sources)
 
     def acts(self, phase: str, source: str) -> bool:
         """Whether the neck changes a batch of this source in this phase.

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from synthcap_mm.errors import UserError
 from synthcap_mm.exportable import data
+from synthcap_mm.options import Name
 from synthcap_mm.registry import MODELS
 from synthcap_mm.store import Store
 from synthcap_mm.structures import PrefixBatch
@@ -65,13 +66,13 @@ class MomentMatching(StoreNeck):
 
     def __init__(
         self,
-        start: str = "captions",
-        target: str = "images",
+        start: Name = "captions",
+        target: Name = "images",
         spread: bool = True,
-        store: str | None = None,
+        store: Name | None = None,
         phases: Sequence[str] = ("train",),
         sources: Sequence[str] = ("text", "pseudo"),
-        pairs: str = "default",
+        pairs: Name = "default",
     ) -> None:
         super().__init__(phases, sources)
         if start == target:

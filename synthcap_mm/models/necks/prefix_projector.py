@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from synthcap_mm.errors import UserError
 from synthcap_mm.exportable import data
-from synthcap_mm.options import Count, Part, Positive
+from synthcap_mm.options import Part, Positive, Size
 from synthcap_mm.registry import MODELS
 from synthcap_mm.structures import PrefixBatch
 
@@ -50,10 +50,10 @@ class PrefixProjector(BaseNeck):
 
     def __init__(
         self,
-        in_dim: Count,
-        width: Count = 768,
-        prefix_length: Count = 10,
-        hidden_dim: Count | None = None,
+        in_dim: Size,
+        width: Size = 768,
+        prefix_length: Size = 10,
+        hidden_dim: Size | None = None,
         kind: Literal["mlp", "linear"] = "mlp",
         input_scale: Positive = 1.0,
         dropout: Part = 0.0,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from synthcap_mm.errors import UserError
 from synthcap_mm.exportable import data
-from synthcap_mm.options import Count, NotNegative, Positive, Range, check_options
+from synthcap_mm.options import Count, NotNegative, Positive, Range, Size, check_options
 from synthcap_mm.registry import MODELS
 from synthcap_mm.structures import PrefixBatch
 
@@ -21,15 +21,19 @@ from .rank_gathering import gather_rows, world_size
 #: Above this cosine two caption features are taken for those of the same words (storing in float16 costs under 1e-6).
 SAME_CAPTION = 1 - 1e-5
 
+#: Negatives of each pair, where they are drawn once for all (assumed).
+BANK_SIZE = 4096
+
 
 def check_settings(
     temperature: Positive = 0.01,
-    steps: Annotated[int, Range("[0, inf)")] = 10,
+    steps: Annotated[int, Range("[0, 1e6]")] = 10,
     lr: Positive = 1e-3,
     pull: NotNegative = 1.0,
     target_cosine: Annotated[float, Range("(-1, 1]")] | None = None,
+    bank_size: Count = BANK_SIZE,
 ) -> None:
-    """Refuse settings of :func:`refine` that it cannot work with; see there what they are.
+    """Refuse settings of :func:`refine`, and of a bank of negatives for it, that cannot work; see there what they are.
 
     Raises:
         UserError: for a value of another kind or out of range; the option is named.
@@ -280,14 +284,14 @@ class PseudoFeatureOptimizer(BaseNeck):
     def __init__(
         self,
         mode: Literal["per_sample", "amortised"] = "per_sample",
-        embed_dim: Count | None = None,
+        embed_dim: Size | None = None,
         temperature: Positive = 0.01,
-        steps: Annotated[int, Range("[0, inf)")] = 10,
+        steps: Annotated[int, Range("[0, 1e6]")] = 10,
         lr: Positive = 1e-3,
         pull: NotNegative = 1.0,
         target_cosine: Annotated[float, Range("(-1, 1]")] | None = None,
         negatives: Literal["all_ranks", "rank"] = "all_ranks",
-        hidden_dim: Count | None = None,
+        hidden_dim: Size | None = None,
         loss_weight: float = 1.0,
         backprop_caption_loss: bool = False,
         phases: Sequence[str] = ("train",),

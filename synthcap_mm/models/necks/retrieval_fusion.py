@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from synthcap_mm.exportable import data
-from synthcap_mm.options import Count, NotNegative
+from synthcap_mm.options import Count, Name, NotNegative, Size
 from synthcap_mm.registry import MODELS
 from synthcap_mm.structures import SOURCES, PrefixBatch
 
@@ -66,12 +66,12 @@ class RetrievalFusion(MemoryNeck):
 
     def __init__(
         self,
-        embed_dim: Count,
+        embed_dim: Size,
         k: Count = 9,
-        heads: Count = 8,
+        heads: Size = 8,
         noise_variance: NotNegative = 0.04,
         query: Literal["text", "feats"] = "text",
-        memory: str | None = None,
+        memory: Name | None = None,
         split: Literal["train", "heldout"] | None = "train",
         phases: Sequence[str] = PHASES,
         sources: Sequence[str] = SOURCES,

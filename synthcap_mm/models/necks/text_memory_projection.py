@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from synthcap_mm.exportable import data
-from synthcap_mm.options import Count, Positive
+from synthcap_mm.options import Count, Name, Positive
 from synthcap_mm.registry import MODELS
 from synthcap_mm.structures import SOURCES, PrefixBatch
 
@@ -53,7 +53,7 @@ class TextMemoryProjection(MemoryNeck):
 
     def __init__(
         self,
-        memory: str | None = None,
+        memory: Name | None = None,
         temperature: Positive = 0.01,
         exclude_self: bool = False,
         split: Literal["train", "heldout"] | None = "train",

@@ -13,7 +13,7 @@ from synthcap_mm.errors import UserError
 from synthcap_mm.exportable import Child, Texts, data
 from synthcap_mm.models.backbones.base import BaseBackbone
 from synthcap_mm.models.tag_providers.base import BaseTagProvider
-from synthcap_mm.options import Count, Part, Positive
+from synthcap_mm.options import Count, Model, Part, Positive
 from synthcap_mm.registry import MODELS
 from synthcap_mm.structures import Tag
 
@@ -108,7 +108,7 @@ class CLIPTagProvider(BaseTagProvider):
 
     def __init__(
         self,
-        encoder: dict | BaseBackbone,
+        encoder: Model | BaseBackbone,
         vocabulary: str | Sequence[str],
         prompts: str | Sequence[str] = ("a photo of a {}.",),
         temperature: Positive | None = None,

@@ -17,7 +17,7 @@ import torch
 from synthcap_mm.errors import UserError
 from synthcap_mm.exportable import OneOf, SafetensorsFile, Texts, data
 from synthcap_mm.models.tag_providers.base import BaseTagProvider
-from synthcap_mm.options import Count, Part
+from synthcap_mm.options import Count, Device, Name, Part
 from synthcap_mm.registry import MODELS
 from synthcap_mm.requirements import require
 from synthcap_mm.store.recipes import digest
@@ -71,9 +71,9 @@ class MMDetTagProvider(BaseTagProvider):
 
     def __init__(
         self,
-        config: str,
-        checkpoint: str,
-        device: str | torch.device = "cpu",
+        config: Name,
+        checkpoint: Name,
+        device: Device = "cpu",
         batch_size: Count = 8,
         max_tags: Count = 20,
         min_score: Part = 0.05,

@@ -13,7 +13,7 @@ from torch import Tensor
 from synthcap_mm.models.memory import CaptionMemory
 from synthcap_mm.models.necks.memory_attention import top_memory
 from synthcap_mm.models.tag_providers.caption_entities import CaptionEntities
-from synthcap_mm.options import Count
+from synthcap_mm.options import Count, Name
 from synthcap_mm.registry import MODELS
 from synthcap_mm.store import Store
 from synthcap_mm.structures import Tag
@@ -44,7 +44,7 @@ class RetrievedEntities:
 
     def __init__(
         self,
-        store: str,
+        store: Name,
         vocabulary: str | Path | Sequence[str],
         k: Count = 9,
         aliases: Mapping[str, Sequence[str]] | None = None,
