@@ -78,7 +78,7 @@ class GPT2CaptionHead(BaseModule):
     exportable = {
         **data("width", "layers", "heads", "positions", "dropout", "label_smoothing"),
         # Others of transformers' options name code that it would download.
-        "generation": Options(BEAM_OPTIONS | {"max_new_tokens"}),
+        "generation": Options(Generation.__annotations__),
     }
 
     def __init__(
