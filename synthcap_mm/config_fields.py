@@ -248,6 +248,14 @@ def check_fields(cfg: Config) -> None:
         return
     if found := fault(Fields, cfg._cfg_dict, ""):
         raise UserError(found)
+
+
+def check_together(cfg: Config) -> None:
+    """Refuse a dataloader without its loop, or the other way round.
+
+    Raises:
+        UserError: naming the fields that belong together.
+    """
     for names in _TOGETHER:
         given = [name for name in names if cfg.get(name) is not None]
         if given and len(given) < len(names):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from mmengine.config import Config
 from mmengine.runner import FlexibleRunner, Runner
 
-from synthcap_mm.config_fields import check_fields
+from synthcap_mm.config_fields import check_fields, check_together
 from synthcap_mm.engine.divergence_hook import DivergenceHook
 from synthcap_mm.engine.identity_hook import CaptionerIdentityHook
 from synthcap_mm.errors import UserError
@@ -31,6 +31,7 @@ def build_runner(cfg: Config, to_test: bool = False) -> Runner | FlexibleRunner:
             "runner_type='FlexibleRunner'"
         )
     check_fields(cfg)
+    check_together(cfg)
     _switch_tensorboard_on(cfg)
     runner = Runner.from_cfg(cfg) if to_test or "runner_type" not in cfg else RUNNERS.build(cfg)
     runner.register_hook(CaptionerIdentityHook())
