@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import socket
 import threading
@@ -12,6 +13,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
+
+from synthcap_mm.errors import UserError
 
 #: Seconds after which a temporary file is what a killed process left, wherever that ran.
 _ABANDONED = 86_400
@@ -130,8 +133,68 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
 
 
 def read_json(path: str | os.PathLike) -> Any:
-    """The JSON value in a file."""
-    return json.loads(Path(path).read_text(encoding="utf-8"))
+    """The JSON value in a file.
+
+    Raises:
+        UserError: see :func:`parse_json`.
+        OSError: if the file cannot be read.
+    """
+    return parse_json(path, Path(path).read_bytes())
+
+
+def parse_json(path: str | os.PathLike, text: str | bytes, first_line: int = 1) -> Any:
+    """The JSON value in a text.
+
+    Args:
+        path: of the file, for messages.
+        text: all of the file, or a line of it.
+        first_line: number of the text's first line in the file. Default 1.
+
+    Raises:
+        UserError: if it is not UTF-8 JSON with finite numbers, or nested too deep; file, line and column are named
+            as far as they are known.
+    """
+    where = f"{path}, line {first_line}" if first_line > 1 else str(path)
+    text = decode(path, text, first_line) if isinstance(text, bytes) else text
+    if not text.strip():
+        raise UserError(f"{where}: empty, where JSON is expected")
+    try:
+        return json.loads(text, parse_float=_finite, parse_constant=_finite)
+    except json.JSONDecodeError as error:
+        line = first_line + error.lineno - 1
+        raise UserError(f"{path}, line {line}, column {error.colno}: not valid JSON: {error.msg}") from None
+    except RecursionError:
+        raise UserError(f"{where}: the JSON is nested too deep") from None
+    except ValueError as error:  # an integer of thousands of digits, which Python does not convert
+        raise UserError(f"{where}: not valid JSON: {error}") from None
+
+
+def _finite(number: str) -> float:
+    value = float(number)
+    if not math.isfinite(value):
+        raise ValueError(f"{number[:20]} is no finite number")
+    return value
+
+
+def decode(path: str | os.PathLike, data: bytes, first_line: int = 1) -> str:
+    """The text in UTF-8 bytes, without a byte order mark.
+
+    Args:
+        path: of the file, for messages.
+        data: all of the file, or a line of it.
+        first_line: number of the first line in the file. Default 1.
+
+    Raises:
+        UserError: if it is not UTF-8; the line is named.
+    """
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = first_line + error.object.count(b"\n", 0, error.start)
+        raise UserError(
+            f"{path}, line {line}: not UTF-8 text ({error.reason}). Text in another encoding is converted by, "
+            f"e.g., iconv -f ISO-8859-1 -t UTF-8 '{path}' > NEW_FILE"
+        ) from None
 
 
 def file_sha256(path: str | os.PathLike) -> str:
@@ -179,7 +242,7 @@ class HashCache:
         self.path = Path(path)
         try:
             self._known: dict[str, list[Any]] = read_json(self.path)
-        except (OSError, ValueError):  # only a cache
+        except (OSError, UserError):  # only a cache
             self._known = {}
         self._changed = False
 

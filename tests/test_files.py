@@ -5,7 +5,8 @@ import os
 import pytest
 
 from synthcap_mm import files
-from synthcap_mm.files import HashCache, file_sha256, folder_sha256, write_atomically, write_once
+from synthcap_mm.errors import UserError
+from synthcap_mm.files import HashCache, file_sha256, folder_sha256, read_json, write_atomically, write_once
 
 
 @pytest.mark.parametrize("write", [write_atomically, write_once])
@@ -78,3 +79,47 @@ def test_folders_count_by_names_and_content(tmp_path):
     changed = folder_sha256(tmp_path)
     (tmp_path / "a" / "big").rename(tmp_path / "a" / "other")
     assert len({before, changed, folder_sha256(tmp_path)}) == 3
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\xef\xbb\xbf",
+        b"\xff",
+        b"{",
+        b"[" * 100_000,
+        b'{"a":' * 100_000,
+        b"9" * 5000,
+        b"-" + b"9" * 5000,
+        b"9" * 5000 + b".0",
+        b"[1e999]",
+        b"[NaN]",
+        b"-Infinity",
+        b"\x00",
+        b'"\x01"',
+        b"1 2",
+    ],
+    ids=lambda content: repr(content[:12]),
+)
+def test_damaged_json_is_a_sentence(tmp_path, content):
+    path = tmp_path / "x.json"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"x\.json"):
+        read_json(path)
+
+
+def test_damaged_json_names_line_and_column(tmp_path):
+    path = tmp_path / "x.json"
+    for content, place in ((b'\xef\xbb\xbf{\n"a": }', "line 2, column 6"), (b'{"a":\n\n"\xff"}', "line 3")):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=place):
+            read_json(path)
+
+
+def test_whole_json_is_read(tmp_path):
+    path = tmp_path / "x.json"
+    path.write_bytes(b'\xef\xbb\xbf{"a": [1, 2.5, null, "\xc3\xa9"]}\n')
+    assert read_json(path) == {"a": [1, 2.5, None, "é"]}
+    with pytest.raises(FileNotFoundError):
+        read_json(tmp_path / "none.json")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
-import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from synthcap_mm.errors import UserError, listed
+from synthcap_mm.files import decode, parse_json
 
 _CAPTION_FIELDS = ("caption", "text", "comment", "raw", "sentence", "prompt")
 _ID_FIELDS = ("id", "caption_id", "sentid")
@@ -46,18 +47,11 @@ def read_text(path: Path) -> str:
     if not path.is_file():
         raise UserError(f"there is no file {path}; check the path in the config (it is relative to {Path.cwd()})")
     data = path.read_bytes()
-    if not data.strip():
+    if not data.removeprefix(codecs.BOM_UTF8).strip():
         raise UserError(f"{path} is empty; it should hold captions (CaptionFile's docstring has the formats)")
     if data.lstrip()[:14].lower().startswith((b"<!doctype html", b"<html")):
         raise UserError(f"{path}, line 1: this is a web page (a download that failed?), not a file of captions")
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        raise UserError(
-            f"{path}, line {line}: not UTF-8 text ({error.reason}). Text in another encoding is converted by, "
-            f"e.g., iconv -f ISO-8859-1 -t UTF-8 '{path}' > NEW_FILE"
-        ) from None
+    text = decode(path, data)
     if "\0" in text:
         raise UserError(f"{path} holds NUL bytes: it is not a text file")
     return text.replace("\r\n", "\n").replace("\r", "\n")
@@ -80,29 +74,11 @@ def check_characters(where: str, *texts: str | None) -> None:
             raise UserError(f"{where}: \\u{ord(half[0]):04x} is half of a surrogate pair; write the whole pair")
 
 
-def parse_json(path: Path, text: str, first_line: int = 1) -> Any:
-    """The JSON value in a text.
-
-    Args:
-        path: of the file, for messages.
-        text: all of the file, or a line of it.
-        first_line: number of the text's first line in the file. Default 1.
-
-    Raises:
-        UserError: if it is no JSON, with line and column.
-    """
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        line = first_line + error.lineno - 1
-        raise UserError(f"{path}, line {line}, column {error.colno}: not valid JSON: {error.msg}") from None
-
-
 def read_json(path: Path) -> Any:
-    """The JSON value in a file.
+    """The JSON value in a file of captions.
 
     Raises:
-        UserError: see :func:`read_text` and :func:`parse_json`.
+        UserError: see :func:`read_text` and :func:`~synthcap_mm.files.parse_json`.
     """
     return parse_json(path, read_text(path))
 
@@ -111,7 +87,7 @@ def json_lines(path: Path, text: str) -> Iterator[tuple[str, Any]]:
     """The place ('line 3') and the JSON value of each line that is not blank.
 
     Raises:
-        UserError: see :func:`parse_json`.
+        UserError: see :func:`~synthcap_mm.files.parse_json`.
     """
     for number, line in enumerate(lines_of(text), 1):
         if line.strip():
@@ -307,11 +283,11 @@ FORMATS = (*_TEXT_READERS, *_JSON_READERS)
 
 
 # ---- recognising them
-def _json_value(text: str) -> dict | list | None:
+def _json_value(path: Path, text: str) -> dict | list | None:
     """The object or list that a text is; ``None`` for any other text."""
     try:
-        value = json.loads(text)
-    except json.JSONDecodeError:
+        value = parse_json(path, text)
+    except UserError:
         return None
     return value if isinstance(value, (dict, list)) else None
 
@@ -339,7 +315,7 @@ def _format_of_json(path: Path, data: dict | list) -> str:
 def _format_of_lines(path: Path, text: str) -> str:
     filled = [line for line in lines_of(text) if line.strip()]
     kind = path.suffix.lower()
-    if _json_value(filled[0]) is not None:
+    if _json_value(path, filled[0]) is not None:
         return "jsonl"
     if kind in (".json", ".jsonl"):
         parse_json(path, text)  # raises, naming line and column
@@ -375,7 +351,7 @@ def read_captions(path: Path, format: str = "auto") -> tuple[str, list[RawCaptio
             the message names the line or field.
     """
     text = read_text(path)
-    data = _json_value(text)
+    data = _json_value(path, text)
     if format == "auto":
         format = _format_of_lines(path, text) if data is None else _format_of_json(path, data)
     if format in _TEXT_READERS:
@@ -394,7 +370,7 @@ def read_names(path: Path, split: str | None = None) -> list[str]:
         UserError: if it is no such file, or has no such split.
     """
     text = read_text(path)
-    data = _json_value(text) if path.suffix.lower() == ".json" else lines_of(text)
+    data = _json_value(path, text) if path.suffix.lower() == ".json" else lines_of(text)
     if isinstance(data, dict):
         if split is not None and split not in data:
             raise UserError(f"{path} has no split {split!r}; it has {', '.join(data)}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -10,13 +9,14 @@ from typing import Any, NamedTuple
 from synthcap_mm.datasets.caption_formats import (
     RawCaption,
     check_characters,
+    entries_of,
     json_lines,
-    parse_json,
     read_captions,
     read_json,
     read_text,
 )
 from synthcap_mm.errors import UserError, listed
+from synthcap_mm.files import parse_json
 
 
 def image_names(name: str) -> list[str]:
@@ -31,15 +31,29 @@ def image_names(name: str) -> list[str]:
     return list(dict.fromkeys([name, last, stem, *([str(int(number))] if is_number else [])]))
 
 
-def _own_images(text: str) -> dict[str, Any] | None:
+def _own_images(path: Path, text: str) -> dict[str, Any] | None:
     """The images of a json that :class:`CaptionMetric` wrote, or ``None`` if the text is of another file."""
-    if text.lstrip()[:1] != "{":
+    first, _, rest = text.strip().partition("\n")
+    if first[:1] != "{" or (rest and first.rstrip()[-1:] == "}"):  # several lines: jsonl
         return None
-    try:
-        data = json.loads(text)
-    except json.JSONDecodeError:  # several lines: jsonl
+    data = parse_json(path, text)
+    images = data.get("images")
+    if not isinstance(images, dict):
         return None
-    return data["images"] if isinstance(data.get("images"), dict) else None
+    for key, image in images.items():
+        if not (isinstance(image, dict) and _is_text(image.get("hypothesis")) and _are_texts(image.get("references"))):
+            raise UserError(
+                f"{path}, images[{key!r}]: expected a caption 'hypothesis' and a list of them, 'references'"
+            )
+    return images
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_text, value))
 
 
 class Predictions(NamedTuple):
@@ -76,7 +90,7 @@ def read_predictions(path: str | Path) -> Predictions:
     """
     path = Path(path)
     text = read_text(path)
-    images = _own_images(text)
+    images = _own_images(path, text)
     if images is not None:
         return Predictions(path, {key: image["hypothesis"] for key, image in images.items()}, [])
     captions: dict[str, str] = {}
@@ -139,7 +153,7 @@ def read_references(path: str | Path, split: str | None = None) -> References:
             none is chosen, or lacks the split.
     """
     path = Path(path)
-    own = _own_images(read_text(path))
+    own = _own_images(path, read_text(path))
     if own is not None:
         captions = {key: list(image["references"]) for key, image in own.items()}
         return References(path, captions, _image_by_name({key: [key] for key in captions}))
@@ -173,8 +187,8 @@ def _of_split(path: Path, found: str, raws: Sequence[RawCaption], split: str | N
 def _names_in_file(path: Path, found: str) -> dict[str, list[str]]:
     """What a json calls each image, by the name that its captions refer to; the first is the image's key."""
     if found in ("coco", "nocaps"):
-        images = read_json(path).get("images") or []
-        return {str(i["id"]): [str(i["id"]), str(i["file_name"])] for i in images if "id" in i and "file_name" in i}
+        images = entries_of(path, {"images": [], **read_json(path)}, "images", ("id",))
+        return {str(i["id"]): [str(i["id"]), str(i["file_name"])] for i in images if "file_name" in i}
     if found != "karpathy":
         return {}
     names = {}

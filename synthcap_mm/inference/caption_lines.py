@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from synthcap_mm.errors import UserError
-from synthcap_mm.files import write_atomically, write_json
+from synthcap_mm.files import parse_json, read_json, write_atomically, write_json
 
 
 class CaptionLines:
@@ -46,8 +46,8 @@ class CaptionLines:
 
     def _compare(self, notes: Path, settings: dict[str, Any]) -> None:
         try:
-            old = json.loads(notes.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            old = read_json(notes)
+        except (OSError, UserError):
             raise UserError(
                 f"{self.path} exists, and {notes.name}, which records its settings, cannot be read: delete "
                 "it, or give another --out"
@@ -68,9 +68,9 @@ class CaptionLines:
             if not line.endswith(b"\n"):
                 continue
             try:
-                row = json.loads(line)
+                row = parse_json(self.path, line, number)
                 key = row["image"]
-            except (ValueError, KeyError, TypeError) as error:
+            except (UserError, KeyError, TypeError) as error:
                 raise UserError(f"{self.path}, line {number} is no line of captions ({error!r}): delete it") from error
             if "error" not in row:
                 self.done.add(key)

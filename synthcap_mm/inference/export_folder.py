@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from functools import cached_property
@@ -12,7 +11,7 @@ from typing import Any
 import torch
 
 from synthcap_mm.errors import UserError
-from synthcap_mm.files import file_sha256
+from synthcap_mm.files import file_sha256, read_json
 from synthcap_mm.models.memory import CaptionMemory
 from synthcap_mm.registry import MODELS, SCOPE
 
@@ -32,13 +31,6 @@ _REFUSED = ("_scope_", "custom_imports", "init_cfg")
 def is_export(folder: str | os.PathLike[str]) -> bool:
     """Whether a folder was written by ``tools/export.py``."""
     return Path(folder, MANIFEST).is_file()
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path} is not valid json: {error}; export anew") from error
 
 
 def check_settings(settings: Any, where: str = "config.json") -> None:
@@ -157,7 +149,7 @@ def read_export(folder: str | os.PathLike[str]) -> Export:
             f"{folder} is no exported captioner (no {MANIFEST} in it). Make one: "
             "python tools/export.py CONFIG CHECKPOINT FOLDER"
         )
-    manifest = _read_json(folder / MANIFEST)
+    manifest = read_json(folder / MANIFEST)
     version = manifest.get("schema_version")
     if not isinstance(version, int) or version > EXPORT_SCHEMA:
         raise UserError(
@@ -172,7 +164,7 @@ def read_export(folder: str | os.PathLike[str]) -> Export:
             raise UserError(f"the export {folder} lacks {name}: copy the whole folder, or export anew")
         if path.stat().st_size != record["bytes"] or file_sha256(path) != record["sha256"]:
             raise UserError(f"the export's file {path} is damaged (its checksum differs): copy it or export anew")
-    config = _read_json(folder / CONFIG)
+    config = read_json(folder / CONFIG)
     check_settings(config, str(folder / CONFIG))
     if config["model"].get("head", {}).get("pretrained") is not None:
         raise UserError(f"{folder / CONFIG}: 'pretrained' has no place in an export, whose weights are its own")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -12,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from synthcap_mm.files import read_json
 from synthcap_mm.miniscenes import MINICLIP_CONFIG, MINICLIP_CONTEXT, MINICLIP_TOKENIZER, MINICLIP_WEIGHTS
 from synthcap_mm.miniscenes.language import coloured_name
 from synthcap_mm.miniscenes.scenes import KINDS
@@ -31,7 +31,7 @@ def build_miniclip(config: str | Path = MINICLIP_CONFIG) -> nn.Module:
     """The mini-CLIP without its weights, in training mode."""
     import open_clip
 
-    return open_clip.CLIP(**json.loads(Path(config).read_text(encoding="utf-8")))
+    return open_clip.CLIP(**read_json(config))
 
 
 def miniclip_tokenizer(path: str | Path = MINICLIP_TOKENIZER) -> Any:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from synthcap_mm.errors import UserError
 from synthcap_mm.files import file_sha256, names_in, read_json
 from synthcap_mm.progress import megabytes
 from synthcap_mm.store.errors import StoreError
@@ -27,7 +28,7 @@ def views_of(folder: Path) -> dict[str, dict]:
     for path in sorted(folder.glob("*.json")):
         try:
             views[path.name] = read_json(path)
-        except ValueError as error:
+        except UserError as error:
             raise StoreError(f"{path} is damaged: remove it, and run the store's command again") from error
     return {name: view for name, view in views.items() if "tables" in view}
 

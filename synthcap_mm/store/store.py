@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from synthcap_mm.errors import UserError
 from synthcap_mm.files import names_in, read_json, write_json
 from synthcap_mm.store.errors import StoreError
 from synthcap_mm.store.fingerprint import describe_mismatch, same_encoder
@@ -67,7 +68,7 @@ def write_view(file: Path, kind: str, tables: Mapping[str, Table], encoder: Mapp
     entries = {name: _entry(table) for name, table in tables.items()}
     try:
         old = read_json(file)["tables"]
-    except (OSError, ValueError, KeyError):
+    except (OSError, UserError, KeyError):
         old = {}
     added = {name: entry for name, entry in old.items() if _is_added(name)}
     kept = _without_stale({**entries, **added})
@@ -75,7 +76,7 @@ def write_view(file: Path, kind: str, tables: Mapping[str, Table], encoder: Mapp
     try:
         if read_json(file) == view:
             return []
-    except (OSError, ValueError):
+    except (OSError, UserError):
         pass
     write_json(file, view)
     return sorted({*added} - {*kept})
@@ -167,7 +168,7 @@ class Store:
         try:
             view = read_json(file)
             version = view["format"]
-        except (ValueError, KeyError, TypeError) as error:
+        except (UserError, KeyError, TypeError) as error:
             raise StoreError(f"{file} is damaged ({error!r}): remove it, and run the store's command again") from error
         if version != FORMAT:
             raise StoreError(f"{file} has the format {version}, this synthcap_mm reads {FORMAT}: make the store anew")

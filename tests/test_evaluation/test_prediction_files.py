@@ -33,7 +33,7 @@ def test_names_of_an_image(name, names):
         RESULTS,
         [{"image_id": "7", "caption": "a dog"}, {"image_id": "x/8.jpg", "caption": "cats", "score": 1}],
         '{"image": "photos/7.jpg", "caption": "a dog", "captions": ["a dog", "x"]}\n\n{"image": "8.jpg", "caption": "cats"}\n',
-        {"images": {"7": {"hypothesis": "a dog"}, "8": {"hypothesis": "cats"}}},
+        {"images": {"7": {"hypothesis": "a dog", "references": []}, "8": {"hypothesis": "cats", "references": []}}},
     ],
 )
 def test_predictions_of_every_kind_meet_cocos_references(tmp_path, content):

@@ -148,7 +148,7 @@ def test_no_export_and_damaged_ones_are_said(copied, tmp_path):
     with pytest.raises(UserError, match=r"lacks model\.safetensors"):
         read_export(copied)
     (copied / "export.json").write_text("{")
-    with pytest.raises(UserError, match=r"export\.json is not valid json"):
+    with pytest.raises(UserError, match=r"export\.json, line 1"):
         read_export(copied)
     with pytest.raises(UserError, match=r"a\.pth"):
         CaptionInferencer(copied, "a.pth")

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from synthcap_mm.errors import UserError
+from synthcap_mm.files import read_json
 from synthcap_mm.models.backbones.base import BaseBackbone
 from synthcap_mm.registry import MODELS
 from synthcap_mm.requirements import require
@@ -257,20 +258,13 @@ def _without_path(model_name: str) -> str:
     return f"{schema}:{Path(rest).name}" if schema == "local-dir" else model_name
 
 
-def _read_json(path: Path, what: str) -> dict:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{what} {str(path)!r} is not valid json: {error}") from error
-
-
 def _known_config(model_name: str, cache_dir: str | None) -> dict:
     """open_clip's config of a model by name."""
     import open_clip
 
     if model_name.startswith("local-dir:"):
         folder = Path(model_name.removeprefix("local-dir:"))
-        read = _read_json(folder / "open_clip_config.json", "open_clip config")
+        read = read_json(folder / "open_clip_config.json")
         return read.get("model_cfg", read)
     try:
         config = open_clip.get_model_config(model_name.replace("/", "-") if ":" not in model_name else model_name)
@@ -305,7 +299,7 @@ def _local_config(model_name: str, pretrained: str, model_config: str | dict | N
             ]
             named = known[0] if known and all(cfg == known[0] for cfg in known) else {}
     else:
-        read = model_config if isinstance(model_config, dict) else _read_json(Path(model_config), "model_config")
+        read = model_config if isinstance(model_config, dict) else read_json(model_config)
         config, named = dict(read.get("model_cfg", read)), read.get("preprocess_cfg", {})
     # through json: makes a ConfigDict a plain dict, and a copy that open_clip may change
     return json.loads(json.dumps(config)), json.loads(json.dumps(named))
@@ -313,7 +307,7 @@ def _local_config(model_name: str, pretrained: str, model_config: str | dict | N
 
 def _config_beside(weights: Path) -> dict | None:
     path = weights.parent / "open_clip_config.json"
-    return _read_json(path, "open_clip config") if path.is_file() else None
+    return read_json(path) if path.is_file() else None
 
 
 def _is_torchscript(path: Path) -> bool:
