@@ -82,6 +82,20 @@ class CaptionSample:
     pred_tags: list[str] | None = None
     domain: str | None = None
 
+    def __reduce__(self) -> tuple:
+        # Between processes torch hands a tensor over as an open file, and a batch has more samples than a process may
+        # have files (ulimit -n). An array's values go through the pipe.
+        return _received, tuple(
+            value.numpy(force=True) if hasattr(value, "numpy") else value for value in (getattr(self, n) for n in self.__slots__)
+        )
+
+
+def _received(*values: Any) -> CaptionSample:
+    import numpy as np
+    import torch
+
+    return CaptionSample(*(torch.from_numpy(value) if isinstance(value, np.ndarray) else value for value in values))
+
 
 @dataclass(slots=True)
 class PrefixBatch:
