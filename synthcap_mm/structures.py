@@ -85,9 +85,8 @@ class CaptionSample:
     def __reduce__(self) -> tuple:
         # Between processes torch hands a tensor over as an open file, and a batch has more samples than a process may
         # have files (ulimit -n). An array's values go through the pipe.
-        return _received, tuple(
-            value.numpy(force=True) if hasattr(value, "numpy") else value for value in (getattr(self, n) for n in self.__slots__)
-        )
+        values = (getattr(self, name) for name in self.__slots__)
+        return _received, tuple(v.numpy(force=True) if hasattr(v, "numpy") else v for v in values)
 
 
 def _received(*values: Any) -> CaptionSample:
