@@ -190,6 +190,25 @@ def names_in(folder: str | os.PathLike) -> set[str]:
         return set()
 
 
+def all_files(folder: str | os.PathLike, follow_links: bool = False) -> Iterator[Path]:
+    """The files in a folder, sorted by name, then those in its subfolders.
+
+    Args:
+        folder: the folder.
+        follow_links: also into folders that are links. Default ``False``.
+
+    Raises:
+        OSError: if a folder cannot be read, which must not pass for an empty one.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    for root, folders, names in os.walk(folder, onerror=refuse, followlinks=follow_links):
+        folders.sort()
+        yield from (Path(root, name) for name in sorted(names))
+
+
 def write_json(path: str | os.PathLike, value: Any) -> None:
     """Write ``value`` as indented JSON, atomically."""
     with write_atomically(path) as file:
@@ -282,7 +301,7 @@ def folder_sha256(folder: str | os.PathLike, sample: int = 1 << 16) -> str:
     """
     folder = Path(folder)
     digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
+    for path in sorted(all_files(folder)):
         relative = path.relative_to(folder)
         if not path.is_file() or any(part.startswith(".") for part in relative.parts):
             continue

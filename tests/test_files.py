@@ -10,6 +10,7 @@ from synthcap_mm import files
 from synthcap_mm.errors import UserError
 from synthcap_mm.files import (
     HashCache,
+    all_files,
     file_sha256,
     folder_sha256,
     inside,
@@ -215,3 +216,21 @@ def test_temporary_folders_nest_and_go():
     with temporary_folder() as one, temporary_folder() as other:
         assert one.is_dir() and other.is_dir() and one != other
     assert not one.exists() and not other.exists()
+
+
+def test_a_folder_that_cannot_be_read_is_no_empty_one(tmp_path, monkeypatch):
+    for name in ("b", "a/x", "c/y"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert list(all_files(tmp_path)) == [tmp_path / name for name in ("b", "a/x", "c/y")]
+    scandir = os.scandir
+
+    def unreadable(path):
+        if str(path).endswith("c"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", unreadable)
+    for reading in (lambda: list(all_files(tmp_path)), lambda: folder_sha256(tmp_path)):
+        with pytest.raises(PermissionError):
+            reading()

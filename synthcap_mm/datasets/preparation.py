@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -11,7 +10,7 @@ from typing import Any, NamedTuple
 
 from synthcap_mm.datasets.caption_formats import RawCaption, entries_of, karpathy_images, read_captions, read_json
 from synthcap_mm.errors import UserError, listed
-from synthcap_mm.files import inside, write_atomically
+from synthcap_mm.files import all_files, inside, write_atomically
 
 _ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 
@@ -121,11 +120,9 @@ def _files_by_name(folders: Iterable[Path]) -> dict[str, Path]:
     for folder in folders:
         if not folder.is_dir():
             raise UserError(f"the folder of downloads {folder} does not exist")
-        for root, folders_in, names in os.walk(folder, followlinks=True):
-            folders_in.sort()
-            for name in sorted(names):
-                if not name.startswith("."):
-                    found.setdefault(name, Path(root, name))
+        for path in all_files(folder, follow_links=True):
+            if not path.name.startswith("."):
+                found.setdefault(path.name, path)
     return found
 
 
