@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from synthcap_mm.store import Table
+from synthcap_mm.store.checking import KEY, view_sha256
+from synthcap_mm.store.recipes import digest
 from synthcap_mm.store.schema import (
     feature_rows,
     heldout_rows,
@@ -104,6 +106,7 @@ def multiply(path: Path, out: Path, times: int) -> Path:
             shards.append([f"{place:05d}-{place:016x}.arrow", source[1], source[2]])
             os.link(folder / source[0], target / shards[-1][0])
         entry["shards"] = shards
+        entry["identity"] = digest([entry["folder"], [f"{place:016x}" for place in range(len(shards))]], KEY)
     rows = sum(shard[1] for shard in view["tables"]["texts"]["shards"])
     heldout = Table(out, "heldout", {}, ["0"])
     heldout.write(0, heldout_rows(np.zeros(rows, bool)))
@@ -113,5 +116,6 @@ def multiply(path: Path, out: Path, times: int) -> Path:
         path / "tables" / entry["folder"] / entry["shards"][0][0],
         out / "tables" / entry["folder"] / entry["shards"][0][0],
     )
+    view["sha256"] = view_sha256(view)
     (out / "store.json").write_text(json.dumps(view))
     return out

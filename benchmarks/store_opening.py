@@ -2,7 +2,8 @@
 
 Stores of random features in the real format; the large one is made of links to a few shards. Measured in processes of
 their own, under ``ulimit -n 1024``: opening, the first caption's feature, and 2,000 samples of a dataset's kind
-(caption, image, tags) at random places.
+(caption, image, tags) at random places. Then what a million rows of a store cost when a process first uses their
+shards (every offset is checked), and what comparing all checksums costs (``synthcap-mm store --check``).
 
     python benchmarks/store_opening.py [--rows 566747 20000000] [--dim 64]
 """
@@ -25,6 +26,7 @@ SHARD = 1024
 def measure(store: str) -> None:
     """Print seconds of opening and of reading, and most open files."""
     from synthcap_mm.store import Store
+    from synthcap_mm.store.tables import forget_shards, is_undamaged, read_shard
 
     resource.setrlimit(resource.RLIMIT_NOFILE, (1024, 1024))
     start = time.perf_counter()
@@ -40,7 +42,19 @@ def measure(store: str) -> None:
         opened.captions.value("text", row), opened.captions.feature(row), opened.images.feature(row), opened.tags(row)
     reading = (time.perf_counter() - start) / len(places)
     files = len(list(Path("/proc/self/fd").iterdir()))
-    print(json.dumps({"rows": rows, "open_s": opening, "first_s": first, "sample_us": 1e6 * reading, "files": files}))
+    paths = [path for name in opened.tables if name != "tokenizer" for path in opened.paths(name)]
+    forget_shards()
+    start = time.perf_counter()
+    for path in paths:
+        read_shard(path)
+    using = 1e6 / rows * (time.perf_counter() - start)
+    maps = sum(".arrow" in line for line in Path("/proc/self/maps").read_text().splitlines())
+    some = paths[:: max(1, len(paths) // 64)]
+    start = time.perf_counter()
+    assert all(map(is_undamaged, some))
+    checking = 1e6 / rows * (time.perf_counter() - start) * len(paths) / len(some)
+    figures = {"rows": rows, "open_s": opening, "first_s": first, "sample_us": 1e6 * reading, "files": files}
+    print(json.dumps({**figures, "using_s": using, "checking_s": checking, "shards": len(paths), "maps": maps}))
 
 
 def main() -> None:
@@ -62,7 +76,9 @@ def main() -> None:
             found = json.loads(found.stdout)
             print(
                 f"{found['rows']:>10} rows: open {found['open_s']:.3f} s, first feature {found['first_s']:.3f} s, "
-                f"{found['sample_us']:.0f} us a random sample, {found['files']} files open at the end"
+                f"{found['sample_us']:.0f} us a random sample, {found['files']} files open then; a million rows: first use "
+                f"{found['using_s']:.2f} s, checksums {found['checking_s']:.1f} s; {found['shards']} shards, "
+                f"{found['maps']} maps"
             )
 
 

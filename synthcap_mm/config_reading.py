@@ -11,7 +11,6 @@ import ast
 import copy
 import os
 import sys
-import tempfile
 import traceback
 import types
 from collections.abc import Mapping, Sequence
@@ -24,6 +23,7 @@ from mmengine.utils import import_modules_from_strings
 from synthcap_mm.config_files import resolve_config
 from synthcap_mm.config_options import check_options, parse_options
 from synthcap_mm.errors import UserError
+from synthcap_mm.files import temporary_folder
 
 _PLAIN = (str, int, float, bool, types.NoneType)
 
@@ -116,7 +116,7 @@ def _evaluate(path: Path, variables: Mapping[str, Any], environment: dict[str, s
     """
     if path.suffix != ".py":
         return Config._file2dict(str(path))[0]
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder() as folder:
         text = os.path.join(folder, path.name)
         Config._substitute_predefined_vars(str(path), text)
         environment.update(Config._substitute_env_variables(text, text))

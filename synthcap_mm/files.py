@@ -7,7 +7,11 @@ import hashlib
 import json
 import math
 import os
+import re
+import secrets
+import shutil
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -16,14 +20,36 @@ from typing import Any, BinaryIO
 
 from synthcap_mm.errors import UserError
 
-#: Seconds after which a temporary file is what a killed process left, wherever that ran.
+#: Seconds after which something temporary is what a killed process left, wherever that ran.
 _ABANDONED = 86_400
+#: Names of what this package writes and renames or removes afterwards; see :func:`own_file`.
+_OWN = re.compile(r"\..+~(?P<pid>\d{1,9})~(?P<host>[^~]+)~(\d+\.tmp|mark)", re.DOTALL)
+#: What no file's name has that is to work on any system.
+_ODD = re.compile("[\x00-\x1f\x7f-\x9f\\\\\ud800-\udfff]|^[a-zA-Z]:")
+
+
+def inside(root: str | os.PathLike, name: Any, where: str | os.PathLike) -> Path:
+    """The path of a name that a data file gives to something below ``root``.
+
+    Args:
+        root: a folder.
+        name: relative to it, with ``/`` between folders.
+        where: the data file, for the message.
+
+    Raises:
+        UserError: if the name is no text, or could lead out of the folder or into a terminal: empty, absolute, with
+            ``..``, a backslash, a drive, a control character or half a character in it.
+    """
+    if not isinstance(name, str) or not name or name[0] == "/" or ".." in name.split("/") or _ODD.search(name):
+        raise UserError(f"{where}: {name!r} is no name of a file in a folder; expected one like 'folder/name.jpg'")
+    return Path(root, name)
 
 
 @contextlib.contextmanager
 def _temporary(path: Path) -> Iterator[tuple[Path, BinaryIO]]:
     """A new file beside ``path`` that is gone after the block."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    remove_abandoned(path.parent)
     temporary = own_file(path, f"{threading.get_ident()}.tmp")
     try:
         with open(temporary, "xb") as file:
@@ -86,8 +112,45 @@ def write_once(path: str | os.PathLike) -> Iterator[BinaryIO]:
     _sync_folder(path.parent)
 
 
+@contextlib.contextmanager
+def new_folder(path: str | os.PathLike) -> Iterator[Path]:
+    """A folder that takes the name ``path`` once it is whole; on an exception it is gone."""
+    path = Path(path).absolute()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _own_folder(path) as folder:
+        yield folder
+        umask = os.umask(0)
+        os.umask(umask)
+        for part in (folder, *folder.rglob("*")):  # safetensors makes files for their owner only
+            os.chmod(part, (0o777 if part.is_dir() else 0o666) & ~umask)
+        os.rename(folder, path)
+
+
+@contextlib.contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A folder among the system's temporary ones that is gone after the block."""
+    with _own_folder(Path(tempfile.gettempdir(), f"synthcap-{secrets.token_hex(4)}")) as folder:
+        yield folder
+
+
+@contextlib.contextmanager
+def _own_folder(path: Path) -> Iterator[Path]:
+    remove_abandoned(path.parent)
+    folder = own_file(path, f"{threading.get_ident()}.tmp")
+    folder.mkdir(mode=0o700)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def own_file(path: Path, suffix: str) -> Path:
-    """A file of this process's beside ``path``, of which others can tell whether its process is at work."""
+    """A file or folder of this process's beside ``path``, of which others can tell whether its process is at work.
+
+    Args:
+        path: what it is for.
+        suffix: ``'NUMBER.tmp'`` or ``'mark'``.
+    """
     return path.with_name(f".{path.name}~{os.getpid()}~{socket.gethostname()}~{suffix}")
 
 
@@ -98,12 +161,12 @@ def owner_is_gone(own: str | os.PathLike, silent: float = _ABANDONED) -> bool:
         own: the file.
         silent: seconds without a change after which a process counts as gone. Default: a day.
     """
-    _, pid, host, _ = Path(own).name.split("~")
+    parts = _OWN.fullmatch(Path(own).name)
     try:
-        if time.time() - os.stat(own).st_mtime > silent:
+        if time.time() - os.lstat(own).st_mtime > silent:
             return True
-        if host == socket.gethostname():
-            os.kill(int(pid), 0)
+        if parts["host"] == socket.gethostname():
+            os.kill(int(parts["pid"]), 0)
     except (FileNotFoundError, ProcessLookupError):
         return True
     except PermissionError:  # somebody else's process
@@ -113,9 +176,10 @@ def owner_is_gone(own: str | os.PathLike, silent: float = _ABANDONED) -> bool:
 
 def remove_abandoned(folder: str | os.PathLike) -> None:
     """Remove what killed processes left in ``folder``."""
-    for name in names_in(folder):
-        if name.startswith(".") and name.count("~") == 3 and owner_is_gone(Path(folder, name)):
-            Path(folder, name).unlink(missing_ok=True)
+    for path in (Path(folder, name) for name in names_in(folder) if _OWN.fullmatch(name)):
+        if owner_is_gone(path):
+            with contextlib.suppress(FileNotFoundError, PermissionError):  # others are at it too; another user's
+                path.unlink() if path.is_symlink() or not path.is_dir() else shutil.rmtree(path)
 
 
 def names_in(folder: str | os.PathLike) -> set[str]:
@@ -124,6 +188,25 @@ def names_in(folder: str | os.PathLike) -> set[str]:
         return set(os.listdir(folder))
     except FileNotFoundError:
         return set()
+
+
+def all_files(folder: str | os.PathLike, follow_links: bool = False) -> Iterator[Path]:
+    """The files in a folder, sorted by name, then those in its subfolders.
+
+    Args:
+        folder: the folder.
+        follow_links: also into folders that are links. Default ``False``.
+
+    Raises:
+        OSError: if a folder cannot be read, which must not pass for an empty one.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    for root, folders, names in os.walk(folder, onerror=refuse, followlinks=follow_links):
+        folders.sort()
+        yield from (Path(root, name) for name in sorted(names))
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:
@@ -218,7 +301,7 @@ def folder_sha256(folder: str | os.PathLike, sample: int = 1 << 16) -> str:
     """
     folder = Path(folder)
     digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
+    for path in sorted(all_files(folder)):
         relative = path.relative_to(folder)
         if not path.is_file() or any(part.startswith(".") for part in relative.parts):
             continue

@@ -82,6 +82,19 @@ class CaptionSample:
     pred_tags: list[str] | None = None
     domain: str | None = None
 
+    def __reduce__(self) -> tuple:
+        # Between processes torch hands a tensor over as an open file, and a batch has more samples than a process may
+        # have files (ulimit -n). An array's values go through the pipe.
+        values = (getattr(self, name) for name in self.__slots__)
+        return _received, tuple(v.numpy(force=True) if hasattr(v, "numpy") else v for v in values)
+
+
+def _received(*values: Any) -> CaptionSample:
+    import numpy as np
+    import torch
+
+    return CaptionSample(*(torch.from_numpy(value) if isinstance(value, np.ndarray) else value for value in values))
+
 
 @dataclass(slots=True)
 class PrefixBatch:

@@ -1,12 +1,27 @@
 """Files that are whole or not there, and what identifies their content."""
 
 import os
+import subprocess
+import sys
 
 import pytest
 
 from synthcap_mm import files
 from synthcap_mm.errors import UserError
-from synthcap_mm.files import HashCache, file_sha256, folder_sha256, read_json, write_atomically, write_once
+from synthcap_mm.files import (
+    HashCache,
+    all_files,
+    file_sha256,
+    folder_sha256,
+    inside,
+    new_folder,
+    own_file,
+    read_json,
+    remove_abandoned,
+    temporary_folder,
+    write_atomically,
+    write_once,
+)
 
 
 @pytest.mark.parametrize("write", [write_atomically, write_once])
@@ -123,3 +138,99 @@ def test_whole_json_is_read(tmp_path):
     assert read_json(path) == {"a": [1, 2.5, None, "é"]}
     with pytest.raises(FileNotFoundError):
         read_json(tmp_path / "none.json")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "/etc/passwd",
+        "..",
+        "../x",
+        "a/../../x",
+        "a\\\\b",
+        "C:x",
+        "c:/x",
+        "a\nb",
+        "\x1b[2J",
+        "\udc80",
+        None,
+        5,
+        ["a"],
+    ],
+    ids=ascii,
+)
+def test_names_that_lead_outside_are_refused(tmp_path, name):
+    with pytest.raises(UserError, match="list"):
+        inside(tmp_path, name, "list.json")
+
+
+def test_names_inside(tmp_path):
+    for name in ("a.jpg", "val2014/a b.jpg", "..a/b..jpg", "日本 \u00a0é.jpg"):
+        assert inside(tmp_path, name, "list.json") == tmp_path / name
+
+
+def killed_process():
+    return subprocess.run(
+        [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True
+    ).stdout
+
+
+def test_what_killed_processes_left_goes_and_nothing_else(tmp_path):
+    mine = own_file(tmp_path / "a~b", "1.tmp")
+    gone = tmp_path / mine.name.replace(f"~{os.getpid()}~", f"~{killed_process().strip()}~")
+    elsewhere, old = (tmp_path / f".{name}~{os.getpid()}~another-host~1.tmp" for name in ("new", "old"))
+    others = [tmp_path / name for name in (".x~1~h~z", ".a~b~c~1.tmp", "x~1~h~1.tmp", f".x~{9**20}~h~1.tmp")]
+    for path in (mine, old, elsewhere, *others):
+        path.touch()
+    gone.mkdir()
+    (gone / "part").touch()
+    for path in (old, others[0]):
+        os.utime(path, (1, 1))
+    remove_abandoned(tmp_path)
+    assert {*tmp_path.iterdir()} == {mine, elsewhere, *others}
+
+
+def test_a_write_removes_what_killed_processes_left_beside_it(tmp_path):
+    left = tmp_path / f".other~{os.getpid()}~another-host~1.tmp"
+    left.touch()
+    os.utime(left, (1, 1))
+    with write_atomically(tmp_path / "file"):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_folder_is_whole_or_not_there(tmp_path):
+    with pytest.raises(KeyboardInterrupt), new_folder(tmp_path / "deep" / "x") as folder:
+        (folder / "part").touch()
+        raise KeyboardInterrupt
+    assert list((tmp_path / "deep").iterdir()) == []
+    with new_folder(tmp_path / "deep" / "x") as folder:
+        (folder / "part").touch(0o600)
+        assert not (tmp_path / "deep" / "x").exists() and folder.name.count("~") == 3
+    assert [path.name for path in (tmp_path / "deep" / "x").iterdir()] == ["part"]
+    assert (tmp_path / "deep" / "x" / "part").stat().st_mode & 0o044
+
+
+def test_temporary_folders_nest_and_go():
+    with temporary_folder() as one, temporary_folder() as other:
+        assert one.is_dir() and other.is_dir() and one != other
+    assert not one.exists() and not other.exists()
+
+
+def test_a_folder_that_cannot_be_read_is_no_empty_one(tmp_path, monkeypatch):
+    for name in ("b", "a/x", "c/y"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert list(all_files(tmp_path)) == [tmp_path / name for name in ("b", "a/x", "c/y")]
+    scandir = os.scandir
+
+    def unreadable(path):
+        if str(path).endswith("c"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", unreadable)
+    for reading in (lambda: list(all_files(tmp_path)), lambda: folder_sha256(tmp_path)):
+        with pytest.raises(PermissionError):
+            reading()

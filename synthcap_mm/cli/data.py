@@ -168,21 +168,25 @@ def store(argv: Sequence[str]) -> None:
         "store", "Lists tables, recipes and sizes of a store, and what nothing refers to.", "data/custom/pairs --check"
     )
     parser.add_argument("folder", help="the store")
-    parser.add_argument("--check", action="store_true", help="compare checksums, and move damaged shards away")
+    parser.add_argument("--check", action="store_true", help="compare checksums, and move damaged files away")
     parser.add_argument("--prune", action="store_true", help="list what nothing refers to, and ask to remove it")
     parser.add_argument("--configs", nargs="+", default=[], metavar="CONFIG", help="keep what these would use, too")
     parser.add_argument("--yes", action="store_true", help="remove without asking")
     args = parser.parse_args(argv)
     from synthcap_mm.progress import megabytes
-    from synthcap_mm.store import cleaning
+    from synthcap_mm.store import Store, cleaning
 
     folder = Path(args.folder)
-    say(cleaning.describe(folder))
     if args.check:
         damaged = cleaning.check(folder)
+        for stray in cleaning.stray_files(folder):
+            say(f"no part of the store: {stray}")
         say("\n".join(f"damaged, moved away: {path}" for path in damaged) or "all checksums are right")
         if damaged:
-            raise UserError(f"{len(damaged)} damaged shard(s): the command that made the store makes them anew")
+            raise UserError(f"{len(damaged)} damaged file(s): the command that made the store makes them anew")
+        for view in cleaning.views_of(folder):
+            Store.open(folder / view)  # refuses a store that lacks something
+    say(cleaning.describe(folder))
     if args.prune:
         files = cleaning.unused_files(folder, [table for config in args.configs for table in _tables_of(config)])
         size = megabytes(sum(path.stat().st_size for path in files))

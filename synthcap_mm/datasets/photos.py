@@ -16,6 +16,7 @@ from synthcap_mm.datasets.caption_formats import (
 )
 from synthcap_mm.datasets.captions import CaptionFile
 from synthcap_mm.errors import UserError, listed
+from synthcap_mm.files import inside
 from synthcap_mm.images import IMAGE_EXTENSIONS, find_images, read_image
 from synthcap_mm.options import Data, That
 from synthcap_mm.registry import DATASETS
@@ -209,7 +210,7 @@ class CocoPhotos(PhotoSource):
         references = {
             name: _clean_references(str(ann_file), name, captions[image["id"]]) for name, image in zip(names, images)
         }
-        paths = {name: image_root / name for name in names if domain in (None, domains.get(name))}
+        paths = {name: inside(image_root, name, ann_file) for name in names if domain in (None, domains.get(name))}
         super().__init__(_choose(paths, keys, split, str(ann_file)), references, str(ann_file), domains)
 
 
@@ -261,8 +262,8 @@ class KarpathyPhotos(PhotoSource):
                 raise UserError(f"{ann_file}, images[{n}]: no field 'filename'")
             if name in paths:
                 raise UserError(f"{ann_file}, images[{n}]: the file name {name!r} occurs more than once")
-            nested = image_root / image.get("filepath", "") / name
-            paths[name] = nested if nested.is_file() or not (image_root / name).is_file() else image_root / name
+            path, nested = (inside(image_root, n, ann_file) for n in (name, f"{image.get('filepath', '.')}/{name}"))
+            paths[name] = nested if nested.is_file() or not path.is_file() else path
             references[name] = _clean_references(str(ann_file), name, [s["raw"] for s in image["sentences"]])
         super().__init__(paths, references, f"{ann_file} ({split})")
 
@@ -294,7 +295,7 @@ class CsvPhotos(PhotoSource):
             if caption.group is None:
                 raise UserError(f"{csv}: no image column; name it 'image' in the header")
             references.setdefault(caption.group, []).append(caption.text)
-        paths = {key: Path(image_root) / key for key in references}
+        paths = {key: inside(image_root, key, csv) for key in references}
         super().__init__(_choose(paths, keys, split, str(csv)), references, str(csv))
 
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from synthcap_mm.datasets.caption_formats import RawCaption, karpathy_images, read_captions, read_json
+from synthcap_mm.datasets.caption_formats import RawCaption, entries_of, karpathy_images, read_captions, read_json
 from synthcap_mm.errors import UserError, listed
-from synthcap_mm.files import write_atomically
+from synthcap_mm.files import all_files, inside, write_atomically
 
 _ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 
@@ -53,7 +52,8 @@ def _flickr_photos(path: Path, data: Any, splits: Sequence[str]) -> dict[str, st
 
 
 def _nocaps_photos(path: Path, data: Any, splits: Sequence[str]) -> dict[str, str]:
-    return {f"val/{image['file_name']}": image["file_name"] for image in data["images"]}
+    images = entries_of(path, data, "images", ["file_name"])
+    return {f"val/{image['file_name']}": image["file_name"] for image in images}
 
 
 _KARPATHY_ZIP = (
@@ -120,11 +120,9 @@ def _files_by_name(folders: Iterable[Path]) -> dict[str, Path]:
     for folder in folders:
         if not folder.is_dir():
             raise UserError(f"the folder of downloads {folder} does not exist")
-        for root, folders_in, names in os.walk(folder, followlinks=True):
-            folders_in.sort()
-            for name in sorted(names):
-                if not name.startswith("."):
-                    found.setdefault(name, Path(root, name))
+        for path in all_files(folder, follow_links=True):
+            if not path.name.startswith("."):
+                found.setdefault(path.name, path)
     return found
 
 
@@ -154,9 +152,11 @@ def _check_counts(recipe: Recipe, path: Path) -> list[str]:
     ]
 
 
-def _photos_of(recipe: Recipe, path: Path, splits: Sequence[str]) -> dict[str, str]:
+def _photos_of(recipe: Recipe, path: Path, root: Path, splits: Sequence[str]) -> dict[Path, str]:
+    """Place and name of each photo."""
     try:
-        return recipe.photos(path, read_json(path), splits)
+        photos = recipe.photos(path, read_json(path), splits)
+        return {inside(root, place, path): str(name) for place, name in photos.items()}
     except KeyError as error:
         raise UserError(f"{path}: an image has no field {error}") from None
 
@@ -170,11 +170,10 @@ def _plan(recipe: Recipe, root: Path, downloads: dict[str, Path], splits: Sequen
         return _Plan({}, 0, [missing, f"its photos are looked for once it is there: {recipe.photos_from}"])
     try:
         problems = _check_counts(recipe, source)
-        names = _photos_of(recipe, source, splits)
+        names = _photos_of(recipe, source, root, splits)
     except UserError as error:
         return _Plan({}, 0, [str(error)])
-    there = {root / place for place in names if _is_jpeg(root / place)}
-    wanted = {root / place: downloads.get(name) for place, name in names.items() if root / place not in there}
+    wanted = {place: downloads.get(name) for place, name in names.items() if not _is_jpeg(place)}
     missing = [place.name for place, download in wanted.items() if download is None]
     if missing:
         problems.append(

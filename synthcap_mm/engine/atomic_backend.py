@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 from pathlib import Path
 
 from mmengine.fileio import LocalBackend, register_backend
@@ -14,16 +13,12 @@ class AtomicLocalBackend(LocalBackend):
     """MMEngine's local files, written under another name and renamed once they are on disk.
 
     For ``CheckpointHook(backend_args=dict(backend='atomic'))``: a run killed
-    while it writes a checkpoint leaves no half of one under its name. What it
-    leaves under the other name goes when the file is written again, as the resumed run does.
-    Not for files that several processes write at once.
+    while it writes a checkpoint leaves no half of one under its name. What it leaves under the other name goes
+    with the next checkpoint, on another machine after a day.
     """
 
     def put(self, obj: bytes | memoryview, filepath: str | Path) -> None:
         """Write bytes."""
-        path = Path(filepath)
-        for left in path.parent.glob(f".{glob.escape(path.name)}~*.tmp"):
-            left.unlink(missing_ok=True)
         with write_atomically(filepath) as file:
             file.write(obj)
 

@@ -7,7 +7,6 @@ import dataclasses
 import itertools
 import resource
 import statistics
-import tempfile
 import time
 from typing import Any
 
@@ -21,6 +20,7 @@ from torch.distributed.fsdp import FullyShardedDataParallel
 
 from synthcap_mm.engine.runners import build_runner
 from synthcap_mm.errors import UserError
+from synthcap_mm.files import temporary_folder
 from synthcap_mm.models.memory import CaptionMemory
 
 #: Steps (and validation batches) before the clock starts: the memory is read, workers start, kernels are chosen.
@@ -137,7 +137,7 @@ def dry_run(cfg: Config) -> TrainingCost:
         UserError: if a step or a validation batch runs out of the device's memory.
     """
     measure = _Measure()
-    with tempfile.TemporaryDirectory(prefix="synthcap_dry_run_") as folder:
+    with temporary_folder() as folder:
         runner = build_runner(_quiet(cfg, folder))
         runner.register_hook(measure)
         try:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,7 @@ import torch
 from mmengine.logging import print_log
 
 from synthcap_mm.errors import UserError
-from synthcap_mm.files import file_sha256, write_json
+from synthcap_mm.files import file_sha256, new_folder, write_json
 from synthcap_mm.inference.export_folder import (
     CARD,
     CONFIG,
@@ -64,7 +62,7 @@ def export_captioner(
         raise UserError(f"{out} exists already: give another folder, or delete it")
     captioner = CaptionInferencer(config, checkpoint)
     store = Store.open(captioner.cfg.model.store) if captioner.cfg.model.get("store") else None
-    with _new_folder(out) as folder:
+    with new_folder(out) as folder:
         config, left_out = _write_parts(captioner, folder)
         manifest: dict[str, Any] = {
             "schema_version": EXPORT_SCHEMA,
@@ -85,23 +83,6 @@ def export_captioner(
     size = sum(record["bytes"] for record in manifest["files"].values())
     print_log(f"export: {out}, {size / 1e6:.1f} MB; {manifest['compared']['summary']}", logger="current")
     return manifest
-
-
-@contextlib.contextmanager
-def _new_folder(out: Path) -> Iterator[Path]:
-    """A folder that takes the name ``out`` once it is whole."""
-    out.absolute().parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.absolute().parent))
-    try:
-        yield folder
-        umask = os.umask(0)
-        os.umask(umask)
-        for path in (folder, *folder.rglob("*")):  # mkdtemp and safetensors make them for their owner only
-            os.chmod(path, (0o777 if path.is_dir() else 0o666) & ~umask)
-        os.rename(folder, out)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
 
 
 def _write_parts(captioner: CaptionInferencer, folder: Path) -> tuple[dict[str, Any], dict[str, str]]:

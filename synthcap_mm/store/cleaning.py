@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from synthcap_mm.errors import UserError
-from synthcap_mm.files import file_sha256, names_in, read_json
+from synthcap_mm.files import file_sha256, names_in
 from synthcap_mm.progress import megabytes
+from synthcap_mm.store.checking import is_part, read_fingerprint, read_recipe, read_view, regular, regular_files
 from synthcap_mm.store.errors import StoreError
+from synthcap_mm.store.store import Store
 from synthcap_mm.store.tables import Table, facts_of, is_undamaged, set_aside
 
 #: Seconds for which a file is kept though nothing refers to it: another job may be making it.
@@ -20,17 +23,15 @@ def views_of(folder: Path) -> dict[str, dict]:
     """The views of a store: file name → content.
 
     Raises:
-        StoreError: if the folder holds no store.
+        StoreError: if the folder holds no store, or a view is damaged.
     """
     if not (folder / "tables").is_dir():
         raise StoreError(f"{folder} is no store: it has no folder 'tables'")
-    views = {}
-    for path in sorted(folder.glob("*.json")):
-        try:
-            views[path.name] = read_json(path)
-        except UserError as error:
-            raise StoreError(f"{path} is damaged: remove it, and run the store's command again") from error
-    return {name: view for name, view in views.items() if "tables" in view}
+    return {path.name: read_view(path) for path in _view_files(folder)}
+
+
+def _view_files(folder: Path) -> list[Path]:
+    return [folder / name for name in sorted(names_in(folder)) if re.fullmatch(r"store\.json|first\d+\.json", name)]
 
 
 def _used(folder: Path, tables: Iterable[Table]) -> dict[str, set[str]]:
@@ -116,26 +117,62 @@ def remove(files: Iterable[Path]) -> None:
 
 
 def check(folder: Path) -> list[Path]:
-    """Compare all shards with their checksums, and rename the damaged ones to ``….damaged``.
+    """Read all files of a store, compare them with their checksums and each other, and rename the damaged ones.
 
-    The command that made the store makes them anew.
+    They are called ``….damaged`` then, and the command that made the store makes them anew.
 
     Args:
         folder: the store.
 
     Returns:
-        The damaged shards.
+        The damaged files.
     """
-    damaged = []
-    for table in _tables(folder):
-        for path in _shards(table):
-            if path.suffix == ".arrow" and not (is_undamaged(path) and _tar_is_undamaged(path)):
-                set_aside(path)
-                damaged.append(path)
+    damaged = [path for table in _tables(folder) for path in _parts(table) if not _is_right(path)]
+    for path in damaged:
+        set_aside(path)
+    for path in dict.fromkeys(found for view in _view_files(folder) for found in _unequal(view)):
+        set_aside(path)
+        damaged.append(path)
     return damaged
+
+
+def stray_files(folder: Path) -> list[Path]:
+    """What lies in a store's folder and is no part of it: links, folders, files of other names."""
+    strays = [folder / name for name in names_in(folder) - {"tables", *(path.name for path in _view_files(folder))}]
+    for table in _tables(folder):
+        strays += [table / name for name in names_in(table) - is_part(regular_files(table))]
+    return sorted(path for path in strays if not path.name.endswith(".damaged"))
+
+
+def _parts(table: Path) -> Iterator[Path]:
+    """Files of a table with something to compare; pictures are compared with their index."""
+    for name in sorted(is_part(regular_files(table))):
+        if name in ("recipe.json", "encoder.json") or (name[0].isdigit() and name.endswith(".arrow")):
+            yield table / name
+
+
+def _is_right(path: Path) -> bool:
+    try:
+        if path.name == "recipe.json":
+            return bool(read_recipe(path.parent))
+        if path.name == "encoder.json":
+            return bool(read_fingerprint(path))
+        return is_undamaged(path) and _tar_is_undamaged(path)
+    except UserError:
+        return False
+
+
+def _unequal(view: Path) -> Iterator[Path]:
+    """What differs between a view and its shards: these have checksums of their own, so that it is the view."""
+    try:
+        unequal = list(Store(view, read_view(view)).unequal())
+    except StoreError:
+        yield view
+        return
+    for path in unequal:
+        yield view if path.suffix == ".arrow" else path
 
 
 def _tar_is_undamaged(path: Path) -> bool:
     expected = facts_of(path).get("tar_sha256")
-    tar = path.with_suffix(".tar")
-    return expected is None or (tar.is_file() and file_sha256(tar) == expected)
+    return expected is None or file_sha256(regular(path.with_suffix(".tar"))) == expected

@@ -30,6 +30,21 @@ from synthcap_mm.structures import Tag
 _TAG = pa.struct(
     [("name", pa.string()), ("score", pa.float32()), ("box", pa.list_(pa.float32())), ("area", pa.float32())]
 )
+_FEATURE = pa.list_(pa.float16())  # of a fixed size, the encoder's width
+#: Columns of the tables that are Arrow files, by the part of a table's name before the slash.
+COLUMNS: dict[str, dict[str, pa.DataType]] = {
+    "texts": {"id": pa.string(), "text": pa.string(), "group": pa.string()},
+    "text_features": {"feature": _FEATURE},
+    "heldout": {"heldout": pa.bool_()},
+    "images": {"key": pa.string(), "domain": pa.string()},
+    "image_features": {"feature": _FEATURE, "flags": pa.list_(pa.string())},
+    "tags": {"tags": pa.list_(_TAG)},
+    "pictures": {"offset": pa.int64(), "size": pa.int64()},
+    "pairs": {"caption": pa.int64(), "image": pa.int64(), "seed": pa.int64(), "score": pa.float32()},
+    "refined": {"feature": _FEATURE},
+}
+#: Columns and fields that may have no value.
+NULLABLE = ("group", "domain", "box")
 
 
 def features_to_arrow(features: np.ndarray) -> pa.FixedSizeListArray:

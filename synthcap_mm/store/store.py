@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from synthcap_mm.errors import UserError
-from synthcap_mm.files import names_in, read_json, write_json
+from synthcap_mm.files import file_sha256, write_json
+from synthcap_mm.store.checking import FORMAT, Expected, read_recipe, read_view, regular_files, view_sha256
 from synthcap_mm.store.errors import StoreError
 from synthcap_mm.store.fingerprint import describe_mismatch, same_encoder
 from synthcap_mm.store.pictures import decode_picture
 from synthcap_mm.store.recipes import differences
 from synthcap_mm.store.schema import tags_from_arrow
-from synthcap_mm.store.tables import JoinedTable, ShardedTable, Table, facts_of, read_shard
+from synthcap_mm.store.tables import JoinedTable, ShardedTable, Table, rows_and_sha256
 from synthcap_mm.structures import Tag
 
 if TYPE_CHECKING:
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
 #: The whole store's view; a view of its first N captions is ``firstN.json``.
 VIEW = "store.json"
-#: Raised by one when a store of yesterday can no longer be read.
-FORMAT = 1
 
 
 def view_file(path: str | os.PathLike, limit: int | None = None) -> Path:
@@ -67,18 +65,12 @@ def write_view(file: Path, kind: str, tables: Mapping[str, Table], encoder: Mapp
     """
     entries = {name: _entry(table) for name, table in tables.items()}
     try:
-        old = read_json(file)["tables"]
-    except (OSError, UserError, KeyError):
-        old = {}
-    added = {name: entry for name, entry in old.items() if _is_added(name)}
+        old = read_view(file)
+    except (FileNotFoundError, StoreError):
+        old = {"tables": {}}
+    added = {name: entry for name, entry in old["tables"].items() if _is_added(name)}
     kept = _without_stale({**entries, **added})
-    view = {"format": FORMAT, "kind": kind, "encoder": dict(encoder), "tables": kept}
-    try:
-        if read_json(file) == view:
-            return []
-    except (OSError, UserError):
-        pass
-    write_json(file, view)
+    _write(file, old, {"format": FORMAT, "kind": kind, "encoder": dict(encoder), "tables": kept})
     return sorted({*added} - {*kept})
 
 
@@ -93,12 +85,17 @@ def add_to_view(path: str | os.PathLike, tables: Mapping[str, Table]) -> None:
         StoreError: if the store has changed meanwhile, so that it has not what they were made of.
     """
     file = view_file(path)
-    view = read_json(file)
+    view = read_view(file)
     entries = _without_stale({**view["tables"], **{name: _entry(table) for name, table in tables.items()}})
     if not {*tables} <= {*entries}:
         raise StoreError(f"the store {path} has changed while {', '.join(tables)} was made: run the command again")
-    if entries != view["tables"]:
-        write_json(file, {**view, "tables": entries})
+    _write(file, view, {**view, "tables": entries})
+
+
+def _write(file: Path, old: dict[str, Any], view: dict[str, Any]) -> None:
+    view = {**view, "sha256": view_sha256(view)}
+    if view != old:
+        write_json(file, view)
 
 
 def _is_added(name: str) -> bool:
@@ -117,16 +114,11 @@ def _without_stale(entries: dict[str, Any]) -> dict[str, Any]:
 
 
 def _entry(table: Table) -> dict[str, Any]:
-    arrow = all(name.endswith(".arrow") for name in table.names)
-    shards = [
-        [name, read_shard(table.folder / name).num_rows, facts_of(table.folder / name)["sha256"]] if arrow else [name]
-        for name in table.names
-    ]
     return {
         "folder": table.folder.name,
         "identity": table.identity,
         "inputs": [table.identity for table in table.inputs],
-        "shards": shards,
+        "shards": [[name, *rows_and_sha256(table.folder / name)] for name in table.names],
     }
 
 
@@ -157,7 +149,7 @@ class Store:
             path: the store's folder, or a view in it (``STORE/first100.json``).
 
         Raises:
-            StoreError: if there is no store, it lacks a shard, or it was written in another format.
+            StoreError: if there is no store, it lacks a shard, was written in another format, or is damaged.
         """
         file = view_file(path)
         if not file.is_file():
@@ -165,15 +157,8 @@ class Store:
                 f"there is no store at {path} (no {file.name}), or it is not finished. The command `synthesize` makes "
                 "it, or `encode-images` where it is of a validation or test set; what is there is reused."
             )
-        try:
-            view = read_json(file)
-            version = view["format"]
-        except (UserError, KeyError, TypeError) as error:
-            raise StoreError(f"{file} is damaged ({error!r}): remove it, and run the store's command again") from error
-        if version != FORMAT:
-            raise StoreError(f"{file} has the format {version}, this synthcap_mm reads {FORMAT}: make the store anew")
-        store = cls(path, view)
-        for name in view["tables"]:
+        store = cls(path, read_view(file))
+        for name in store.tables:
             if not _is_added(name):  # those are looked at when they are used, so that curating again can mend them
                 store._check_files(name)
         return store
@@ -201,18 +186,48 @@ class Store:
         return self.view["tables"][name]
 
     def _check_files(self, name: str) -> None:
-        there = names_in(self.folder / "tables" / self._table_entry(name)["folder"])
+        there = regular_files(self._folder(name))
         lost = [path for path in self.paths(name) if path.name not in there]
         if lost:
+            if lost[0].is_symlink():
+                raise StoreError(f"{lost[0]} is a link, and a store is read from its own folder only: copy it (cp -rL)")
             raise StoreError(
                 f"the store {self.path} lacks {len(lost)} file(s) of its table {name}, the first: {lost[0]}. Run the "
                 "command that made it again: it makes just these."
             )
 
+    def unequal(self) -> Iterator[Path]:
+        """Shards that are there, and are not what the view says; all of them are opened."""
+        for name in self.tables:
+            there = regular_files(self._folder(name))
+            for path, shard, expected in zip(self.paths(name), self._table_entry(name)["shards"], self._expected(name)):
+                if path.name not in there:
+                    continue
+                try:
+                    if path.suffix == ".arrow":
+                        ShardedTable([path], [expected]).columns  # noqa: B018 - compares them
+                    if rows_and_sha256(path)[1] != shard[2]:
+                        yield path
+                except StoreError:
+                    yield path
+
     def paths(self, name: str) -> list[Path]:
         """Files of a table's shards."""
-        entry = self._table_entry(name)
-        return [self.folder / "tables" / entry["folder"] / shard[0] for shard in entry["shards"]]
+        return [self._folder(name) / shard[0] for shard in self._table_entry(name)["shards"]]
+
+    def _folder(self, name: str) -> Path:
+        return self.folder / "tables" / self._table_entry(name)["folder"]
+
+    def _expected(self, name: str) -> Iterator[Expected]:
+        """What the shards of a table must be."""
+        captions, images = (
+            sum(shard[1] for shard in self.view["tables"].get(other, {"shards": []})["shards"])
+            if name.startswith("pairs/")
+            else None
+            for other in ("texts", "images")
+        )
+        for shard in self._table_entry(name)["shards"]:
+            yield Expected(shard[1], self.embed_dim, captions, images)
 
     def table(self, name: str) -> ShardedTable:
         """The table ``name``.
@@ -223,12 +238,12 @@ class Store:
         cache = self.__dict__.setdefault("_tables", {})
         if name not in cache:
             self._check_files(name)
-            cache[name] = ShardedTable(self.paths(name), [shard[1] for shard in self._table_entry(name)["shards"]])
+            cache[name] = ShardedTable(self.paths(name), list(self._expected(name)))
         return cache[name]
 
     def recipe(self, name: str) -> dict[str, Any]:
         """How a table was made."""
-        return read_json(self.folder / "tables" / self._table_entry(name)["folder"] / "recipe.json")
+        return read_recipe(self._folder(name))
 
     def opened(self, name: str) -> Table:
         """A table as those who make others of it take it."""
@@ -384,11 +399,14 @@ class Store:
         """The decoder's tokenizer that was made with the store.
 
         Raises:
-            StoreError: if there is none.
+            StoreError: if there is none, or it is damaged.
         """
         if not self.has("tokenizer"):
             raise StoreError(f"the store {self.path} has no tokenizer: its config's synthesis.tokenizer is None")
-        return self.paths("tokenizer")[0]
+        path, sha256 = self.paths("tokenizer")[0], self._table_entry("tokenizer")["shards"][0][2]
+        if file_sha256(path) != sha256:
+            raise StoreError(f"{path} is damaged: remove it, and run `synthesize` again, which makes it anew")
+        return path
 
 
 def read_picture(pictures: ShardedTable, row: int) -> Image:
@@ -398,7 +416,6 @@ def read_picture(pictures: ShardedTable, row: int) -> Image:
         pictures: a pictures table.
         row: the image's row.
     """
-    path, local = pictures._locate(row)
-    with open(path.with_suffix(".tar"), "rb") as file:
-        file.seek(read_shard(path).column("offset")[local].as_py())
-        return decode_picture(file.read(read_shard(path).column("size")[local].as_py()))
+    with open(pictures.path(row).with_suffix(".tar"), "rb") as file:
+        file.seek(pictures.value("offset", row))
+        return decode_picture(file.read(pictures.value("size", row)))

@@ -12,7 +12,7 @@ import errno
 import hashlib
 import json
 import tarfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from synthcap_mm.files import names_in, remove_abandoned, write_once
+from synthcap_mm.errors import UserError
+from synthcap_mm.files import file_sha256, names_in, parse_json, remove_abandoned, write_once
+from synthcap_mm.store.checking import KEY, Expected, check_batch, check_shard, read_batch, regular
 from synthcap_mm.store.errors import StoreError
 from synthcap_mm.store.recipes import digest
 
-#: Digits of a shard's key.
-_KEY = 16
 #: Field of the Arrow schema's metadata.
 _FACTS = b"synthcap_mm"
 #: First and last bytes of an Arrow file.
@@ -38,7 +38,7 @@ _MAPPED = 8192
 
 def key_of(*values: Any) -> str:
     """The key of a shard that is made of ``values`` (JSON)."""
-    return digest(values, _KEY)
+    return digest(values, KEY)
 
 
 class Table:
@@ -74,7 +74,7 @@ class Table:
     @cached_property
     def identity(self) -> str:
         """Hash of the table's whole content."""
-        return digest([self.folder.name, self.keys], _KEY)
+        return digest([self.folder.name, self.keys], KEY)
 
     def path(self, shard: int) -> Path:
         """File of a shard."""
@@ -144,7 +144,7 @@ class Table:
             StoreError: if one is not there.
         """
         paths = [self.path(i) for i in (range(len(self)) if shards is None else shards)]
-        return ShardedTable(paths, [read_shard(path).num_rows for path in paths])
+        return ShardedTable(paths, [Expected(read_shard(path).num_rows) for path in paths])
 
 
 def _round_trip(batch: pa.RecordBatch) -> pa.RecordBatch:
@@ -152,7 +152,7 @@ def _round_trip(batch: pa.RecordBatch) -> pa.RecordBatch:
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, batch.schema) as writer:
         writer.write_batch(batch)
-    return pa.ipc.open_file(sink.getvalue()).get_batch(0)
+    return read_batch(pa.BufferReader(sink.getvalue()), "")
 
 
 def _payload_sha256(batch: pa.RecordBatch) -> str:
@@ -189,8 +189,7 @@ def _begins_and_ends(path: Path, first: bytes, last: bytes) -> bool:
 
 def set_aside(path: Path) -> None:
     """Rename a damaged shard, so that it counts as missing and can still be looked at."""
-    for remembered in (read_shard, _feature_map):
-        remembered.cache_clear()
+    forget_shards()
     with contextlib.suppress(FileNotFoundError):  # another worker was faster
         tar = path.with_suffix(".tar")  # of kept pictures; first, since without its index it would count as whole
         if tar.exists():
@@ -198,21 +197,66 @@ def set_aside(path: Path) -> None:
         path.replace(path.with_name(f"{path.name}.damaged"))
 
 
+def forget_shards() -> None:
+    """Map and check shards anew when they are next used."""
+    for remembered in (read_shard, _checked_shard, _feature_map):
+        remembered.cache_clear()
+    _found_right.clear()
+
+
 @lru_cache(maxsize=_MAPPED)
 def read_shard(path: Path) -> pa.RecordBatch:
-    """A shard, memory-mapped; the least recently used of many is let go.
+    """A shard, memory-mapped and checked; the least recently used of many is let go.
 
     Raises:
         StoreError: if it is missing or damaged.
     """
     try:
-        return pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
-    except (OSError, pa.ArrowInvalid) as error:
+        batch = _map(path) if path in _found_right else _read(path)
+        _found_right.add(path)
+        return batch
+    except (*_DAMAGED, UserError) as error:
         if getattr(error, "errno", None) not in (None, errno.ENOENT):  # the file system's; Arrow's own have none
             raise
         raise StoreError(
             f"the shard {path} is missing or damaged ({error}); the command that made the store makes it anew"
         ) from error
+
+
+#: What reading a damaged file raises.
+_DAMAGED = (pa.ArrowException, OSError, ValueError, KeyError, OverflowError, MemoryError)
+
+
+#: Shards that this process has checked; one that was let go is mapped again without that.
+_found_right: set[Path] = set()
+
+
+def _map(path: Path) -> pa.RecordBatch:
+    with pa.memory_map(str(path)) as file:
+        return read_batch(file, path.parent.name.rpartition("-")[0])
+
+
+def _read(path: Path) -> pa.RecordBatch:
+    batch = _map(regular(path))
+    check_batch(batch, path.parent.name.rpartition("-")[0])
+    facts = parse_json(path, (batch.schema.metadata or {}).get(_FACTS, b""))
+    if not isinstance(facts, dict) or not isinstance(facts.get("sha256"), str):
+        raise ValueError("it has no checksum")
+    return batch
+
+
+@lru_cache(maxsize=_MAPPED)
+def _checked_shard(path: Path, expected: Expected) -> pa.RecordBatch:
+    batch = read_shard(path)
+    check_shard(path, batch, expected)
+    return batch
+
+
+def rows_and_sha256(path: Path) -> tuple[int, str]:
+    """How many rows a shard has, and the checksum that stands beside them; of other files 1, and theirs."""
+    if path.suffix != ".arrow":
+        return 1, file_sha256(path)
+    return read_shard(path).num_rows, facts_of(path)["sha256"]
 
 
 def facts_of(path: Path) -> dict[str, Any]:
@@ -223,19 +267,20 @@ def facts_of(path: Path) -> dict[str, Any]:
 def is_undamaged(path: Path) -> bool:
     """Whether a shard's rows have the checksum that stands beside them; reads all of it."""
     try:
-        batch = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
-        return json.loads(batch.schema.metadata[_FACTS])["sha256"] == _payload_sha256(batch)
-    except (pa.ArrowInvalid, KeyError, TypeError, ValueError):
-        return False
-    except OSError as error:
-        if error.errno is not None:  # the file system's; Arrow's own have none
+        batch = _read(path)
+        other = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)  # as other programs find it, by the footer
+        other.validate(full=True)
+        same = other.equals(batch, check_metadata=True)
+        return same and json.loads(batch.schema.metadata[_FACTS])["sha256"] == _payload_sha256(batch)
+    except (*_DAMAGED, UserError) as error:
+        if getattr(error, "errno", None) is not None:  # the file system's; Arrow's own have none
             raise
         return False
 
 
 @lru_cache(maxsize=_MAPPED)
-def _feature_map(path: Path) -> np.ndarray:
-    batch = read_shard(path)
+def _feature_map(path: Path, expected: Expected) -> np.ndarray:
+    batch = _checked_shard(path, expected)
     return batch.column("feature").flatten().to_numpy(zero_copy_only=True).reshape(batch.num_rows, -1)
 
 
@@ -246,14 +291,13 @@ class ShardedTable:
 
     Args:
         paths: its shards' files, in order.
-        rows: their numbers of rows.
+        expected: what each must be; compared when it is first used.
     """
 
-    def __init__(self, paths: Sequence[Path], rows: Sequence[int]) -> None:
-        kept = [(path, count) for path, count in zip(paths, rows) if count]
-        self._paths = [path for path, _ in kept]
-        self._first = next(iter(paths), None)
-        self.starts = np.cumsum([0] + [count for _, count in kept])
+    def __init__(self, paths: Sequence[Path], expected: Sequence[Expected]) -> None:
+        self._shards = [shard for shard in zip(paths, expected) if shard[1].rows]
+        self._first = next(zip(paths, expected), None)
+        self.starts = np.cumsum([0] + [shard.rows for _, shard in self._shards])
 
     def __len__(self) -> int:
         return int(self.starts[-1])
@@ -261,42 +305,50 @@ class ShardedTable:
     @cached_property
     def columns(self) -> list[str]:
         """Names of the columns."""
-        return [] if self._first is None else read_shard(self._first).schema.names
+        return [] if self._first is None else _checked_shard(*self._first).schema.names
 
-    def _locate(self, row: int) -> tuple[Path, int]:
+    def _batches(self) -> Iterator[pa.RecordBatch]:
+        return (_checked_shard(*shard) for shard in self._shards)
+
+    def _locate(self, row: int) -> tuple[tuple[Path, Expected], int]:
+        """A row's shard, and its row there."""
         if not 0 <= row < len(self):
             raise IndexError(f"row {row} of a table of {len(self)} rows")
         shard = int(np.searchsorted(self.starts, row, side="right")) - 1
-        return self._paths[shard], row - int(self.starts[shard])
+        return self._shards[shard], row - int(self.starts[shard])
+
+    def path(self, row: int) -> Path:
+        """File of a row's shard."""
+        return self._locate(row)[0][0]
 
     def value(self, column: str, row: int) -> Any:
         """One cell, as a Python object."""
-        path, local = self._locate(row)
-        return read_shard(path).column(column)[local].as_py()
+        shard, local = self._locate(row)
+        return _checked_shard(*shard).column(column)[local].as_py()
 
     def numbers(self, column: str) -> np.ndarray:
         """A whole numeric or boolean column as one array."""
-        parts = [read_shard(path).column(column).to_numpy(zero_copy_only=False) for path in self._paths]
+        parts = [batch.column(column).to_numpy(zero_copy_only=False) for batch in self._batches()]
         return np.concatenate(parts) if parts else np.empty(0)
 
     def strings(self, column: str) -> list[str | None]:
         """A whole text column as a list; for tables known to be small, or in passing."""
-        return [value for path in self._paths for value in read_shard(path).column(column).to_pylist()]
+        return [value for batch in self._batches() for value in batch.column(column).to_pylist()]
 
     def is_set(self, column: str) -> np.ndarray:
         """Boolean ``(N,)``: whether the list in each row of ``column`` has anything in it."""
-        parts = [np.diff(read_shard(path).column(column).offsets.to_numpy()) > 0 for path in self._paths]
+        parts = [np.diff(batch.column(column).offsets.to_numpy()) > 0 for batch in self._batches()]
         return np.concatenate(parts) if parts else np.zeros(0, bool)
 
     @property
     def dim(self) -> int | None:
         """Width of the feature column, or ``None`` without one."""
-        return _feature_map(self._paths[0]).shape[1] if "feature" in self.columns and self._paths else None
+        return _feature_map(*self._shards[0]).shape[1] if "feature" in self.columns and self._shards else None
 
     def feature(self, row: int) -> np.ndarray:
         """One feature, ``(D,)`` float16, a view of the mapped file."""
-        path, local = self._locate(row)
-        return _feature_map(path)[local]
+        shard, local = self._locate(row)
+        return _feature_map(*shard)[local]
 
     def features(self, rows: np.ndarray | None = None) -> np.ndarray:
         """Features of ``rows`` (all by default), ``(N, D)`` float16, in that order."""
@@ -309,7 +361,7 @@ class ShardedTable:
         shard = np.searchsorted(self.starts, rows, side="right") - 1
         for s in np.unique(shard):
             here = shard == s
-            out[here] = _feature_map(self._paths[s])[rows[here] - self.starts[s]]
+            out[here] = _feature_map(*self._shards[s])[rows[here] - self.starts[s]]
         return out
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import copy
 import shutil
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from mmengine.logging import print_log
 
+from synthcap_mm.files import temporary_folder
 from synthcap_mm.progress import duration, megabytes
 from synthcap_mm.synthesis.run import Stage, Worker, run_stages
 from synthcap_mm.synthesis.synthesis import Synthesis
@@ -39,7 +39,7 @@ def measure_synthesis(synthesis: Synthesis, batches: int = 4) -> dict[str, float
     """
     stages = synthesis.stages()
     print_log(f"plan for the store {synthesis.view}\n{describe_plan(stages)}", logger="current")
-    with tempfile.TemporaryDirectory(prefix="synthcap_dry_run_") as folder:
+    with temporary_folder() as folder:
         _run_small(synthesis, Path(folder, "warm"), 1)
         measured = _run_small(synthesis, Path(folder, "measured"), batches)
     lines, seconds, size = [], 0.0, 0.0

@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 
-from synthcap_mm.files import read_json, write_once
+from synthcap_mm.files import write_once
 from synthcap_mm.registry import MODELS
 from synthcap_mm.store import StoreError, Table
+from synthcap_mm.store.checking import read_fingerprint
 from synthcap_mm.store.fingerprint import describe_mismatch, same_encoder
 from synthcap_mm.synthesis.image_reader import ImageReader
 
@@ -102,4 +103,4 @@ def check_same_encoder(fingerprint: dict[str, Any], table: Table) -> None:
 
 def encoder_of(table: Table) -> dict[str, Any]:
     """Fingerprint of the encoder that made a table of features."""
-    return read_json(table.folder / "encoder.json")
+    return read_fingerprint(table.folder / "encoder.json")

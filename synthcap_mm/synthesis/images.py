@@ -19,7 +19,7 @@ from synthcap_mm.store import Table
 from synthcap_mm.store.pictures import PictureTar, decode_picture, encode_picture, places_in
 from synthcap_mm.store.schema import image_feature_rows, image_rows, picture_rows, tag_rows, tags_from_arrow
 from synthcap_mm.store.store import read_picture
-from synthcap_mm.store.tables import ShardedTable, read_shard
+from synthcap_mm.store.tables import Expected, ShardedTable, read_shard
 from synthcap_mm.synthesis.image_reader import ImageReader
 from synthcap_mm.synthesis.memory_limits import smaller_batch
 from synthcap_mm.synthesis.run import Stage
@@ -100,15 +100,14 @@ class EarlierRows:
     def read(self, table: str, place: tuple[str, int]) -> Any:
         """What a table has in a row: a feature and its flags, tags, or the bytes of a kept picture."""
         path = self._tables[table].folder / place[0]
-        shard = read_shard(path)
+        shard, row = ShardedTable([path], [Expected(read_shard(path).num_rows)]), place[1]
         if table == "image_features":
-            row = ShardedTable([path], [shard.num_rows])
-            return row.feature(place[1]).astype(np.float32), row.value("flags", place[1])
+            return shard.feature(row).astype(np.float32), shard.value("flags", row)
         if table == "tags":
-            return tags_from_arrow(shard.column("tags")[place[1]].as_py())
+            return tags_from_arrow(shard.value("tags", row))
         with open(path.with_suffix(".tar"), "rb") as file:
-            file.seek(shard.column("offset")[place[1]].as_py())
-            return file.read(shard.column("size")[place[1]].as_py())
+            file.seek(shard.value("offset", row))
+            return file.read(shard.value("size", row))
 
 
 def captions_in(texts: Table, name: str) -> list[tuple[str, str]]:

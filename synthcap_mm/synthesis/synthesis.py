@@ -12,10 +12,11 @@ import torch
 from mmengine.logging import print_log
 
 from synthcap_mm.errors import UserError
-from synthcap_mm.files import HashCache, names_in, read_json
+from synthcap_mm.files import HashCache, names_in
 from synthcap_mm.options import Component, Count, Data, Device, Model, Name, Part, Seed, check_when_built
 from synthcap_mm.registry import DATASETS, MODELS
 from synthcap_mm.store import Table
+from synthcap_mm.store.checking import read_recipe
 from synthcap_mm.store.recipes import component_recipe, differences, settings_recipe
 from synthcap_mm.store.schema import heldout_rows
 from synthcap_mm.store.store import view_file, write_view
@@ -391,7 +392,7 @@ class Synthesis:
             drawn = {c for name in names & names_in(texts.folder) for c in captions_in(texts, name)} & to_draw
             if not drawn or "recipe.json" not in names:
                 continue
-            recipe = read_json(folder / "recipe.json")
+            recipe = read_recipe(folder)
             if "generator" in recipe["pictures"]:
                 again |= drawn
                 lacking = [table.name for table in stage.tables if table.missing()]

@@ -107,6 +107,20 @@ def test_damaged_coco_json(coco, change, said):
     assert str(coco[0]) in str(error.value)
 
 
+def test_names_outside_the_folder_of_photos_are_refused(coco, tmp_path):
+    outside = photo(tmp_path / "outside.jpg")
+    for name in ("../outside.jpg", str(outside)):
+        annotations = {"images": [{"id": 1, "file_name": name}]}
+        with pytest.raises(UserError, match=r"info\.json"):
+            CocoPhotos(write(tmp_path / "info.json", annotations), coco[1])
+        with pytest.raises(UserError, match=r"names\.csv"):
+            CsvPhotos(write(tmp_path / "names.csv", f"image,caption\n{name},A dog\n"), coco[1])
+        split = {"split": "val", "sentences": [{"raw": "A dog"}]}
+        for fields in ({"filename": name}, {"filename": "outside.jpg", "filepath": name.rpartition("/")[0]}):
+            with pytest.raises(UserError, match=r"split\.json"):
+                KarpathyPhotos(write(tmp_path / "split.json", {"images": [{**split, **fields}]}), coco[1], "val")
+
+
 def test_unknown_and_repeated_keys(coco):
     with pytest.raises(UserError, match=r"9\.jpg"):
         CocoPhotos(*coco, keys=["7.jpg", "9.jpg"])

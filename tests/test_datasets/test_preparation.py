@@ -105,6 +105,25 @@ def test_what_is_laid_out_is_what_the_sources_read(downloads, tmp_path):
     assert len(CocoPhotos(out / "nocaps/annotations/nocaps_val_4500_captions.json", out / "nocaps/val")) == 3
 
 
+@pytest.mark.parametrize("field", ["filepath", "filename"])
+@pytest.mark.parametrize("value", ["../../victim", "/victim", "a\\\\..\\\\victim", "val\n", 5, None, ["x"], {}, ""])
+@pytest.mark.parametrize("copy", [False, True])
+def test_annotations_name_files_of_the_layout_only(downloads, tmp_path, field, value, copy):
+    annotations = karpathy()
+    annotations["images"][2][field] = value
+    (downloads / "dataset_coco.json").write_text(json.dumps(annotations))
+    (downloads / "victim").write_bytes(JPEG)
+    victim = tmp_path / "victim" / "COCO_val2014_2.jpg"
+    victim.parent.mkdir()
+    victim.write_text("mine")
+    try:
+        prepare(["coco"], tmp_path / "data", [downloads], copy=copy, recipes=SMALL)
+    except UserError as error:
+        assert "dataset_coco.json" in str(error) or "missing" in str(error)
+    assert victim.read_text() == "mine" and not victim.is_symlink()
+    assert {path.name for path in tmp_path.iterdir()} <= {"downloads", "victim", "data"}
+
+
 def test_photos_of_the_training_split_on_request(downloads, tmp_path):
     prepare(["coco"], tmp_path / "data", [downloads], train_photos=True, recipes=SMALL)
     assert len(layout(tmp_path / "data")) == 5

@@ -1,6 +1,8 @@
 """Pairs as training gets them."""
 
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -218,6 +220,23 @@ def test_worker_processes_serve_the_same_and_see_the_epoch(many, start):
         assert all(torch.equal(s.feat, alone[i].feat) for i, s in enumerate(served))
         epochs.append(torch.stack([s.feat for s in served]))
     assert not torch.equal(*epochs)
+
+
+@pytest.mark.slow
+def test_large_batches_need_few_open_files(tmp_path):
+    store = make_store(tmp_path / "store", 2000)
+    program = f"""
+import resource
+from torch.utils.data import DataLoader
+from synthcap_mm.datasets.synth_pair_dataset import SynthPairDataset
+resource.setrlimit(resource.RLIMIT_NOFILE, (128, 128))
+dataset = SynthPairDataset({store!r})
+loader = DataLoader(dataset, batch_size=128, num_workers=4, collate_fn=list, multiprocessing_context="fork")
+batches = [batch for batch in loader]
+print(sum(map(len, batches)))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=100)
+    assert done.stdout.strip() == "2000", done.stderr
 
 
 # ---- refusals

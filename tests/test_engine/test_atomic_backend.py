@@ -10,7 +10,6 @@ from mmengine.runner.checkpoint import save_checkpoint
 import synthcap_mm.engine
 from synthcap_mm.engine import atomic_backend
 from synthcap_mm.engine.atomic_backend import AtomicLocalBackend
-from synthcap_mm.files import own_file
 
 
 def test_it_is_found_by_the_name_that_configs_use():
@@ -46,14 +45,6 @@ def test_a_save_that_breaks_off_leaves_the_old_checkpoint(tmp_path, monkeypatch)
     monkeypatch.undo()
     assert torch.load(path)["a"].tolist() == [1, 1, 1]
     assert [p.name for p in tmp_path.iterdir()] == ["epoch_1.pth"]
-
-
-def test_what_a_kill_left_goes_when_the_file_is_written_again(tmp_path):
-    halves = [own_file(tmp_path / name, "1.tmp") for name in ("epoch_1.pth", "epoch_11.pth")]
-    for half in halves:
-        half.write_bytes(b"half")
-    AtomicLocalBackend().put(b"whole", tmp_path / "epoch_1.pth")
-    assert sorted(p.name for p in tmp_path.iterdir()) == [halves[1].name, "epoch_1.pth"]
 
 
 def test_checkpoints_are_written_through_it(tmp_path, monkeypatch):

@@ -99,9 +99,9 @@ def test_what_killed_processes_left_goes(tmp_path):
     table, _ = features_table(tmp_path)
     dead = subprocess.Popen(["true"])
     dead.wait()
-    mine = own_file(table.path(0), "tmp")
+    mine = own_file(table.path(0), "1.tmp")
     of_dead = mine.with_name(mine.name.replace(f"~{os.getpid()}~", f"~{dead.pid}~"))
-    old, elsewhere = (mine.with_name(f".x~{n}~other.host~tmp") for n in (1, 2))
+    old, elsewhere = (mine.with_name(f".x~{n}~other.host~1.tmp") for n in (1, 2))
     for path in (mine, of_dead, old, elsewhere):
         path.touch()
     os.utime(old, (time.time() - 100_000,) * 2)

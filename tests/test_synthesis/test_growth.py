@@ -313,7 +313,7 @@ def test_a_tar_without_its_index_is_what_the_index_is_made_of(tiny_synthesis, ti
             member = tarfile.TarInfo(name)
             member.size = len(data)
             other.addfile(member, io.BytesIO(data))
-    tables.read_shard.cache_clear()  # as in a process that has not seen the old index
+    tables.forget_shards()  # as in a process that has not seen the old index
     make(settings, redraw=True)
     again = Store.open(settings["store"])
     for row in range(16):

@@ -7,7 +7,6 @@ import json
 import logging
 import os
 import re
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +16,7 @@ import torch
 
 from synthcap_mm.errors import UserError
 from synthcap_mm.exportable import JsonFile, PackedText, SafetensorsFile, data, refused
-from synthcap_mm.files import read_json
+from synthcap_mm.files import read_json, temporary_folder
 from synthcap_mm.models.backbones.base import BaseBackbone
 from synthcap_mm.models.backbones.open_clip_export import check_description
 from synthcap_mm.registry import MODELS
@@ -441,7 +440,7 @@ def _build_from_file(
     """Model and evaluation transform with the weights of a local file."""
     import open_clip
 
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder() as folder:
         # a folder of its own: no other way gives open_clip a config without adding to its global list of models
         described = {"model_cfg": config, "preprocess_cfg": preprocessing}
         (Path(folder) / "open_clip_config.json").write_text(json.dumps(described), encoding="utf-8")
