@@ -39,7 +39,7 @@ SHORTER_SIDE, MAX_AREA = 800, 4_000_000
 LARGE = 16_000_000
 
 _ONE_AT_A_TIME = threading.Lock()
-_STRIP = 1 << 20  # pixels that are converted together
+_STRIP = 1 << 18  # pixels that are converted together
 _ORIENTATION = 0x0112  # EXIF
 _ORIGINAL_SIZE = ("synthcap_mm", "original size")  # in Image.info, where a file can only put texts as keys
 
@@ -154,9 +154,11 @@ def open_image(stream: BinaryIO, formats: Sequence[str] = FORMATS, max_pixels: i
 
 @functools.cache
 def _known_formats() -> tuple[str, ...]:
-    """Those of :data:`FORMATS` that this installation opens."""
+    """Sets Pillow up; those of :data:`FORMATS` that it opens."""
     from PIL import Image
 
+    # malloc gives what is larger than 32 MB back when it is freed; of Pillow's blocks of 16 MB each thread keeps many.
+    Image.core.set_block_size(1 << 26)
     with contextlib.suppress(ImportError):
         from pillow_heif import register_heif_opener
 
@@ -273,8 +275,6 @@ def _grey_range(image: Image, name: str) -> tuple[float, float] | None:
     What the format tells is taken if no value lies outside. Else it is the least usual range (8, 10, 12, 14 or 16 bits,
     or 0 to 1) that holds all values, else that of the values; the log says so unless it is the usual one of the type.
     """
-    from mmengine.logging import print_log
-
     if not image.mode.startswith(("I", "F")):
         return None
     tags = getattr(image, "tag_v2", {})  # of TIFF
@@ -282,8 +282,11 @@ def _grey_range(image: Image, name: str) -> tuple[float, float] | None:
     told = [given for given in _told_ranges(image, tags) if given[0] <= least and largest <= given[1]]
     usual = (1, 255, 1023, 4095, 16383, 65535) if image.mode == "F" else (255, 1023, 4095, 16383, 65535)
     fitting = [(0, high) for high in usual if least >= 0 and largest <= high]
-    low, high = [*told, *fitting, (least, max(largest, least + 1))][0]
+    own = (least, largest if largest > least else least + max(1.0, abs(least)))
+    low, high = [*told, *fitting, own][0]
     if not told and (low, high) != (0, 1 if image.mode == "F" else 65535):
+        from mmengine.logging import print_log
+
         print_log(
             f"{name}: a grey picture of Pillow's mode {image.mode} with values from {least:g} to {largest:g}; nothing "
             f"tells which are black and white: {low:g} and {high:g} are taken",
