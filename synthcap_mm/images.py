@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from synthcap_mm.errors import UserError
 
 if TYPE_CHECKING:
+    import numpy as np
     from PIL.Image import Image
 
 #: Extensions by which a folder's images are known.
@@ -260,13 +261,28 @@ def _scaled_grey(image: Image, low: float, high: float) -> Image:
     import numpy as np
     from PIL import Image as PILImage
 
-    values = np.asarray(image, np.float64)
-    with np.errstate(invalid="ignore"):  # infinite values
-        scaled = np.nan_to_num((values - low) * (256 / (high - low)), nan=0.0)
-    grey = scaled.clip(0, 255).astype(np.uint8)
+    values = np.asarray(image)
+    of_16_bits = values.dtype.kind == "u" and values.dtype.itemsize == 2
+    grey = _grey_table(low, high)[values] if of_16_bits else _scaled(values, low, high)
     if "transparency" in image.info:
         grey[values == image.info["transparency"]] = 255
     return PILImage.fromarray(grey)
+
+
+@functools.lru_cache(8)
+def _grey_table(low: float, high: float) -> np.ndarray:
+    """:func:`_scaled` of all values of 16 bits, several times as fast as computing each pixel's."""
+    import numpy as np
+
+    return _scaled(np.arange(1 << 16), low, high)
+
+
+def _scaled(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    import numpy as np
+
+    with np.errstate(invalid="ignore"):  # infinite values
+        scaled = (values.astype(np.float64) - low) * (256 / (high - low))
+    return np.nan_to_num(scaled, copy=False, nan=0.0).clip(0, 255).astype(np.uint8)
 
 
 def _grey_range(image: Image, name: str) -> tuple[float, float] | None:
@@ -303,7 +319,8 @@ def _extremes(image: Image) -> tuple[float, float]:
     found = []
     for _, strip in _strips(image):
         values = np.asarray(strip)
-        values = values[np.isfinite(values)]
+        if image.mode == "F":
+            values = values[np.isfinite(values)]
         if values.size:
             found += [float(values.min()), float(values.max())]
     return (min(found), max(found)) if found else (0.0, 1.0)
