@@ -32,7 +32,7 @@ KINDS = {
     "PNG, grey of 16 bits": (".png", "I;16", {"compress_level": 1}),
     "TIFF, RGB": (".tif", "RGB", {"compression": "tiff_lzw"}),
     "TIFF, floats": (".tif", "F", {}),
-    "WebP": (".webp", "RGB", {"quality": 80, "method": 0}),
+    "WebP, lossless": (".webp", "RGB", {"lossless": True, "quality": 0, "method": 0}),
     "AVIF": (".avif", "RGB", {"quality": 60, "speed": 10}),
     "JPEG 2000": (".jp2", "RGB", {"quality_mode": "rates", "quality_layers": [20]}),
 }
