@@ -2,23 +2,51 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import io
+import math
 import os
 import stat
-from collections.abc import Callable, Sequence
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from synthcap_mm.errors import UserError
 
 if TYPE_CHECKING:
+    import numpy as np
     from PIL.Image import Image
 
 #: Extensions by which a folder's images are known.
 IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
-#: Most pixels of an image that is decoded: about 540 MB of memory. Pillow's own limit, as of version 13.
+#: Formats that are opened, by Pillow's names; others start programs (EPS) or open further files. JPEG includes the MPO
+#: files of cameras; HEIF needs pillow-heif.
+FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF", "HEIF")
+
+#: Most pixels of an image that is decoded. Pillow's own limit, as of version 13.
 MAX_PIXELS = 178_956_970
+
+#: Longest side in units of the shorter one (assumed): an encoder enlarges the shorter side of a line to 224 or more.
+MAX_RATIO = 200
+
+#: Larger pictures are reduced while they are read. 800 is the shorter side at which mmdet's configs test
+#: (``scale=(1333, 800)``); CLIP's encoders see 224 to 448.
+SHORTER_SIDE, MAX_AREA = 800, 4_000_000
+
+#: Pictures with more decoded pixels than this are read one at a time (assumed: 64 MB each).
+LARGE = 16_000_000
+
+_ONE_AT_A_TIME = threading.Lock()
+_STRIP = 1 << 18  # pixels that are converted together
+_ORIENTATION = 0x0112  # EXIF
+_ORIGINAL_SIZE = ("synthcap_mm", "original size")  # in Image.info, where a file can only put texts as keys
+
+# Once, since warnings.catch_warnings is not safe in threads. What matters in a file is an error here.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def _raise(error: OSError) -> None:
@@ -73,29 +101,10 @@ def find_images(
     return {key: paths[key] for key in sorted(paths)}
 
 
-def upright_rgb(image: Image) -> Image:
-    """An opened image as RGB with 8 bits a channel, turned upright as its EXIF orientation says.
-
-    Of an animation it is the first frame. 16-bit greys are scaled to 8 bits; Pillow alone
-    would cut them, which turns nearly all of an image white.
-    """
-    from PIL import ImageOps
-
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):
-        import numpy as np
-        from PIL import Image
-
-        values = np.asarray(image)
-        # Mode "I" is whatever its file held; an image with no value above 255 is one of 8 bits.
-        if image.mode != "I" or values.max(initial=0) > 255:
-            values = values.astype(np.int64) >> 8
-        image = Image.fromarray(values.clip(0, 255).astype(np.uint8))
-    return image.convert("RGB")
-
-
 def read_image(file: str | Path | bytes, name: str | None = None, max_pixels: int = MAX_PIXELS) -> Image:
     """Decode an image; stores, photo sources, the inferencer and the page all read images with this function.
+
+    A JPEG file is decoded at the least of its scales (1, 1/2, 1/4, 1/8) that suffices.
 
     Args:
         file: path of the file, or its content.
@@ -106,24 +115,250 @@ def read_image(file: str | Path | bytes, name: str | None = None, max_pixels: in
         The image as :func:`upright_rgb` makes it.
 
     Raises:
-        OSError: if the file cannot be read.
+        OSError: if the file cannot be opened.
         ValueError: if it does not decode; the message names it and says why.
     """
-    from PIL import Image, UnidentifiedImageError
+    name = str(file) if name is None else name
+    with (
+        io.BytesIO(file) if isinstance(file, bytes) else open(file, "rb") as stream,
+        decoding(name),
+        open_image(stream, max_pixels=max_pixels) as image,
+    ):
+        image.info[_ORIGINAL_SIZE] = image.size
+        if (size := _reduced_size(image.size)) != image.size:
+            image.draft(None, size)
+        return upright_rgb(image, name)
 
-    problem = f"the photo {file if name is None else name} does not decode"
-    content = file if isinstance(file, bytes) else Path(file).read_bytes()
-    if not content:
-        raise ValueError(f"{problem}: the file is empty (0 bytes)")
-    too_large = f"{problem}: it has more than {max_pixels / 1e6:.0f} million pixels; make it smaller"
+
+@contextlib.contextmanager
+def decoding(name: str) -> Iterator[None]:
+    """Whatever goes wrong with the image inside is a ValueError that names it.
+
+    Args:
+        name: what messages call the image.
+    """
+    from PIL import UnidentifiedImageError
+
+    problem = f"the photo {name} does not decode"
     try:
-        with Image.open(io.BytesIO(content)) as image:
-            if image.width * image.height <= max_pixels:
-                return upright_rgb(image)
-    except Image.DecompressionBombError:
-        pass
+        yield
     except UnidentifiedImageError as error:
-        raise ValueError(f"{problem}: it is no image, or of a format that Pillow does not know") from error
-    except Exception as error:  # Pillow raises many kinds for damaged files, SyntaxError among them
+        raise ValueError(f"{problem}: it is no image of a known format ({', '.join(_known_formats())})") from error
+    except ValueError as error:
+        raise ValueError(f"{problem}: {error}") from error
+    except Exception as error:  # Pillow raises many kinds for damaged files, SyntaxError and MemoryError among them
         raise ValueError(f"{problem}: {type(error).__name__}: {error}") from error
-    raise ValueError(too_large)
+
+
+@contextlib.contextmanager
+def open_image(stream: BinaryIO, formats: Sequence[str] = FORMATS, max_pixels: int = MAX_PIXELS) -> Iterator[Image]:
+    """An image file, opened by Pillow and not decoded yet.
+
+    Args:
+        stream: the file. It has no name for Pillow, which opens nothing else.
+        formats: those of :data:`FORMATS` that it may have. Default: all.
+        max_pixels: see :func:`read_image`.
+
+    Raises:
+        ValueError: if it is empty, or has more pixels.
+        Exception: whatever Pillow raises; see :func:`decoding`.
+    """
+    from PIL import Image
+
+    if not stream.seek(0, os.SEEK_END):
+        raise ValueError("the file is empty (0 bytes)")
+    too_large = f"it has more than {max_pixels / 1e6:.0f} million pixels; make it smaller"
+    try:
+        opened = Image.open(stream, formats=[name for name in _known_formats() if name in formats])
+    except Image.DecompressionBombError as error:
+        raise ValueError(too_large) from error
+    with contextlib.closing(opened):  # a plain `with` would keep its pixels
+        if opened.width * opened.height > max_pixels:
+            raise ValueError(too_large)
+        yield opened
+
+
+@functools.cache
+def _known_formats() -> tuple[str, ...]:
+    """Sets Pillow up; those of :data:`FORMATS` that it opens."""
+    from PIL import Image
+
+    # malloc gives what is larger than 32 MB back when it is freed; of Pillow's blocks of 16 MB each thread keeps many.
+    Image.core.set_block_size(1 << 26)
+    with contextlib.suppress(ImportError):
+        from pillow_heif import register_heif_opener
+
+        register_heif_opener()
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def upright_rgb(image: Image, name: str = "the image") -> Image:
+    """An image as encoders and detectors take it: RGB with 8 bits a channel, upright, of a bounded size.
+
+    It is turned as its EXIF orientation says; of an animation it is the first frame; what is transparent shows white;
+    deep greys are scaled to 8 bits (:func:`_grey_range`). A shorter side above 800 pixels is reduced to 800, then an
+    area above 4 million pixels to that; of other pictures no pixel changes.
+
+    Args:
+        image: the image, decoded or not.
+        name: what the log calls it.
+
+    Returns:
+        A new image. :func:`original_size` knows its size before it was reduced.
+
+    Raises:
+        ValueError: if it is a line rather than a picture; see :data:`MAX_RATIO`.
+        Exception: whatever Pillow raises; see :func:`decoding`.
+    """
+    from PIL import ImageOps
+
+    size = original_size(image)
+    if max(size) > MAX_RATIO * min(size):
+        raise ValueError(f"its sides are {size[0]} x {size[1]} pixels; at most {MAX_RATIO}:1 is taken")
+    with _turn_of(image):
+        image.load()
+        orientation = image.getexif().get(_ORIENTATION, 1)
+        picture = _reduced_rgb(image, _reduced_size(image.size), name)
+    picture.info.clear()
+    if orientation != 1:
+        picture.getexif()[_ORIENTATION] = orientation
+        ImageOps.exif_transpose(picture, in_place=True)
+        size = size[::-1] if orientation in (5, 6, 7, 8) else size
+    if size != picture.size:
+        picture.info[_ORIGINAL_SIZE] = size
+    return picture
+
+
+def original_size(image: Image) -> tuple[int, int]:
+    """Width and height that an image had before :func:`upright_rgb` reduced it; boxes of tags are in these pixels."""
+    return image.info.get(_ORIGINAL_SIZE, image.size)
+
+
+def _reduced_size(size: tuple[int, int]) -> tuple[int, int]:
+    """The size to which a picture is reduced, with the same ratio of its sides."""
+    scale = max(1.0, min(size) / SHORTER_SIDE, math.sqrt(size[0] * size[1] / MAX_AREA))
+    return max(1, round(size[0] / scale)), max(1, round(size[1] / scale))
+
+
+def _turn_of(image: Image) -> contextlib.AbstractContextManager:
+    """Where an image needs much memory, waits until no other does."""
+    # A progressive JPEG file is kept whole before any of it is decoded, even at 1/8 of its scale.
+    width, height = original_size(image) if "progressive" in image.info else image.size
+    return _ONE_AT_A_TIME if width * height > LARGE else contextlib.nullcontext()
+
+
+def _reduced_rgb(image: Image, size: tuple[int, int], name: str) -> Image:
+    """A decoded image in RGB, at another size; strip by strip, since RGB may need more memory than the image."""
+    from PIL import Image as PILImage
+
+    grey_range = _grey_range(image, name)
+    if size == image.size:
+        return _to_rgb(image, grey_range)
+    factor = max(1, min(image.width // size[0], image.height // size[1]))
+    small = PILImage.new("RGB", (math.ceil(image.width / factor), math.ceil(image.height / factor)))
+    for top, strip in _strips(image, factor):
+        small.paste(_to_rgb(strip, grey_range).reduce(factor), (0, top // factor))
+    box = (0, 0, image.width / factor, image.height / factor)
+    return small.resize(size, PILImage.Resampling.BICUBIC, box)
+
+
+def _strips(image: Image, factor: int = 1) -> Iterator[tuple[int, Image]]:
+    """The upper row and the pixels of strips across an image, whose heights ``factor`` divides."""
+    rows = max(1, _STRIP // (image.width * factor)) * factor
+    for top in range(0, image.height, rows):
+        yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
+
+
+def _to_rgb(image: Image, grey_range: tuple[float, float] | None) -> Image:
+    from PIL import Image as PILImage
+
+    if grey_range is not None:
+        return _scaled_grey(image, *grey_range).convert("RGB")
+    if image.has_transparency_data:
+        white = PILImage.new("RGBA", image.size, "white")
+        return PILImage.alpha_composite(white, image.convert("RGBA")).convert("RGB")
+    return image.convert("RGB")
+
+
+def _scaled_grey(image: Image, low: float, high: float) -> Image:
+    """A deep grey with 8 bits: ``low`` is black, ``high`` white; what is not a number is black."""
+    import numpy as np
+    from PIL import Image as PILImage
+
+    values = np.asarray(image)
+    of_16_bits = values.dtype.kind == "u" and values.dtype.itemsize == 2
+    grey = _grey_table(low, high)[values] if of_16_bits else _scaled(values, low, high)
+    if "transparency" in image.info:
+        grey[values == image.info["transparency"]] = 255
+    return PILImage.fromarray(grey)
+
+
+@functools.lru_cache(8)
+def _grey_table(low: float, high: float) -> np.ndarray:
+    """:func:`_scaled` of all values of 16 bits, several times as fast as computing each pixel's."""
+    import numpy as np
+
+    return _scaled(np.arange(1 << 16), low, high)
+
+
+def _scaled(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    import numpy as np
+
+    with np.errstate(invalid="ignore"):  # infinite values
+        scaled = (values.astype(np.float64) - low) * (256 / (high - low))
+    return np.nan_to_num(scaled, copy=False, nan=0.0).clip(0, 255).astype(np.uint8)
+
+
+def _grey_range(image: Image, name: str) -> tuple[float, float] | None:
+    """Black and white of a decoded image with more than 8 bits of grey; ``None`` for every other image.
+
+    What the format tells is taken if no value lies outside. Else it is the least usual range (8, 10, 12, 14 or 16 bits,
+    or 0 to 1) that holds all values, else that of the values; the log says so unless it is the usual one of the type.
+    """
+    if not image.mode.startswith(("I", "F")):
+        return None
+    tags = getattr(image, "tag_v2", {})  # of TIFF
+    least, largest = _extremes(image)
+    told = [given for given in _told_ranges(image, tags) if given[0] <= least and largest <= given[1]]
+    usual = (1, 255, 1023, 4095, 16383, 65535) if image.mode == "F" else (255, 1023, 4095, 16383, 65535)
+    fitting = [(0, high) for high in usual if least >= 0 and largest <= high]
+    own = (least, largest if largest > least else least + max(1.0, abs(least)))
+    low, high = [*told, *fitting, own][0]
+    if not told and (low, high) != (0, 1 if image.mode == "F" else 65535):
+        from mmengine.logging import print_log
+
+        print_log(
+            f"{name}: a grey picture of Pillow's mode {image.mode} with values from {least:g} to {largest:g}; nothing "
+            f"tells which are black and white: {low:g} and {high:g} are taken",
+            logger="current",
+            level=30,
+        )
+    return (high, low) if tags.get(262) == 0 else (low, high)  # PhotometricInterpretation: white is zero
+
+
+def _extremes(image: Image) -> tuple[float, float]:
+    """The least and the largest value of a decoded grey image; 0 and 1 if none is finite."""
+    import numpy as np
+
+    found = []
+    for _, strip in _strips(image):
+        values = np.asarray(strip)
+        if image.mode == "F":
+            values = values[np.isfinite(values)]
+        if values.size:
+            found += [float(values.min()), float(values.max())]
+    return (min(found), max(found)) if found else (0.0, 1.0)
+
+
+def _told_ranges(image: Image, tags: dict) -> Iterator[tuple[float, float]]:
+    """Black and white of a deep grey as its format tells them."""
+    if image.mode != "F" and image.format in ("PPM", "JPEG2000"):
+        yield 0, 65535  # Pillow has scaled them
+    with contextlib.suppress(TypeError, ValueError, IndexError, KeyError):  # tags may hold anything
+        low, high = (float(tags[tag][0] if isinstance(tags[tag], tuple) else tags[tag]) for tag in (340, 341))
+        if low < high:  # SMinSampleValue, SMaxSampleValue
+            yield low, high
+    bits = tags.get(258, (16,))[0]  # BitsPerSample; 16 and 32 may hold fewer
+    if image.mode != "F" and bits not in (16, 32):
+        yield 0, 2**bits - 1

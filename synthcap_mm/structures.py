@@ -21,8 +21,8 @@ class Tag:
     Attributes:
         name: class name, e.g. ``'dog'``.
         score: confidence in [0, 1].
-        box: ``(x1, y1, x2, y2)`` in pixels of the image; ``None`` for a tag
-            without a place (zero-shot classification).
+        box: ``(x1, y1, x2, y2)`` in pixels of the original image, before :mod:`synthcap_mm.images` reduced it; ``None``
+            for a tag without a place (zero-shot classification).
         area: share of the image that the box covers, in [0, 1]; 1.0 without a box.
     """
 

@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from synthcap_mm.errors import UserError
 from synthcap_mm.evaluation.drawing import save_drawing, wrap_text
+from synthcap_mm.images import original_size
 from synthcap_mm.registry import VISUALIZERS
 from synthcap_mm.structures import Tag
 
@@ -43,7 +44,7 @@ class CaptionVisualizer(Visualizer):
     def add_datasample(
         self,
         name: str,
-        image: np.ndarray,
+        image: np.ndarray | Image.Image,
         data_sample: Any,
         draw_gt: bool = False,
         draw_pred: bool = True,
@@ -56,7 +57,8 @@ class CaptionVisualizer(Visualizer):
 
         Args:
             name: of the drawing, for the backends.
-            image: the photo, ``(H, W, 3)`` uint8 RGB.
+            image: the photo, ``(H, W, 3)`` uint8 RGB, or in RGB as :mod:`synthcap_mm.images` reads it: that one knows
+                the size that boxes are for.
             data_sample: a result of ``CaptionInferencer`` (``sample``, ``memory``, ``clip_score``).
             draw_gt: the references, where the sample has them. Defaults to ``False``.
             draw_pred: what was written. Defaults to ``True``.
@@ -97,16 +99,17 @@ def draw_tags(image: Image.Image, tags: Sequence[Tag]) -> Image.Image:
         image: the photo.
         tags: those without a box are passed over.
     """
-    photo, scale = _photo(np.asarray(image.convert("RGB")))
+    photo, scale = _photo(image.convert("RGB"))
     _draw_boxes(photo, [tag for tag in tags if tag.box is not None], scale)
     return photo
 
 
-def _photo(image: np.ndarray) -> tuple[Image.Image, float]:
-    photo = Image.fromarray(image)
+def _photo(image: np.ndarray | Image.Image) -> tuple[Image.Image, float]:
+    """A photo at the size at which it is drawn, and what boxes are multiplied by."""
+    photo = image if isinstance(image, Image.Image) else Image.fromarray(image)
     scale = _PHOTO / max(photo.size)
     size = (max(1, round(photo.width * scale)), max(1, round(photo.height * scale)))
-    return photo.resize(size, Image.Resampling.LANCZOS), scale
+    return photo.resize(size, Image.Resampling.LANCZOS), _PHOTO / max(original_size(photo))
 
 
 def _draw_boxes(photo: Image.Image, tags: Sequence[Tag], scale: float) -> None:

@@ -398,9 +398,7 @@ class CaptionInferencer(BaseInferencer):
                 drawn.append(None)
                 continue
             file = None if out_dir is None else Path(out_dir) / f"{i:05d}_{Path(result.key).stem}.png"
-            drawn.append(
-                self.visualizer.add_datasample(result.key, np.asarray(photo), result, show=show, out_file=file)
-            )
+            drawn.append(self.visualizer.add_datasample(result.key, photo, result, show=show, out_file=file))
         return drawn
 
     def postprocess(

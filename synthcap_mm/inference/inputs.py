@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from synthcap_mm.errors import UserError
-from synthcap_mm.images import MAX_PIXELS, find_images, read_image, upright_rgb
+from synthcap_mm.images import MAX_PIXELS, decoding, find_images, read_image, upright_rgb
 from synthcap_mm.inference.fetching import fetch
 from synthcap_mm.structures import CaptionSample
 
@@ -113,9 +113,10 @@ def _of_array(array: np.ndarray, key: str, channel_order: str) -> Image.Image:
             "(H, W, 3) or (H, W, 4) of uint8, a feature (D,) of floats"
         )
     if channels == 1:
-        return Image.fromarray(np.ascontiguousarray(array.reshape(array.shape[:2]))).convert("RGB")
-    colours = array[:, :, 2::-1] if channel_order == "bgr" else array[:, :, :3]
-    return Image.fromarray(np.ascontiguousarray(colours))
+        array = array.reshape(array.shape[:2])
+    elif channel_order == "bgr":
+        array = array[:, :, [2, 1, 0, 3][:channels]]
+    return Image.fromarray(np.ascontiguousarray(array))
 
 
 def _of_tensor(tensor: torch.Tensor, key: str) -> Image.Image:
@@ -140,7 +141,7 @@ def load_input(
     max_pixels: int = MAX_PIXELS,
     allow_private_redirects: bool = False,
 ) -> Image.Image | torch.Tensor | CaptionSample:
-    """The image of an input, RGB and upright; a feature ``(D,)`` at length 1; a sample unchanged.
+    """The image of an input (:func:`~synthcap_mm.images.upright_rgb`); a feature ``(D,)`` at length 1; a sample itself.
 
     Args:
         item: the input.
@@ -166,11 +167,6 @@ def load_input(
         return read_image(source, item.key, max_pixels)
     if isinstance(source, bytes):
         return read_image(source, item.key, max_pixels)
-    if isinstance(source, Image.Image):
-        try:
-            return upright_rgb(source)
-        except Exception as error:  # a file that was opened and not read yet
-            raise ValueError(f"{item.key} does not decode: {type(error).__name__}: {error}") from error
     if is_feature(source):
         feature = torch.as_tensor(source).detach().float().cpu()
         norm = float(feature.norm())
@@ -178,5 +174,8 @@ def load_input(
             raise ValueError(f"{item.key} is not a feature: its norm is {norm}")
         return feature / norm
     if isinstance(source, torch.Tensor):
-        return _of_tensor(source, item.key)
-    return _of_array(source, item.key, channel_order)
+        source = _of_tensor(source, item.key)
+    elif not isinstance(source, Image.Image):
+        source = _of_array(source, item.key, channel_order)
+    with decoding(item.key):  # a file may have been opened and not read yet
+        return upright_rgb(source, item.key)

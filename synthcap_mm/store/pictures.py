@@ -12,6 +12,9 @@ import tarfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from synthcap_mm.images import decoding, open_image
+from synthcap_mm.store.errors import StoreError
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
@@ -35,12 +38,16 @@ def encode_picture(image: Image, picture_format: str) -> bytes:
 
 
 def decode_picture(data: bytes) -> Image:
-    """The picture in the bytes of a file."""
-    from PIL import Image as PILImage
+    """The picture in the bytes of a file, pixel for pixel.
 
-    image = PILImage.open(io.BytesIO(data))
-    image.load()
-    return image
+    Raises:
+        StoreError: if it does not decode.
+    """
+    try:
+        with decoding("that a store keeps"), open_image(io.BytesIO(data), formats=("PNG", "JPEG")) as image:
+            return image.convert("RGB")
+    except ValueError as error:
+        raise StoreError(str(error)) from error
 
 
 def member_name(key: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from PIL.Image import Image
 
 from synthcap_mm.errors import UserError
+from synthcap_mm.images import original_size
 from synthcap_mm.store.fingerprint import describe_mismatch, same_encoder
 from synthcap_mm.structures import Tag
 
@@ -23,6 +25,18 @@ def image_flags(image: Image) -> list[str]:
     if pixels.std() >= UNIFORM_STD:
         return []
     return ["black"] if pixels.mean() < 8 else ["uniform"]
+
+
+def _in_original_pixels(tags: list[Tag], image: Image) -> list[Tag]:
+    """Tags of an image that may have been reduced, with boxes as on the picture that it was reduced from."""
+    if (original := original_size(image)) == image.size:
+        return tags
+    x, y = original[0] / image.width, original[1] / image.height
+    scales = (x, y, x, y)
+    return [
+        tag if tag.box is None else replace(tag, box=tuple(value * scale for value, scale in zip(tag.box, scales)))
+        for tag in tags
+    ]
 
 
 class ImageReader:
@@ -51,7 +65,7 @@ class ImageReader:
                 )
 
     def tags(self, images: Sequence[Image | None], feats: torch.Tensor | None = None) -> list[list[Tag]]:
-        """Tags of pictures; none for ``None``, a picture that does not decode.
+        """Tags of pictures, their boxes in pixels of the original; none for ``None``, one that does not decode.
 
         Args:
             images: N pictures.
@@ -67,7 +81,7 @@ class ImageReader:
         else:
             found = self.tag_provider.detect(pictures)
         for i, tag in zip(there, found, strict=True):
-            tags[i] = tag
+            tags[i] = _in_original_pixels(tag, images[i])
         return tags
 
     def features(self, images: Sequence[Image | None]) -> tuple[np.ndarray, list[list[str]], torch.Tensor | None]:

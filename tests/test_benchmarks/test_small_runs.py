@@ -114,3 +114,10 @@ def test_tokenizer_parity(tmp_path):
     said = script("tokenizer_parity", tmp_path / "c.txt", "--hard")
     assert "1 of 2 captions of c.txt differ: 5000.00 in 10,000" in said
     assert "2 of 274 hand-written captions differ" in said
+
+
+def test_pictures():
+    said = script("pictures", "--photos", 2, "--repeats", 1, "--sides", 1700, 1000)
+    assert len(re.findall(r"^  (?:progressive )?(?:JPEG|PNG, RGB) +ratio [\d.]+ of the speed", said, re.M)) == 3
+    said = script("pictures", "--worst", "--pixels", 1_000_000)
+    assert len(re.findall(r" MB  .* s  \(file \d+ MB\)$", said, re.M)) == 12

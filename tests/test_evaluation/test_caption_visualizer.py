@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+from synthcap_mm import images
 from synthcap_mm.errors import UserError
 from synthcap_mm.evaluation import caption_visualizer
 from synthcap_mm.registry import VISUALIZERS
@@ -91,6 +92,16 @@ def test_what_cannot_be_drawn_is_said(visualizer, tmp_path):
         visualizer.add_datasample("a", PHOTO, result(sample=None, error="it is damaged"))
     with pytest.raises(UserError, match=r"\.xyz"):
         visualizer.add_datasample("a", PHOTO, result(), out_file=tmp_path / "a.xyz")
+
+
+def test_boxes_fit_a_photo_that_was_reduced(monkeypatch):
+    monkeypatch.setattr(images, "SHORTER_SIDE", 40)
+    photo = Image.fromarray(np.full((160, 320, 3), 200, np.uint8))
+    reduced = images.upright_rgb(photo)
+    assert reduced.size == (80, 40)
+    tags = [Tag("dog", 0.9, (40, 40, 120, 120), 0.1)]
+    drawn, wanted = (np.asarray(caption_visualizer.draw_tags(one, tags)) for one in (reduced, photo))
+    assert np.array_equal(drawn, wanted)
 
 
 def test_tags_alone():

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from synthcap_mm.errors import UserError
+from synthcap_mm.images import original_size
 from synthcap_mm.inference import inputs
 from synthcap_mm.inference.inputs import iter_inputs, load_input
 from synthcap_mm.structures import CaptionSample
@@ -69,7 +70,10 @@ def test_arrays_are_bgr_unless_said_otherwise_and_tensors_rgb():
     assert np.array_equal(np.asarray(loaded(PIXELS)), PIXELS[:, :, ::-1])
     assert np.array_equal(np.asarray(loaded(PIXELS, channel_order="rgb")), PIXELS)
     alpha = np.dstack([PIXELS, np.full(PIXELS.shape[:2], 255, np.uint8)])
-    assert np.array_equal(np.asarray(loaded(alpha)), PIXELS[:, :, ::-1])
+    alpha[:6, :, 3] = 0
+    for order, colours in (("bgr", PIXELS[:, :, ::-1]), ("rgb", PIXELS)):
+        pixels = np.asarray(loaded(alpha, channel_order=order))
+        assert np.array_equal(pixels[6:], colours[6:]) and (pixels[:6] == 255).all()
     grey = PIXELS[:, :, 0]
     for one in (grey, grey[:, :, None]):
         assert np.array_equal(np.asarray(loaded(one)), np.dstack([grey] * 3))
@@ -84,9 +88,25 @@ def test_pil_images_of_any_mode_and_bytes(photos):
     assert np.array_equal(np.asarray(loaded(content)), PIXELS)
     assert np.array_equal(np.asarray(loaded(Image.open(photos / "a b.png"))), PIXELS)
     assert loaded(Image.new("CMYK", (5, 4))).mode == "RGB"
+    half = Image.fromarray(np.dstack([PIXELS, np.full(PIXELS.shape[:2], 128, np.uint8)]))
+    assert np.abs(np.asarray(loaded(half), int) - (255 + PIXELS.astype(int)) / 2).max() <= 2
     turned = Image.fromarray(PIXELS)
     turned.getexif()[0x0112] = 6
     assert loaded(turned).size == (12, 20)
+
+
+def test_large_arrays_and_images_are_reduced_and_know_their_size():
+    large = np.zeros((900, 1000, 3), np.uint8)
+    for one in (large, torch.from_numpy(large).permute(2, 0, 1), Image.fromarray(large)):
+        assert loaded(one).size == (889, 800) and original_size(loaded(one)) == (1000, 900)
+    with pytest.raises(ValueError, match=r"input 0.*1000 x 1"):
+        loaded(large[:1])
+
+
+def test_a_pil_image_that_does_not_decode_is_named(photos):
+    (photos / "cut.png").write_bytes((photos / "a b.png").read_bytes()[:90])
+    with pytest.raises(ValueError, match="input 0"):
+        loaded(Image.open(photos / "cut.png"))
 
 
 def test_features_and_samples():

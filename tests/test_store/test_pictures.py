@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from synthcap_mm.store.errors import StoreError
 from synthcap_mm.store.pictures import PictureTar, decode_picture, encode_picture, member_name, places_in
 
 
@@ -83,3 +84,13 @@ def test_places_in_the_file_and_what_comes_back(image_format, tmp_path):
         back = decode_picture(file.getvalue()[offset : offset + size])
         difference = np.abs(np.asarray(back, int) - np.asarray(image, int))
         assert difference.max() == 0 if image_format == "png" else difference.mean() < 20
+
+
+def test_a_kept_picture_is_never_reduced_and_of_two_formats_only():
+    large = Image.new("RGB", (1024, 1024), (1, 2, 3))
+    assert decode_picture(encode_picture(large, "png")).size == (1024, 1024)
+    other = io.BytesIO()
+    large.save(other, "BMP")
+    for data in (other.getvalue(), encode_picture(large, "png")[:200], b""):
+        with pytest.raises(StoreError):
+            decode_picture(data)
