@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 from synthcap_mm.errors import UserError
 from synthcap_mm.files import read_json
 from synthcap_mm.store.errors import StoreError
+from synthcap_mm.store.fingerprint import checked_fingerprint
 from synthcap_mm.store.recipes import digest
 from synthcap_mm.store.schema import COLUMNS, NULLABLE
 
@@ -61,7 +62,10 @@ def read_view(file: Path) -> dict[str, Any]:
         )
     check(view.get("kind") in [*_NEEDED], "kind", "is neither 'pairs' nor 'photos'")
     check(isinstance(view.get("tables"), dict), "tables", "is no object")
-    check_fingerprint(file, view.get("encoder"), "encoder")
+    try:
+        check(checked_fingerprint(view.get("encoder"), str(file)) is not None, "encoder", "is missing")
+    except UserError as error:
+        raise StoreError(f"{error}. {_remove(file)}") from None
     for name, entry in view["tables"].items():
         _check_entry(check, name, entry)
     _check_tables(check, view)
@@ -136,22 +140,6 @@ def _check_tables(check: _Checks, view: dict[str, Any]) -> None:
             check(rows[name] == rows[base], f"tables.{name}", f"has {rows[name]} rows, {base} has {rows[base]}")
 
 
-def check_fingerprint(file: Path, value: Any, field: str = "the whole") -> dict[str, Any]:
-    """An encoder's fingerprint: a name, and two vectors of one width.
-
-    Raises:
-        StoreError: if it is none.
-    """
-    check = _Checks(file)
-    check(isinstance(value, dict) and isinstance(value.get("name"), str), field, "is no encoder's fingerprint")
-    for part in ("image", "text"):
-        vector = value.get(part)
-        numbers = isinstance(vector, list) and all(isinstance(v, float) for v in vector)
-        check(numbers and len(vector) > 0, f"{field}.{part}", "is no list of numbers")
-    check(len(value["image"]) == len(value["text"]), field, "has vectors of two widths")
-    return value
-
-
 def read_fingerprint(file: Path) -> dict[str, Any]:
     """The fingerprint of the encoder that made a table of features, from its ``encoder.json``.
 
@@ -159,9 +147,11 @@ def read_fingerprint(file: Path) -> dict[str, Any]:
         StoreError: if it is not there, or damaged.
     """
     try:
-        return check_fingerprint(file, read_json(regular(file)))
+        found = checked_fingerprint(read_json(regular(file)), str(file))
     except UserError as error:
         raise StoreError(f"{error}. {_remove(file)}") from None
+    _Checks(file)(found is not None, "the whole", "is no encoder's fingerprint")
+    return found
 
 
 def read_recipe(folder: Path) -> dict[str, Any]:

@@ -42,6 +42,8 @@ def checked_fingerprint(value: Any, where: str) -> dict[str, Any] | None:
         fits = isinstance(numbers, list) and numbers and all(type(number) in (int, float) for number in numbers)
         if not fits or not np.isfinite(np.asarray(numbers, dtype=np.float64)).all():
             raise UserError(f"{where}: the encoder's fingerprint has no field {part!r} of numbers")
+    if len(value["image"]) != len(value["text"]):
+        raise UserError(f"{where}: the encoder's fingerprint has vectors of two widths")
     return dict(value)
 
 
