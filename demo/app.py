@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import contextlib
+import importlib
 import os
 import signal
 import sys
@@ -367,6 +368,9 @@ def parse_args() -> argparse.Namespace:
         default=[],
         help="name, or NAME:PORT, that browsers reach the page by, besides localhost and the --host; may be repeated",
     )
+    parser.add_argument(
+        "--import", dest="modules", metavar="MODULE", nargs="+", default=[], help="modules of your own to import first"
+    )
     parser.add_argument("--device", help="torch device (default: the GPU if there is one)")
     return parser.parse_args()
 
@@ -385,6 +389,8 @@ def run(args: argparse.Namespace, place: Path) -> None:
         import gradio as gr  # noqa: F401
     except ImportError as error:
         raise SystemExit(f"the page needs Gradio ({error}): pip install 'synthcap_mm[demo]'") from error
+    for module in args.modules:
+        importlib.import_module(module)
     page = Page(load_captioner(args.export, args.device))
     title = "The mini-world's captioner" if args.export is None else f"Captioner {Path(args.export).resolve().name}"
     try:
