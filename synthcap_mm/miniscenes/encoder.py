@@ -23,3 +23,8 @@ class MiniCLIP(OpenCLIPBackbone):
     def __init__(self, **options: Any) -> None:
         files = {"pretrained": MINICLIP_WEIGHTS, "model_config": MINICLIP_CONFIG, "tokenizer": MINICLIP_TOKENIZER}
         super().__init__(**{"model_name": "miniclip", **files, **options})
+
+    @classmethod
+    def from_export(cls, settings: dict[str, Any], where: str) -> dict[str, Any]:
+        """See :meth:`OpenCLIPBackbone.from_export`; its files are the package's."""
+        return settings
