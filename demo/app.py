@@ -5,6 +5,7 @@ import asyncio
 import contextlib
 import importlib
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -404,14 +405,14 @@ def run(args: argparse.Namespace, place: Path) -> None:
 def main() -> None:
     """Run, in a folder that is gone afterwards."""
     args = parse_args()
-    with stopping_cleanly("The page is closed."), tempfile.TemporaryDirectory(prefix="synthcap-page-") as place:
-        run(args, Path(place))
+    place = Path(tempfile.mkdtemp(prefix="synthcap-page-"))
+    # Answers that are being computed are not waited for.
+    with stopping_cleanly("The page is closed.", lambda: shutil.rmtree(place, ignore_errors=True)):
+        try:
+            run(args, place)
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except SystemExit as end:
-        if end.code != 130:
-            raise
-        os._exit(130)  # without waiting for an answer that is being computed
+    main()

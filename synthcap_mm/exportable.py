@@ -104,7 +104,7 @@ class OneOf(Field):
     def read(self, value: Any, where: str, folder: Folder) -> Any:
         """See :meth:`Field.read`."""
         known = self.names() if isinstance(value, str) else {}
-        if value not in known:
+        if not isinstance(value, str) or value not in known:
             raise refused(where, value, "a name that is known here")
         return known[value]
 

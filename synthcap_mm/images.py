@@ -172,6 +172,10 @@ def open_image(stream: BinaryIO, formats: Sequence[str] = FORMATS, max_pixels: i
         opened = Image.open(stream, formats=[name for name in _known_formats() if name in formats])
     except Image.DecompressionBombError as error:
         raise ValueError(too_large) from error
+    if opened.format == "PNG":  # Pillow does not compare a PNG's checksums when it decodes, and can use it no more then
+        opened.verify()
+        stream.seek(0)
+        opened = Image.open(stream, formats=["PNG"])
     with contextlib.closing(opened):  # a plain `with` would keep its pixels
         if opened.width * opened.height > max_pixels:
             raise ValueError(too_large)

@@ -106,7 +106,8 @@ def state_dict_of(checkpoint: Mapping[str, Any], where: str | Path) -> dict[str,
         UserError: if there are none, or a weight is not finite: then the training diverged.
     """
     weights = checkpoint.get("state_dict", checkpoint)
-    if not isinstance(weights, Mapping) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
+    by_name = isinstance(weights, Mapping) and all(isinstance(name, str) for name in weights)
+    if not by_name or not all(isinstance(value, torch.Tensor) for value in weights.values()):
         raise UserError(f"the checkpoint {where} has no weights by name (state_dict)")
     if bad := not_finite(weights):
         raise UserError(

@@ -10,7 +10,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 from synthcap_mm.commands import typed_command
@@ -25,7 +25,7 @@ _ending = threading.Lock()
 
 
 @contextlib.contextmanager
-def stopping_cleanly(message: str) -> Iterator[None]:
+def stopping_cleanly(message: str, last: Callable[[], Any] = str) -> Iterator[None]:
     """Ends the process with status 130 and a message when it is interrupted or terminated.
 
     The first signal raises KeyboardInterrupt in the main thread. A thread ends the process :data:`GRACE` seconds later,
@@ -35,6 +35,7 @@ def stopping_cleanly(message: str) -> Iterator[None]:
 
     Args:
         message: printed by the main rank.
+        last: called before the process ends. Default: nothing is done.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -48,14 +49,14 @@ def stopping_cleanly(message: str) -> Iterator[None]:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             raise KeyboardInterrupt
 
-    with _watched(message):
+    with _watched(message, last):
         before = {one: signal.signal(one, stop) for one in _SIGNALS}
         try:
             yield
         except BaseException as error:
             # A library may have made another error of it: MMEngine catches all when it formats a config.
             if stopped or isinstance(error, KeyboardInterrupt):
-                _end(message)
+                _end(message, last)
             raise
         finally:
             for one, handler in before.items():
@@ -63,12 +64,12 @@ def stopping_cleanly(message: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _watched(message: str) -> Iterator[None]:
+def _watched(message: str, last: Callable[[], Any]) -> Iterator[None]:
     """A thread sees each signal when it comes, also while the main thread is in a call that runs no Python."""
     seen, sent = socket.socketpair()
     sent.setblocking(False)
     before = signal.set_wakeup_fd(sent.fileno(), warn_on_full_buffer=False)
-    threading.Thread(target=_watch, args=(seen, message), name="synthcap signals", daemon=True).start()
+    threading.Thread(target=_watch, args=(seen, message, last), name="synthcap signals", daemon=True).start()
     try:
         yield
     finally:
@@ -81,7 +82,7 @@ def _watched(message: str) -> Iterator[None]:
 os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))
 
 
-def _watch(seen: socket.socket, message: str) -> None:
+def _watch(seen: socket.socket, message: str, last: Callable[[], Any]) -> None:
     end = None
     with seen, contextlib.suppress(TimeoutError):
         while True:
@@ -95,10 +96,10 @@ def _watch(seen: socket.socket, message: str) -> None:
                 end = time.monotonic() + GRACE
             elif "RANK" not in os.environ:
                 break
-    _end(message)
+    _end(message, last)
 
 
-def _end(message: str) -> NoReturn:
+def _end(message: str, last: Callable[[], Any]) -> NoReturn:
     if _ending.acquire(blocking=False):
         for child in multiprocessing.active_children():
             child.kill()
@@ -106,6 +107,7 @@ def _end(message: str) -> NoReturn:
         said = threading.Thread(target=_say, args=(message,), daemon=True)
         said.start()
         said.join(0.3)
+        last()
     else:  # another thread is about to
         time.sleep(0.5)
     os._exit(STOPPED)

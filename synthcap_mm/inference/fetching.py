@@ -111,16 +111,14 @@ def _open(address: str, guarded: bool, connected: Callable[[socket.socket], None
     parts = urlsplit(address)
     proxies = {scheme: proxy for scheme, proxy in urllib.request.getproxies().items() if scheme == parts.scheme}
     proxied = bool(proxies) and not urllib.request.proxy_bypass(parts.netloc)
-    if guarded and proxied:  # the proxy connects to the address, which can be looked up only
-        for found in socket.getaddrinfo(parts.hostname, parts.port, type=socket.SOCK_STREAM):
-            _require_public(found[4][0])
+    public = _public_addresses(parts.hostname, parts.port) if guarded else []
 
-    def create(*arguments: Any) -> socket.socket:
-        connection = socket.create_connection(*arguments)
+    def create(target: tuple[str, int], *arguments: Any) -> socket.socket:
+        if guarded and not proxied:  # what was looked at, not what a second look-up would give
+            target = (public[0], target[1])
+        connection = socket.create_connection(target, *arguments)
         try:
             connected(connection)
-            if guarded and not proxied:
-                _require_public(connection.getpeername()[0])
         except BaseException:
             connection.close()
             raise
@@ -155,11 +153,19 @@ class _Connections(urllib.request.HTTPSHandler):
         return connection
 
 
-def _require_public(host: str) -> None:
-    address = ipaddress.ip_address(host)
-    address = getattr(address, "ipv4_mapped", None) or address
-    if not address.is_global:
-        raise ValueError(f"it redirects to {address}, an address that is not public (allow_private_redirects)")
+def _public_addresses(host: str, port: int | None) -> list[str]:
+    """The addresses of a host, IPv4 first, since not every machine has IPv6.
+
+    Raises:
+        ValueError: if one of them is not public.
+    """
+    found = sorted(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM), key=lambda one: one[0] != socket.AF_INET)
+    for *_, place in found:
+        address = ipaddress.ip_address(place[0])
+        address = getattr(address, "ipv4_mapped", None) or address
+        if not address.is_global:
+            raise ValueError(f"it redirects to {address}, an address that is not public (allow_private_redirects)")
+    return [place[0] for *_, place in found]
 
 
 def _content(answer: http.client.HTTPResponse) -> bytes:

@@ -107,7 +107,7 @@ def test_ranks_speak_once(fake, capsys, monkeypatch):
 def test_a_signal_ends_with_the_command_to_go_on(fake, capsys, monkeypatch, number):
     before = signal.getsignal(number)
     fake(lambda argv: os.kill(os.getpid(), number))
-    monkeypatch.setattr(stopping, "_end", lambda message: sys.exit(print(message, file=sys.stderr) or 130))
+    monkeypatch.setattr(stopping, "_end", lambda message, last: sys.exit(print(message, file=sys.stderr) or 130))
     assert main(["train", "my config.py", "--amp"]) == 130
     assert capsys.readouterr().err.rstrip().endswith(command("train", "my config.py", "--amp", "--resume"))
     assert signal.getsignal(number) == before

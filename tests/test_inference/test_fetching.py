@@ -269,27 +269,30 @@ def test_redirects_to_private_addresses_are_followed_if_asked_for(serve):
 @pytest.mark.parametrize(
     "host", ["127.0.0.1", "10.0.0.1", "169.254.169.254", "0.0.0.0", "100.64.0.1", "::1", "fe80::1%1", "::ffff:10.0.0.1"]
 )
-def test_the_address_that_counts_is_the_one_connected_to(serve, host, monkeypatch):
-    requests = []
+def test_a_name_that_leads_to_a_private_address_is_not_connected_to(serve, host, monkeypatch):
+    requests, reached = [], []
     port = serve(recording(requests)).rpartition(":")[2]
     outer = serve(redirecting(f"http://innocent.example:{port}/"))
+    look_up, connect = socket.getaddrinfo, socket.create_connection
 
-    class Peer(socket.socket):
-        def getpeername(self):
-            return (peer, 80)
+    def getaddrinfo(name, *args, **kwargs):
+        if name != "innocent.example":
+            return look_up(name, *args, **kwargs)
+        family = socket.AF_INET6 if ":" in found else socket.AF_INET
+        return [(family, socket.SOCK_STREAM, 6, "", (found, int(port)))]
 
-    def create(address, *arguments):
-        made = Peer()
-        made.connect(("127.0.0.1", address[1]))
-        return made
+    def create_connection(address, *arguments):
+        reached.append(address[0])
+        return connect(("127.0.0.1", address[1]), *arguments)
 
-    monkeypatch.setattr(socket, "create_connection", create)
-    peer = host
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr(socket, "create_connection", create_connection)
+    found = host
     with pytest.raises(ValueError, match="allow_private_redirects"):
         fetch(outer)
-    assert requests == []
-    peer = "93.184.215.14"
-    assert ipaddress.ip_address(peer).is_global and fetch(outer) == BODY
+    assert requests == [] and reached == ["127.0.0.1"]  # of the first server alone
+    found = "93.184.215.14"
+    assert ipaddress.ip_address(found).is_global and fetch(outer) == BODY and reached[-1] == found
 
 
 def test_redirects_come_to_an_end(serve):

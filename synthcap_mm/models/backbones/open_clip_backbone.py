@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from synthcap_mm.errors import UserError
+from synthcap_mm.errors import UserError, listed
 from synthcap_mm.exportable import JsonFile, PackedText, SafetensorsFile, data, refused
 from synthcap_mm.files import read_json, temporary_folder
 from synthcap_mm.models.backbones.base import BaseBackbone
@@ -22,7 +22,7 @@ from synthcap_mm.models.backbones.open_clip_export import check_description
 from synthcap_mm.registry import MODELS
 from synthcap_mm.requirements import require
 from synthcap_mm.store.recipes import settings_recipe
-from synthcap_mm.weights_files import is_torchscript, read_checkpoint
+from synthcap_mm.weights_files import is_torchscript, not_finite, read_checkpoint
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -86,8 +86,7 @@ class OpenCLIPBackbone(BaseBackbone):
 
     Raises:
         UserError: unknown model name or tag; activation and weights do not match, or a file's activation is not said; a
-            tokenizer that does not fit; weights with pickled objects.
-        RuntimeError: weights that do not fit the model.
+            tokenizer that does not fit; weights that do not fit the model, are not finite, or hold pickled objects.
         FileNotFoundError: a local path is missing, or weights cannot be downloaded;
             the message says what to get and where to put it.
         ImportError: open_clip is missing.
@@ -449,7 +448,12 @@ def _build_from_file(
                 f"local-dir:{folder}", load_weights=False, pretrained_text=False, precision=precision
             )
         source = _plain_state(weights, model, Path(folder))
-        open_clip.load_checkpoint(model, str(source), strict=True, weights_only=True)
+        try:
+            open_clip.load_checkpoint(model, str(source), strict=True, weights_only=True)
+        except Exception as error:  # of torch, or of open_clip, for names and shapes that it does not expect
+            raise UserError(f"the weights file {weights} does not fit the model {model_name!r}: {error}") from error
+    if bad := not_finite(dict(model.named_parameters())):
+        raise UserError(f"{len(bad)} weights of {weights} are not finite ({listed(bad, 3)})")
     return model, transform
 
 

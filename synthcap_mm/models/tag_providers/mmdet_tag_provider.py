@@ -22,7 +22,7 @@ from synthcap_mm.registry import MODELS
 from synthcap_mm.requirements import require
 from synthcap_mm.store.recipes import digest
 from synthcap_mm.structures import Tag
-from synthcap_mm.weights_files import local_file, read_checkpoint
+from synthcap_mm.weights_files import local_file, read_checkpoint, state_dict_of
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -266,8 +266,11 @@ def _load_weights(model: nn.Module, path: Path, config_name: str) -> dict[str, A
     """Loads the weights; returns the checkpoint's ``meta``."""
     checkpoint = read_checkpoint(path, "detector checkpoint")
     state = checkpoint.get("state_dict", checkpoint.get("model", checkpoint))
-    state = {key.removeprefix("module."): value for key, value in state.items()}
-    missing = set(model.load_state_dict(state, strict=False).missing_keys)
+    state = {key.removeprefix("module."): value for key, value in state_dict_of({"state_dict": state}, path).items()}
+    try:
+        missing = set(model.load_state_dict(state, strict=False).missing_keys)
+    except RuntimeError as error:
+        raise UserError(f"the checkpoint {path.name!r} does not fit the config {config_name!r}: {error}") from error
     # buffers may be missing (older checkpoints lack some), learned weights may not
     missing &= {name for name, _ in model.named_parameters()}
     if missing:
