@@ -193,7 +193,8 @@ _Scheduler = Annotated[Scheduler, Component("PARAM_SCHEDULERS")]
 class Fields(TypedDict, total=False):
     """The top-level fields that something reads; a config may have variables besides."""
 
-    synthesis: Annotated[dict, GivenTo(Synthesis)]
+    # A test needs the encoder of it alone.
+    synthesis: Annotated[dict, GivenTo(Synthesis, "store", "captions")]
     photo_stores: Sequence[Annotated[dict, GivenTo(PhotoStore, "encoder")]]
     curation: Annotated[dict, GivenTo(Curation, "store")] | Sequence[Step] | None
     inputs: Sequence[Input]

@@ -138,7 +138,7 @@ def dry_run(cfg: Config) -> TrainingCost:
     """
     measure = _Measure()
     with temporary_folder() as folder:
-        runner = build_runner(_quiet(cfg, folder))
+        runner = build_runner(_quiet(cfg, str(folder)))
         runner.register_hook(measure)
         try:
             runner.train()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from mmengine.runner import FlexibleRunner, Runner
 from mmengine.runner.checkpoint import CheckpointLoader, get_torchvision_models
 
 from synthcap_mm.errors import UserError
@@ -35,6 +36,27 @@ def load_from_torchvision(address: str, map_location: Any = None) -> dict[str, A
 def load_from_nowhere(address: str, map_location: Any = None) -> dict[str, Any]:
     """Refuses the schemes whose loaders execute what they find."""
     raise UserError(f"{address}: download the checkpoint, and name its file instead")
+
+
+def explain_loading(runner: Runner | FlexibleRunner) -> None:
+    """Let a runner name the checkpoint that it cannot begin with or resume from, whatever does not fit.
+
+    Args:
+        runner: the runner; changed.
+    """
+    load = runner.load_or_resume
+
+    def load_or_resume() -> None:
+        try:
+            load()
+        except (UserError, FileNotFoundError):
+            raise
+        except Exception as error:  # torch and MMEngine raise any kind for parts that are missing or of another model
+            raise UserError(
+                f"the checkpoint {runner._load_from} does not fit this training ({type(error).__name__}: {error})"
+            ) from error
+
+    runner.load_or_resume = load_or_resume
 
 
 def _take_over() -> None:

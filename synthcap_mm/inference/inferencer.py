@@ -138,11 +138,6 @@ class CaptionInferencer(BaseInferencer):
                 raise UserError(f"the export {model} has its own weights; leave {weights} out")
             self._export = read_export(model)
             return Config({"model": self._export.model, "export": str(model)})
-        if not is_path and not isinstance(model, (Config, dict)):
-            raise TypeError(
-                f"model is a config's path, a config or an exported folder, not {type(model).__name__}. (A config is "
-                "not taken out of a checkpoint: there it is code, which would have to be executed.)"
-            )
         if weights is None:
             raise UserError("weights are missing: name a checkpoint of tools/train.py (an exported folder has its own)")
         if is_path:

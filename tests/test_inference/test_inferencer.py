@@ -260,7 +260,7 @@ def test_what_is_missing_is_said(tiny_captioner, captioner, tiny_stores):
         CaptionInferencer(copy.deepcopy(config))
     with pytest.raises(FileNotFoundError, match=r"nowhere\.pth"):
         CaptionInferencer(copy.deepcopy(config), "nowhere.pth")
-    with pytest.raises(TypeError, match="NoneType"):
+    with pytest.raises(UserError, match="model"):
         CaptionInferencer(None, checkpoint)
     other = copy.deepcopy(config)
     other["model"]["head"]["layers"] = 3

@@ -76,5 +76,5 @@ def test_faiss_in_a_curation(tmp_path):
 
 def test_bad_faiss_settings():
     pytest.importorskip("faiss", reason="FAISS is not installed: pip install 'synthcap_mm[faiss]'")
-    with pytest.raises(UserError, match="nprobe=0"):
+    with pytest.raises(UserError, match="nprobe"):
         make_search({"type": "faiss", "nprobe": 0}, 10, "cpu")

@@ -330,7 +330,7 @@ def test_what_does_not_fit_is_refused(tmp_path, tiny):
     ):
         with pytest.raises(UserError, match=named):
             OpenCLIPBackbone(**{**tiny, **options})
-    with pytest.raises(RuntimeError, match=r"resblocks\.1"):
+    with pytest.raises(UserError, match=r"resblocks\.1"):
         OpenCLIPBackbone(**{**tiny, "model_config": deeper})
     with pytest.raises(UserError, match="random weights"):
         OpenCLIPBackbone("ViT-B-32-quickgelu", None)
