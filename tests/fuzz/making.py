@@ -41,7 +41,7 @@ def quiet() -> None:
 
     torch.set_num_threads(1)
     mmengine.runner.runner.collect_env = dict  # these ask compilers and git
-    mmengine.runner.runner.get_git_hash = str
+    mmengine.utils.version_utils._minimal_ext_cmd = lambda command: b"none"
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     init_default_scope("synthcap_mm")
     if not MMLogger.check_instance_created("synthcap_mm"):

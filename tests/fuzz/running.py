@@ -164,11 +164,12 @@ def show_case(kind: Kind, seed: int, number: int, keep: str | None = None) -> in
 def _good_results(kind: Kind) -> dict[str, Any]:
     """The undamaged inputs' results; also loads all modules that are needed, before anything is forked."""
     results, before = {}, os.getcwd()
-    for kind.variant in kind.variants:
+    for variant in kind.variants:
+        kind.variant = variant
         case = Path(tempfile.mkdtemp(dir=kind.folder))
         plant_victims(case)
         os.chdir(case / "a/b/here")
-        results[kind.variant] = json.loads(json.dumps(kind.use(kind.lay(case))))
+        results[variant] = json.loads(json.dumps(kind.use(kind.lay(case))))
         os.chdir(before)
         shutil.rmtree(case)
     return results
@@ -192,7 +193,7 @@ class _Child:
             os._exit(0)
 
     def ended(self) -> Verdict | None:
-        pid, status, used = os.wait4(self.pid, os.WNOHANG)
+        pid, status = os.waitpid(self.pid, os.WNOHANG)
         if pid == 0:
             if time.monotonic() - self.begun < self.seconds:
                 return None
