@@ -12,6 +12,10 @@ from .kinds import KINDS
 from .running import FAULTS, run, show_case, table
 
 
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("--kind", nargs="+", choices=[*KINDS], default=[*KINDS], help="default: all")
@@ -28,7 +32,7 @@ def main() -> int:
             kind = KINDS[name](Path(folder).resolve() / name)
             if args.case is not None:
                 return show_case(kind, args.seed, args.case, args.keep)
-            tally = run(kind, args.count, args.seed, args.first, args.jobs, args.keep, say=print)
+            tally = run(kind, args.count, args.seed, args.first, args.jobs, args.keep, say)
             tallies.append(tally)
     print(table(tallies))
     return int(any(tally.count[fault] for tally in tallies for fault in FAULTS))

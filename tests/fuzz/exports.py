@@ -72,10 +72,11 @@ class Exports(Kind):
         else:
             what, knowing = _attack(folder, rng, case), True
         changed = {path for path in {*before, *files_in(folder)} if before.get(path) != _content(path)}
-        if knowing and folder / "export.json" not in changed:
+        signed = knowing and folder / "export.json" not in changed
+        if signed:
             _sign(folder, rng.random() < 0.5)
-        # Files whose checksums were made right are another export; the captions do not depend on the model card.
-        return Change(f"{what}{', signed' if knowing else ''}", not knowing and not same)
+        # With right checksums it is another export. What export.json says besides decides no caption.
+        return Change(f"{what}{', signed' if signed else ''}", same or not signed)
 
 
 def _content(path: Path) -> bytes | None:

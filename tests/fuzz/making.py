@@ -79,7 +79,7 @@ def make_stores(folder: Path, **changes: Any) -> tuple[str, str]:
 
 def experiment() -> str:
     """A name that no runner of this process has."""
-    return f"fuzz-{os.getpid()}-{next(_NUMBERS)}"
+    return f"fuzz-{next(_NUMBERS):06d}"
 
 
 def captioner_config(stores: tuple[str, str], encoder: dict, tagger: dict, width: int) -> dict[str, Any]:

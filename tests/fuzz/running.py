@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -124,7 +125,13 @@ def table(tallies: list[Tally]) -> str:
 
 
 def run(
-    kind: Kind, count: int, seed: int, first: int = 0, jobs: int = 2, keep: str | None = None, say: Callable = print
+    kind: Kind,
+    count: int,
+    seed: int,
+    first: int = 0,
+    jobs: int = 2,
+    keep: str | None = None,
+    say: Callable[[str], None] = print,
 ) -> Tally:
     """Run cases ``first`` to ``first + count - 1``."""
     tally, begun = Tally(kind.name), time.monotonic()
@@ -141,13 +148,17 @@ def run(
                 tally.add(verdict)
                 if verdict.outcome in FAULTS:
                     say(f"{kind.name} --seed {seed} --case {number}: {verdict.outcome}: {verdict.what}: {verdict.why}")
-                    if keep:
-                        shutil.copytree(child.case, Path(keep) / f"{kind.name}-{seed}-{number}", symlinks=True,
-                                        dirs_exist_ok=True)  # fmt: skip
+                    _keep(child.case, keep, f"{kind.name}-{seed}-{number}")
                 shutil.rmtree(child.case, ignore_errors=True)
         time.sleep(0.002)
     tally.seconds = time.monotonic() - begun
     return tally
+
+
+def _keep(case: Path, folder: str | None, name: str) -> None:
+    if folder is not None:
+        with contextlib.suppress(shutil.Error):  # of what is no file
+            shutil.copytree(case, Path(folder) / name, symlinks=True, dirs_exist_ok=True)
 
 
 def show_case(kind: Kind, seed: int, number: int, keep: str | None = None) -> int:
@@ -156,8 +167,7 @@ def show_case(kind: Kind, seed: int, number: int, keep: str | None = None) -> in
     while (verdict := child.ended()) is None:
         time.sleep(0.01)
     print(f"{kind.name} --seed {seed} --case {number}: {verdict.outcome}: {verdict.what}: {verdict.why}")
-    if keep:
-        shutil.copytree(child.case, Path(keep) / f"{kind.name}-{seed}-{number}", symlinks=True, dirs_exist_ok=True)
+    _keep(child.case, keep, f"{kind.name}-{seed}-{number}")
     return int(verdict.outcome in FAULTS)
 
 

@@ -43,9 +43,8 @@ class Stores(Kind):
             (3, lambda: (change_folder(folder, rng, case), False)),
             (5, lambda: (_buffers(folder, rng, knowing), False)),
         )
-        return Change(
-            f"{what}{', checked' if self.checked else ''}", self.checked and not same and ", signed" not in what
-        )
+        told = self.checked and ", signed" not in what
+        return Change(f"{what}{', checked' if self.checked else ''}", same or told)
 
     def use(self, folder: Path) -> Any:
         from synthcap_mm.errors import UserError
