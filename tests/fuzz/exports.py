@@ -30,7 +30,7 @@ def _make(folder: Path) -> None:
         stores = make_stores(folder / name, encoder=encoder, tag_provider=tagger, refine=None)
         config = captioner_config(stores, encoder, tagger, width)
         torch.save({"state_dict": train(config).state_dict(), "meta": {}}, folder / f"{name}.pth")
-        export_captioner(config, folder / f"{name}.pth", folder / f"good_{name}", include_encoder=True, samples=2)
+        export_captioner(config, folder / f"{name}.pth", folder / f"good_{name}", samples=2)
 
 
 class Exports(Kind):
