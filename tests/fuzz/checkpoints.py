@@ -81,7 +81,7 @@ class Checkpoints(Kind):
             (4, lambda: Change(f"{self.variant}: {change_bytes(file, rng)}", True)),
             (2, lambda: Change(f"{self.variant}: {_member(file, rng)}", True)),
             (3, lambda: Change(f"{self.variant}: {hostile_pickle(file, rng, case)}", True)),
-            (1, lambda: Change(f"{self.variant}: {script(file, rng)}", True)),
+            (1, lambda: Change(f"{self.variant}: {script(file, rng)}", False)),
             (3, lambda: Change(f"{self.variant}: {_content(file, rng)}", False)),
             (2, lambda: Change(f"{self.variant}: {self._safetensors(file, rng)}", False)),
             (1, lambda: Change(f"{self.variant}: {_renamed(file, rng)}", False)),
@@ -200,7 +200,7 @@ def _content(file: Path, rng: random.Random) -> str:
     name = rng.choice([name for name, value in state.items() if value.is_floating_point() and value.numel()])
     kind = rng.choice(("nan", "inf", "large", "shape", "dtype", "missing", "more", "text", "meta", "list", "names"))
     if kind in ("nan", "inf", "large"):
-        state[name] = torch.full_like(state[name], {"nan": float("nan"), "inf": float("-inf"), "large": 1e38}[kind])
+        state[name] = torch.full_like(state[name], {"nan": float("nan"), "inf": float("-inf"), "large": 100.0}[kind])
     elif kind == "shape":
         state[name] = rng.choice((state[name].flatten()[:-1], torch.zeros(()), state[name][None], torch.zeros(0)))
     elif kind == "dtype":
