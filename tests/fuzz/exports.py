@@ -35,7 +35,7 @@ def _make(folder: Path) -> None:
 
 class Exports(Kind):
     name = "exports"
-    variants = ("clip", "mini")
+    variants = ("clip", "clip", "mini")
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -61,7 +61,7 @@ class Exports(Kind):
         folder = self.lay(case, rng)
         knowing, same = rng.random() < 0.5, False
         before = {path: path.read_bytes() for path in files_in(folder)}
-        kind = rng.choices(("json", "bytes", "folder", "attack"), (45, 20, 20, 15))[0]
+        kind = rng.choices(("json", "bytes", "folder", "attack"), (40, 15, 15, 30))[0]
         if kind == "json":
             names = ["config.json"] * 4 + ["export.json"] * 3 + ["encoder/model.json"] * 3 + ["tokenizer.json"]
             what, same = change_json(rng.choice([folder / n for n in names if (folder / n).exists()]), rng, case)
@@ -74,7 +74,7 @@ class Exports(Kind):
         changed = {path for path in {*before, *files_in(folder)} if before.get(path) != _content(path)}
         signed = knowing and folder / "export.json" not in changed
         if signed:
-            _sign(folder, rng.random() < 0.5)
+            _sign(folder, rng.random() < 0.7)
         # With right checksums it is another export. What export.json says besides decides no caption.
         return Change(f"{what}{', signed' if signed else ''}", same or not signed)
 
@@ -88,7 +88,8 @@ def _sign(folder: Path, add: bool) -> None:
     manifest = json.loads((folder / "export.json").read_text())
     for path in folder.rglob("*"):
         name = path.relative_to(folder).as_posix()
-        if path.is_file() and name != "export.json" and (add or name in manifest["files"]):
+        data = add and path.suffix in (".json", ".safetensors", ".txt", ".gz")
+        if path.is_file() and name != "export.json" and (data or name in manifest["files"]):
             data = path.read_bytes()
             manifest["files"][name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     (folder / "export.json").write_text(json.dumps(manifest))
@@ -98,12 +99,8 @@ def _attack(folder: Path, rng: random.Random, case: Path) -> str:
     """What somebody would try who knows the libraries."""
     text = rng.choice(hostile_texts(case))
     command = f"touch {case / TOKEN}"
-    (folder / "extra.json").write_text(
-        json.dumps({"model": {"type": "subprocess.Popen", "args": command, "shell": True}, "default_scope": None,
-                    "custom_imports": {"imports": ["fuzz_planted"]}, "test_dataloader": {"dataset": {"type": "os.system"}}})
-    )  # fmt: skip
-    (folder / "extra.yaml").write_text(f"model: {{type: subprocess.Popen, args: {command!r}, shell: true}}\n")
-    weights = rng.choice([path for path in files_in(folder) if path.suffix == ".safetensors"])
+    stored = [path for path in files_in(folder) if path.suffix == ".safetensors"]
+    weights = rng.choice([*stored, *(path for path in stored if path.parent != folder)])
 
     def edit(name: str, *path: str, value: Any) -> str:
         file = folder / name
@@ -132,8 +129,19 @@ def _attack(folder: Path, rng: random.Random, case: Path) -> str:
         return edit("encoder/model.json", "model_cfg", tower, field, value=rng.choice((text, str(folder), "gpt2")))
 
     def detector() -> str:
-        configs = ({"$file": "extra.json"}, str(folder / "extra.json"), str(folder / "extra.yaml"), "../input/extra.json",
-                   text, "yolox/yolox_nano_8xb8-300e_coco")  # fmt: skip
+        model = {
+            "type": rng.choice(("subprocess.Popen", "os.system", "fuzz_planted.Thing")),
+            "args": command,
+            "shell": True,
+        }
+        if model["type"] == "os.system":
+            model = {"type": "os.system", "command": command}
+        place = rng.choice((folder, folder, case / "a/b/there"))
+        place.mkdir(exist_ok=True)
+        file = place / ("extra.json" if place == folder else rng.choice(("extra.json", "extra.yaml")))
+        data = {"model": model, "test_dataloader": {"dataset": {"type": "CocoDataset", "pipeline": []}}}
+        file.write_text(json.dumps(data))  # which is YAML as well
+        configs = (str(file), {"$file": file.name}, {"$file": file.name}, f"../{file.parent.name}/{file.name}", text)
         provider = {
             "type": "MMDetTagProvider",
             "config": rng.choice(configs),
@@ -166,7 +174,7 @@ def _attack(folder: Path, rng: random.Random, case: Path) -> str:
         value = rng.choice((text, {"type": "Pretrained", "checkpoint": text}, {"imports": [text]}, {"$file": text}))
         return edit("config.json", *place, value=value)
 
-    return one_of(rng, (2, tokenizer), (2, hub_text_tower), (3, detector), (1, torchscript), (1, pickled),
+    return one_of(rng, (3, tokenizer), (2, hub_text_tower), (3, detector), (3, torchscript), (2, pickled),
                   (3, component), (4, field), (2, lambda: _numbers(weights, rng)), (1, lambda: _header(weights, rng)))  # fmt: skip
 
 

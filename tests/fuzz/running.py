@@ -174,7 +174,7 @@ def show_case(kind: Kind, seed: int, number: int, keep: str | None = None) -> in
 def _good_results(kind: Kind) -> dict[str, Any]:
     """The undamaged inputs' results; also loads all modules that are needed, before anything is forked."""
     results, before = {}, os.getcwd()
-    for variant in kind.variants:
+    for variant in dict.fromkeys(kind.variants):
         kind.variant = variant
         case = Path(tempfile.mkdtemp(dir=kind.folder))
         plant_victims(case)
