@@ -23,7 +23,7 @@ _DEADLINE, _MOST = 1, 1_000_000
 
 class Answers(Kind):
     name = "http"
-    seconds = 10
+    seconds = 5
     may_resolve = True
 
     def __init__(self, folder: Path) -> None:
