@@ -11,12 +11,12 @@ from mmengine.runner import Runner
 from synthcap_mm.checkpoints import latest_checkpoint
 from synthcap_mm.errors import UserError, listed
 from synthcap_mm.registry import HOOKS
-from synthcap_mm.weights_files import not_finite, state_dict_of
+from synthcap_mm.weights_files import not_finite
 
 
 @HOOKS.register_module()
 class DivergenceHook(Hook):
-    """Stops a training whose loss or weights are not finite; refuses checkpoints with such weights.
+    """Stops a training whose loss or weights are not finite. (Loading refuses such weights too: ``loading.py``.)
 
     Losses are looked at after each iteration, on a GPU every ``interval`` ones (looking waits for it); weights before
     each validation and checkpoint, so that no checkpoint is saved, or called the best, with weights that are NaN.
@@ -54,10 +54,6 @@ class DivergenceHook(Hook):
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Look at the weights that are to be saved."""
         self._check(runner)
-
-    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Refuse weights that are not finite."""
-        state_dict_of(checkpoint, "the checkpoint")
 
     def _check(self, runner: Runner) -> None:
         if not self._finite:

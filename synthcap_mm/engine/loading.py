@@ -12,7 +12,7 @@ from mmengine.runner import FlexibleRunner, Runner
 from mmengine.runner.checkpoint import CheckpointLoader, get_torchvision_models
 
 from synthcap_mm.errors import UserError
-from synthcap_mm.weights_files import local_file, read_checkpoint
+from synthcap_mm.weights_files import local_file, read_checkpoint, state_dict_of
 
 
 def load_from_file(address: str, map_location: Any = None) -> dict[str, Any]:
@@ -23,9 +23,12 @@ def load_from_file(address: str, map_location: Any = None) -> dict[str, Any]:
         map_location: not needed.
 
     Raises:
-        UserError: see :func:`~synthcap_mm.weights_files.read_checkpoint`.
+        UserError: see :func:`~synthcap_mm.weights_files.read_checkpoint` and ``state_dict_of``.
     """
-    return read_checkpoint(local_file(address))
+    path = local_file(address)
+    checkpoint = read_checkpoint(path)
+    state_dict_of(checkpoint, path)
+    return checkpoint
 
 
 def load_from_torchvision(address: str, map_location: Any = None) -> dict[str, Any]:

@@ -175,7 +175,13 @@ def _compare(
     if not samples:
         return {"images": 0, "summary": "no images were held out, so no captions were compared"}
     again = CaptionInferencer(folder, device=device, encoder=captioner.encoder_cfg)
-    before, after = ([found["caption"] for found in one.stream(samples)] for one in (captioner, again))
+    before, after = ([_caption_of(found) for found in one.stream(samples)] for one in (captioner, again))
     same = sum(a == b for a, b in zip(before, after))
     summary = f"{same} of {len(before)} held-out images have the same caption as before"
     return {"images": len(before), "same_captions": same, "summary": summary}
+
+
+def _caption_of(found: dict[str, Any]) -> str:
+    if "error" in found:
+        raise UserError(f"a captioner that cannot caption is not exported: {found['image']}: {found['error']}")
+    return found["caption"]

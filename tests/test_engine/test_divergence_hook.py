@@ -39,7 +39,7 @@ def test_it_stops_and_keeps_good_checkpoints_only(tiny_model, tiny_stores, tmp_p
 
 
 def test_such_a_checkpoint_is_not_loaded(tiny_model, tiny_stores, tmp_path):
-    runner, _ = make_runner(tiny_model, tiny_stores, tmp_path / "a", hooks=[HOOK])
+    runner, _ = make_runner(tiny_model, tiny_stores, tmp_path / "a")
     runner.save_checkpoint(str(tmp_path), "good.pth", save_optimizer=False, save_param_scheduler=False)
     checkpoint = read_checkpoint(tmp_path / "good.pth")
     next(iter(checkpoint["state_dict"].values()))[...] = float("inf")
