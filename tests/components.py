@@ -8,6 +8,7 @@ from PIL import Image
 
 from synthcap_mm.datasets.captions import Caption
 from synthcap_mm.models.backbones.base import BaseBackbone
+from synthcap_mm.options import Name, Seed, Size
 from synthcap_mm.registry import DATASETS, MODELS
 from synthcap_mm.structures import Tag
 
@@ -49,7 +50,7 @@ class ListedCaptions:
 class TinyEncoder(BaseBackbone):
     """Pixels and words through fixed random matrices."""
 
-    def __init__(self, dim=32, seed=0, name="tiny"):
+    def __init__(self, dim: Size = 32, seed: Seed = 0, name: Name = "tiny"):
         super().__init__()
         self.name, self.embed_dim, self.logit_scale = name, dim, 100.0
         self.batches = []

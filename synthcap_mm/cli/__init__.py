@@ -50,7 +50,7 @@ _KEPT = {
     "caption": "What is captioned is kept, and the same command goes on from it",
     "train": "The last checkpoint is kept, and training goes on from it",
 }
-_OF_SETTINGS = (ValueError, TypeError, OSError, KeyError, ImportError, RuntimeError)
+_OF_SETTINGS = (ValueError, TypeError, OSError, KeyError, ImportError, RuntimeError, AssertionError)
 #: Seconds in which the main rank says what is wrong, and torchrun ends the others.
 _MAIN_RANK_FIRST = 5.0
 
@@ -151,9 +151,11 @@ def _raised_for_settings(error: BaseException) -> bool:
     if not steps:
         return False
     code, at = steps[-1]
-    if code.co_name == "build_from_cfg":  # by MMEngine itself, or a call with an argument that the class does not take
+    if code.co_name == "build_from_cfg":  # by MMEngine itself
         return True
     building = any(step.co_name in ("build_from_cfg", "build_dataloader") for step, _ in steps)
+    if building and isinstance(error, TypeError) and "unexpected keyword argument" in str(error):
+        return True
     ours = code.co_filename.startswith(str(PACKAGE_DIR))
     return dis.opname[code.co_code[at]] == "RAISE_VARARGS" and (ours or building)
 

@@ -105,7 +105,7 @@ def entries_of(path: Path, data: Any, field: str, fields: Sequence[str], within:
         within: the place of ``data`` in the file, such as ``'images[3].'``. Default: the top.
 
     Raises:
-        UserError: naming the entry and the field that is missing.
+        UserError: naming the entry and the field that is missing, or is an id and neither number nor text.
     """
     entries = data.get(field) if isinstance(data, dict) else None
     if not isinstance(entries, list):
@@ -114,6 +114,11 @@ def entries_of(path: Path, data: Any, field: str, fields: Sequence[str], within:
         missing = [name for name in fields if not isinstance(entry, dict) or name not in entry]
         if missing:
             raise UserError(f"{path}, {within}{field}[{n}]: no field '{missing[0]}'")
+        odd = [name for name in fields if name.endswith("id") and not isinstance(entry[name], (str, int))]
+        if odd:
+            raise UserError(
+                f"{path}, {within}{field}[{n}].{odd[0]}: expected a number or text, found {entry[odd[0]]!r}"
+            )
     return entries
 
 

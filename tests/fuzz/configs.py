@@ -99,9 +99,12 @@ class Configs(Kind):
     def use(self, folder: Path) -> Any:
         from mmengine.config import Config
 
+        from synthcap_mm.config_fields import check_fields
+
         cfg = copy.deepcopy(self.configs[self.variant])
         cfg = Config(set_at(cfg, self.path, self.value) if self.path else cfg)
         cfg.experiment_name = experiment()
+        check_fields(cfg)
         section = self.path[0] if self.path else None
         if section in (None, "synthesis", "photo_stores", "curation"):
             _build_stores(cfg, section)
