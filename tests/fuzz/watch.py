@@ -62,16 +62,8 @@ def _readable() -> list[str]:
 
 _READABLE = _readable()
 _READABLE_FILES = {"/etc/mime.types", "/etc/localtime", "/etc/httpd/mime.types", "/etc/apache2/mime.types", "/etc/ssl"}
-_STARTS = (
-    "subprocess.Popen",
-    "os.system",
-    "os.exec",
-    "os.posix_spawn",
-    "os.spawn",
-    "os.fork",
-    "os.forkpty",
-    "pty.spawn",
-)
+# Not os.fork, as data loaders do: the child is watched as well.
+_STARTS = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "pty.spawn")
 _CHANGES = ("os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "os.truncate", "os.chmod", "shutil.rmtree")  # fmt: skip
 
 
