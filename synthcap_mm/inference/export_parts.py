@@ -101,7 +101,7 @@ def export_open_clip(
     Returns:
         Its config in the export; ``None`` if parts of it come from elsewhere than open_clip.
     """
-    tokenizer, description = settings.get("tokenizer"), backbone.exported_description()
+    tokenizer, description = settings.get("tokenizer"), plain_settings(backbone.described())
     try:
         if tokenizer is not None and Path(tokenizer).is_dir():
             raise UserError(f"its tokenizer {Path(tokenizer).name} is a folder of Hugging Face's")

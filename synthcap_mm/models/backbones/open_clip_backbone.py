@@ -164,40 +164,30 @@ class OpenCLIPBackbone(BaseBackbone):
 
     @classmethod
     def from_export(cls, settings: dict[str, Any], where: str) -> dict[str, Any]:
-        """The settings of an export; a model of open_clip's own needs no description but its name.
+        """The settings of an export, once it is known that the model is no larger than the weights.
 
         Args:
             settings: as they are read from the export.
             where: for messages.
 
         Raises:
-            UserError: if weights or the model's description are not in the folder.
+            UserError: if weights or the model's description are not in the folder, or do not fit each other.
         """
-        import open_clip
-
         for name in ("pretrained", "model_config"):
             if name not in settings:
                 raise refused(f"{where}.{name}", None, "a file of the folder")
         name = settings.get("model_name")
         if not isinstance(name, str) or not re.fullmatch(r"[\w.-]+", name):
             raise refused(f"{where}.model_name", name, "a plain name")
-        described = settings["model_config"]
-        config = described.get("model_cfg") or (
-            open_clip.get_model_config(name) if name in open_clip.list_models() else None
-        )
-        if config is None:
-            raise refused(f"{where}.model_name", name, "a model of open_clip, or described by model_config")
-        return {**settings, "model_config": {"preprocess_cfg": {}, **described, "model_cfg": config}}
-
-    def exported_description(self) -> dict[str, Any]:
-        """The model as an export describes it: without the config of a model that open_clip has."""
-        import open_clip
-
-        described = self.described()
-        name = self.name.split("/")[0]
-        if name in open_clip.list_models() and open_clip.get_model_config(name) == described["model_cfg"]:
-            described.pop("model_cfg")
-        return json.loads(json.dumps(described))
+        try:
+            with torch.device("meta"):  # takes no memory
+                model, _ = _unloaded(settings["model_config"]["model_cfg"], {}, "fp32", "meta")
+        except Exception as error:  # open_clip asserts, or divides by numbers that do not go together
+            raise UserError(f"{where}: open_clip cannot build the model: {type(error).__name__}: {error}") from error
+        parts = (*model.parameters(), *model.buffers())
+        if sum(part.numel() for part in parts) > 2 * Path(settings["pretrained"]).stat().st_size:
+            raise UserError(f"{where}: the model is larger than its weights, {settings['pretrained']}")
+        return settings
 
     @classmethod
     def pin(cls, arguments: dict[str, Any]) -> dict[str, Any]:
@@ -439,21 +429,30 @@ def _build_from_file(
     """Model and evaluation transform with the weights of a local file."""
     import open_clip
 
+    model, transform = _unloaded(config, preprocessing, precision, "cpu")
     with temporary_folder() as folder:
-        # a folder of its own: no other way gives open_clip a config without adding to its global list of models
-        described = {"model_cfg": config, "preprocess_cfg": preprocessing}
-        (Path(folder) / "open_clip_config.json").write_text(json.dumps(described), encoding="utf-8")
-        with _quiet_root_logger():
-            model, _, transform = open_clip.create_model_and_transforms(
-                f"local-dir:{folder}", load_weights=False, pretrained_text=False, precision=precision
-            )
-        source = _plain_state(weights, model, Path(folder))
+        source = _plain_state(weights, model, folder)
         try:
             open_clip.load_checkpoint(model, str(source), strict=True, weights_only=True)
         except Exception as error:  # of torch, or of open_clip, for names and shapes that it does not expect
             raise UserError(f"the weights file {weights} does not fit the model {model_name!r}: {error}") from error
     if bad := not_finite(dict(model.named_parameters())):
         raise UserError(f"{len(bad)} weights of {weights} are not finite ({listed(bad, 3)})")
+    return model, transform
+
+
+def _unloaded(config: dict, preprocessing: dict, precision: str, device: str) -> tuple[torch.nn.Module, Callable]:
+    """Model and evaluation transform without weights."""
+    import open_clip
+
+    with temporary_folder() as folder:
+        # a folder of its own: no other way gives open_clip a config without adding to its global list of models
+        described = {"model_cfg": config, "preprocess_cfg": preprocessing}
+        (folder / "open_clip_config.json").write_text(json.dumps(described), encoding="utf-8")
+        with _quiet_root_logger():
+            model, _, transform = open_clip.create_model_and_transforms(
+                f"local-dir:{folder}", load_weights=False, pretrained_text=False, precision=precision, device=device
+            )
     return model, transform
 
 

@@ -27,7 +27,7 @@ _TEXT: dict[str, Any] = {
 }  # fmt: skip
 _MODEL: dict[str, Any] = {
     "embed_dim": 65_536, "quick_gelu": _FLAG, "vision_cfg": _VISION, "text_cfg": _TEXT, "custom_text": _FLAG,
-    "init_logit_scale": 100, "init_logit_bias": 100, "nonscalar_logit_scale": _FLAG,
+    "init_logit_scale": _RATE, "init_logit_bias": _RATE, "nonscalar_logit_scale": _FLAG,
 }  # fmt: skip
 _PREPROCESSING = {
     "mean": _RATE, "std": _RATE, "interpolation": _NAME, "resize_mode": _NAME, "fill_color": 255, "size": 4096,
@@ -39,16 +39,14 @@ def check_description(value: Any, where: str) -> None:
     """Refuse a model's description in which something else stands than sizes and open_clip's own words.
 
     Args:
-        value: with ``preprocess_cfg``, and ``model_cfg`` unless the model is open_clip's own.
+        value: with ``model_cfg`` and ``preprocess_cfg``, as :meth:`OpenCLIPBackbone.described` makes it.
         where: its file, for messages.
 
     Raises:
         UserError: naming the field.
     """
     _check(value, _DESCRIBED, where)
-    towers = value.get("model_cfg")
-    if towers is None:
-        return
+    towers = value.get("model_cfg") or {}
     if not isinstance(towers.get("vision_cfg"), dict) or not isinstance(towers.get("text_cfg"), dict):
         raise UserError(f"{where}: model_cfg needs vision_cfg and text_cfg")
     timm_name = towers["vision_cfg"].get("timm_model_name")

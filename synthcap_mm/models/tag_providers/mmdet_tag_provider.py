@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from synthcap_mm.errors import UserError
-from synthcap_mm.exportable import OneOf, SafetensorsFile, Texts, data
+from synthcap_mm.exportable import OneOf, SafetensorsFile, Texts, data, refused
 from synthcap_mm.models.tag_providers.base import BaseTagProvider
 from synthcap_mm.options import Count, Device, Name, Part
 from synthcap_mm.registry import MODELS
@@ -93,6 +93,31 @@ class MMDetTagProvider(BaseTagProvider):
             self._pipeline = _array_pipeline(cfg)
             self.classes = tuple(classes) if classes is not None else _class_names(meta, cfg, weights.name)
         self._model.to(device).eval()
+
+    @classmethod
+    def from_export(cls, settings: dict[str, Any], where: str) -> dict[str, Any]:
+        """The settings of an export; detectors that load further files or models are refused.
+
+        Args:
+            settings: as they are read from the export.
+            where: for messages.
+
+        Raises:
+            UserError: if the config, one of mmdet's, is of such a detector; or something is missing.
+        """
+        for name in ("config", "checkpoint", "classes"):
+            if name not in settings:
+                raise refused(f"{where}.{name}", None, "needed")
+        from mmengine.config import Config
+
+        with mmdet_scope():
+            cfg = Config.fromfile(settings["config"])
+        odd = cfg.get("custom_imports") or _loads_more(cfg.get("model"))
+        if odd:
+            raise UserError(
+                f"{where}.config: this detector of mmdet loads more than its weights ({odd}): give it yourself"
+            )
+        return settings
 
     @classmethod
     def pin(cls, arguments: dict[str, Any]) -> dict[str, Any]:
@@ -251,15 +276,53 @@ def _config_sha256(cfg: Config) -> str:
     return digest(json.loads(json.dumps(decisive, default=str)))
 
 
+#: Words in the names of options by which mmdet's models load further files, or ask a hub.
+_LOADING = (
+    "teacher",
+    "ckpt",
+    "checkpoint",
+    "pretrained",
+    "model_name",
+    "language",
+    "tokenizer",
+    "config",
+    "path",
+    "file",
+)
+
+
+def _loads_more(settings: Any) -> str | None:
+    """An option by which a detector loads more than the weights that it is given, or ``None``."""
+    if isinstance(settings, dict):
+        for name, value in settings.items():
+            if value is None or name == "init_cfg":  # left out when it is built
+                continue
+            if any(word in name for word in _LOADING) or (name == "type" and "." in str(value)):
+                return f"{name}={str(value)[:60]}"
+            if found := _loads_more(value):
+                return found
+    elif isinstance(settings, (list, tuple)):
+        return next(filter(None, map(_loads_more, settings)), None)
+    elif isinstance(settings, str) and ("/" in settings or "bert" in settings):
+        return settings
+    return None
+
+
+def _without_init_cfg(settings: Any) -> Any:
+    """Settings without the weights that mmdet would download, and the checkpoint replaces."""
+    if isinstance(settings, dict):
+        return {name: _without_init_cfg(value) for name, value in settings.items() if name != "init_cfg"}
+    return [_without_init_cfg(value) for value in settings] if isinstance(settings, list) else settings
+
+
 def _build_detector(cfg: Config, name: str) -> nn.Module:
     from mmdet.registry import MODELS as MMDET_MODELS
     from mmdet.utils import register_all_modules
+    from mmengine.config import ConfigDict
     from mmengine.model.utils import revert_sync_batchnorm
 
     register_all_modules(init_default_scope=False)
-    if "init_cfg" in cfg.model.get("backbone", {}):
-        cfg.model.backbone.init_cfg = None  # otherwise mmdet would download weights that the checkpoint replaces
-    return revert_sync_batchnorm(MMDET_MODELS.build(cfg.model))
+    return revert_sync_batchnorm(MMDET_MODELS.build(ConfigDict(_without_init_cfg(cfg.model.to_dict()))))
 
 
 def _load_weights(model: nn.Module, path: Path, config_name: str) -> dict[str, Any]:
