@@ -52,16 +52,22 @@ def _temporary(path: Path) -> Iterator[tuple[Path, BinaryIO]]:
     remove_abandoned(path.parent)
     temporary = own_file(path, f"{threading.get_ident()}.tmp")
     try:
-        with open(temporary, "xb") as file:
+        with naming(path), open(temporary, "xb") as file:
             yield temporary, file
-    except OSError as error:
-        if error.errno is None or error.filename is not None:
-            raise
-        # A write that fails (a full disk) does not say of which file.
-        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         with contextlib.suppress(FileNotFoundError):
             temporary.unlink()
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Name the file in an error: a write that fails (a full disk) does not say of which file."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def _sync(file: BinaryIO) -> None:

@@ -14,7 +14,7 @@ import torch
 
 from synthcap_mm.errors import UserError
 from synthcap_mm.exportable import read_component, refused
-from synthcap_mm.files import file_sha256, read_json
+from synthcap_mm.files import decode, file_sha256, read_json
 from synthcap_mm.models.memory import CaptionMemory
 from synthcap_mm.registry import MODELS
 from synthcap_mm.store.fingerprint import checked_fingerprint
@@ -142,10 +142,7 @@ class Export:
     @cached_property
     def _texts(self) -> list[str]:
         path = self.file(TEXTS, MANIFEST)
-        try:
-            return path.read_text(encoding="utf-8").split("\n")[:-1]
-        except UnicodeDecodeError as error:
-            raise UserError(f"{path} is not UTF-8: {error}") from error
+        return decode(path, path.read_bytes()).split("\n")[:-1]
 
     def memory_text(self, row: int) -> str:
         """The caption at a row of the memory."""
