@@ -17,7 +17,7 @@ import inspect
 import math
 import os
 import types
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from numbers import Real
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints, is_typeddict
 
@@ -196,6 +196,15 @@ def fault(hint: Any, value: Any, place: str) -> str | None:
         return _refusal(hint, value, place)
     each = _each(origin or hint, args, value)
     return next(filter(None, (fault(inner, item, place + suffix) for inner, item, suffix in each)), None)
+
+
+def plain_hints(hint: Any) -> Iterator[Any]:
+    """The alternatives of an annotation, and the marks of each."""
+    if get_origin(hint) in (Annotated, *_UNIONS):
+        for one in get_args(hint):
+            yield from plain_hints(one)
+    else:
+        yield hint
 
 
 @functools.cache
