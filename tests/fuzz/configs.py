@@ -8,7 +8,7 @@ import random
 from pathlib import Path
 from typing import Any
 
-from .making import experiment, in_other_process, make_stores, quiet
+from .making import experiment, in_other_process, make_stores
 from .mutations import look_up, places, set_at
 from .running import Change, Kind
 from .watch import ROOT
@@ -24,7 +24,6 @@ _ENCODER = {"type": "TinyEncoder", "dim": 256}
 
 
 def _make(folder: Path) -> None:
-    quiet()
     make_stores(folder / "made", encoder=_ENCODER)
 
 
@@ -35,7 +34,6 @@ class Configs(Kind):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         in_other_process(_make, folder)
-        quiet()
         self.also = [folder / "made"]
         self.configs = {name: self._small(name) for name in _CONFIGS}
         self.path: tuple = ()
@@ -72,22 +70,8 @@ class Configs(Kind):
         self.path = (section, *rng.choice([*places(cfg[section])]))
         old = look_up(cfg, self.path)
         wrong = [value for value in ("wrong", 3.5, -7, [], ["a"], {}, {"a": 1}, True) if not _alike(old, value)]
-        doubtful = [
-            None,
-            -1,
-            0,
-            1,
-            2,
-            0.5,
-            -0.5,
-            float("nan"),
-            float("inf"),
-            "",
-            "nowhere/x",
-            [0],
-            {"type": "Nobody"},
-            10**30,
-        ]
+        doubtful = [None, -1, 0, 1, 2, 0.5, -0.5, float("nan"), float("inf"), "", "nowhere/x", [0], {"type": "Nobody"},
+                    10**30]  # fmt: skip
         if rng.random() < 0.15:  # a field that is not there
             self.path = (*self.path[:-1], "nobodys_field") if isinstance(self.path[-1], str) else self.path
         wrong_one = rng.random() < 0.5 and bool(wrong)

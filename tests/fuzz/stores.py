@@ -8,13 +8,12 @@ import random
 from pathlib import Path
 from typing import Any
 
-from .making import in_other_process, make_stores, quiet
+from .making import in_other_process, make_stores
 from .mutations import change_bytes, change_folder, change_json, files_in, one_of
 from .running import Change, Kind
 
 
 def _make(folder: Path) -> None:
-    quiet()
     pairs, photos = make_stores(folder / "made", keep_images=True)
     Path(pairs).rename(folder / "good_pairs")
     Path(photos).rename(folder / "good_photos")
@@ -27,7 +26,6 @@ class Stores(Kind):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         in_other_process(_make, folder)
-        quiet()
         self.checked = True
 
     def change(self, case: Path, rng: random.Random) -> Change:
