@@ -182,9 +182,7 @@ class OpenCLIPBackbone(BaseBackbone):
         if not isinstance(name, str) or not re.fullmatch(r"[\w.-]+", name):
             raise refused(f"{where}.model_name", name, "a plain name")
         described = settings["model_config"]
-        config = described.get("model_cfg") or (
-            open_clip.get_model_config(name) if name in open_clip.list_models() else None
-        )
+        config = described.get("model_cfg") or open_clip.get_model_config(name)
         if config is None:
             raise refused(f"{where}.model_name", name, "a model of open_clip, or described by model_config")
         return {**settings, "model_config": {"preprocess_cfg": {}, **described, "model_cfg": config}}
