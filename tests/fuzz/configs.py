@@ -96,12 +96,6 @@ class Configs(Kind):
             _build_training(cfg, section)
         return "built"
 
-    def refuses(self, error: BaseException) -> bool:
-        from synthcap_mm.errors import UserError
-
-        # Config is code: what a setting names of Python's is its author's business.
-        return super().refuses(error) or isinstance(error, UserError)
-
     def names(self, error: BaseException) -> bool:
         """Whether a refusal names the field."""
         field = next((key for key in reversed(self.path) if isinstance(key, str)), "")
@@ -131,7 +125,6 @@ def _alike(old: Any, new: Any) -> bool:
 def _build_stores(cfg: Any, section: str | None) -> None:
     """What `synthesize`, `encode-images` and `curate` build before they make anything."""
     from synthcap_mm.missing_inputs import curation_settings
-    from synthcap_mm.options import check_options
     from synthcap_mm.registry import MODELS
     from synthcap_mm.store import Store
     from synthcap_mm.synthesis.curation import Curation
@@ -139,7 +132,6 @@ def _build_stores(cfg: Any, section: str | None) -> None:
     from synthcap_mm.synthesis.synthesis import Synthesis
 
     if section in (None, "synthesis"):
-        check_options("synthesis", Synthesis, (), cfg.synthesis)
         synthesis = Synthesis(**{**cfg.synthesis, "store": "new"} if cfg.synthesis.get("store") else cfg.synthesis)
         captions = synthesis.captions
         _ = synthesis.tables
@@ -153,13 +145,10 @@ def _build_stores(cfg: Any, section: str | None) -> None:
     if section in (None, "photo_stores"):
         models = {name: cfg.synthesis.get(name) for name in ("encoder", "tag_provider")}
         for entry in cfg.get("photo_stores", []):
-            check_options("photo_stores", PhotoStore, (), {**models, **entry})
             photos = PhotoStore(**{**models, **entry}).photos
             photos.load(0)
     if section in (None, "curation") and cfg.get("curation"):
-        settings = curation_settings(cfg)
-        check_options("curation", Curation, (), settings)
-        Curation(**settings).recipe_in(Store.open(cfg.model.store))
+        Curation(**curation_settings(cfg)).recipe_in(Store.open(cfg.model.store))
 
 
 def _build_training(cfg: Any, section: str | None) -> None:

@@ -36,7 +36,7 @@ class Stores(Kind):
         what, same = one_of(
             rng,
             (4, lambda: change_json(rng.choice(_views(folder)), rng, case)),
-            (1, lambda: change_json(rng.choice(_jsons(folder)), rng, case)),
+            (1, lambda: change_json(rng.choice([p for p in files_in(folder) if p.suffix == ".json"]), rng, case)),
             (4, lambda: (change_bytes(rng.choice(files_in(folder)), rng), False)),
             (3, lambda: (change_folder(folder, rng, case), False)),
             (5, lambda: (_buffers(folder, rng, knowing), False)),
@@ -57,10 +57,6 @@ class Stores(Kind):
 
 def _views(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.json"))
-
-
-def _jsons(folder: Path) -> list[Path]:
-    return [path for path in files_in(folder) if path.suffix == ".json"]
 
 
 def _content(folder: Path) -> dict[str, str]:
@@ -116,11 +112,11 @@ def _buffers(folder: Path, rng: random.Random, knowing: bool) -> str:
     what = f"{path.parent.name}/{path.name}: {number.hex()} at {at}"
     if not knowing:
         return what
-    try:
-        from synthcap_mm.store.tables import _payload_sha256
+    from synthcap_mm.store.tables import _payload_sha256
 
+    try:
         new = _payload_sha256(pa.ipc.open_file(bytes(data)).get_batch(0))
-    except Exception:
+    except Exception:  # too damaged to be signed
         return what
     path.write_bytes(bytes(data).replace(old.encode(), new.encode()))
     for view in _views(folder):

@@ -74,8 +74,9 @@ class Watch:
         note: takes ``executed=`` or ``outside=``, a sentence.
     """
 
-    def __init__(self, case: Path, allowed: Iterable[Path], ports: set[int], may_resolve: bool,
-                 note: Callable[..., None]) -> None:  # fmt: skip
+    def __init__(
+        self, case: Path, allowed: Iterable[Path], ports: set[int], may_resolve: bool, note: Callable[..., None]
+    ) -> None:
         self.case = f"{case}/"
         self.allowed = [f"{os.path.realpath(folder)}/" for folder in allowed]
         self.ports, self.may_resolve, self.note, self.busy = ports, may_resolve, note, False
