@@ -1,6 +1,6 @@
-"""What the fields of a config may be; components say it themselves (:mod:`synthcap_mm.options`), the rest is here.
+"""Types and ranges of a config's fields; our components have theirs as annotations (:mod:`synthcap_mm.options`).
 
-MMEngine's own components have annotations, but no ranges: those that a wrong number would hang or crash are here too.
+MMEngine's annotations have no ranges: those are here where a wrong number would hang or crash.
 """
 
 from __future__ import annotations

@@ -130,14 +130,14 @@ class Export:
         return weights
 
     def _memory(self) -> CaptionMemory:
-        said, path = self.manifest["memory"], self.file(MEMORY, MANIFEST)
+        stated, path = self.manifest["memory"], self.file(MEMORY, MANIFEST)
         features = read_checkpoint(path).get("features") if is_safetensors(path) else None
         width = len((self.manifest["encoder"] or {}).get("text", ())) or (0 if features is None else features.shape[-1])
         if features is None or not features.is_floating_point() or tuple(features.shape) != (len(self._texts), width):
             raise UserError(f"{path} is not the features of the {len(self._texts)} captions in {TEXTS}")
-        if said.get("rows") != len(features) or not isinstance(said.get("sha256"), str):
+        if stated.get("rows") != len(features) or not isinstance(stated.get("sha256"), str):
             raise UserError(f"{self.folder / MANIFEST}: memory.rows and memory.sha256 are not those of {path}")
-        return CaptionMemory(features.float(), self.memory_text, self.manifest["encoder"], said["sha256"])
+        return CaptionMemory(features.float(), self.memory_text, self.manifest["encoder"], stated["sha256"])
 
     @cached_property
     def _texts(self) -> list[str]:

@@ -50,9 +50,10 @@ def read_view(file: Path) -> dict[str, Any]:
     Raises:
         StoreError: if it is not what :func:`~synthcap_mm.store.store.write_view` writes; file and field are named.
     """
+    check = _Checks(file)
+    check(not file.is_symlink(), "the whole", "is a link")
     with _telling_to_remove(file):
         view = read_json(file)
-    check = _Checks(file)
     check(isinstance(view, dict), "the whole", "is no object")
     if view.get("format") != FORMAT:
         raise StoreError(

@@ -30,7 +30,6 @@ class Stores(Kind):
 
     def change(self, case: Path, rng: random.Random) -> Change:
         folder = self.lay(case, rng)
-        self.also.append(case / "elsewhere")  # a store's shards may lie on another disk, and be links
         # A store is mapped, not read: only `store --check` compares all of it with its checksums.
         self.checked, knowing = rng.random() < 0.6, rng.random() < 0.5
         what, same = one_of(
