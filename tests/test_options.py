@@ -152,7 +152,7 @@ def test_every_option_of_the_package_can_be_told_in_words():
     import inspect
 
     from synthcap_mm import registry
-    from synthcap_mm.options import _resolved, _in_words, fault
+    from synthcap_mm.options import _in_words, _resolved, fault
 
     for name in ("MODELS", "DATASETS", "METRICS", "HOOKS", "INFERENCERS"):
         components = getattr(registry, name)
