@@ -13,7 +13,7 @@ from __future__ import annotations
 import gzip
 import inspect
 import math
-import re
+import reprlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -220,7 +220,7 @@ def refused(where: str, value: Any, wanted: str | None = None) -> UserError:
         value: what stands there.
         wanted: what may. Default: nothing, the field has no place there.
     """
-    shown = re.sub(r"\s+", " ", repr(value))[:80]
+    shown = reprlib.repr(value)  # short, and not deep
     if wanted is None:
         return UserError(f"{where} has no place in an export, which is data; it is {shown}")
     return UserError(f"{where} is {wanted} in an export, got {shown}")
@@ -231,9 +231,9 @@ def is_number(value: Any, low: float, high: float) -> bool:
     return type(value) in (int, float) and math.isfinite(value) and low <= value <= high
 
 
-def _plain(value: Any, where: str) -> Any:
-    if isinstance(value, list) and len(value) <= _LONGEST_LIST:
-        return [_plain(one, f"{where}[{i}]") for i, one in enumerate(value)]
+def _plain(value: Any, where: str, depth: int = 0) -> Any:
+    if isinstance(value, list) and len(value) <= _LONGEST_LIST and depth < 3:
+        return [_plain(one, f"{where}[{i}]", depth + 1) for i, one in enumerate(value)]
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, (int, float)) and abs(value) < 2**53:

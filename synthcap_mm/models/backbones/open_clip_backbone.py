@@ -461,6 +461,8 @@ def _plain_state(weights: Path, model: torch.nn.Module, folder: Path) -> Path:
         return weights
     state = read_checkpoint(weights, "weights file")
     state = state.get("state_dict", state)
+    if not isinstance(state, dict):
+        raise UserError(f"the weights file {weights} has no weights by name (state_dict)")
     if not is_torchscript(weights) and not any(key in state for key in OPENAI_KEYS):
         return weights
     target = folder / "weights.pt"
