@@ -41,11 +41,10 @@ def _own_images(path: Path, text: str) -> dict[str, Any] | None:
     if not isinstance(images, dict):
         return None
     for key, image in images.items():
-        if not (
-            isinstance(image, dict) and _are_texts([image.get("hypothesis")]) and _are_texts(image.get("references"))
-        ):
+        image = image if isinstance(image, dict) else {}
+        if not _are_texts([image.get("hypothesis")]) or not _are_texts(image.get("references")):
             raise UserError(
-                f"{path}, images[{key!r}]: expected a caption 'hypothesis' and a list of them, 'references'"
+                f"{path}, images[{key!r}]: expected a caption, 'hypothesis', and a list of them, 'references'"
             )
     return images
 
