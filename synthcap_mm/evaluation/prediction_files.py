@@ -162,9 +162,11 @@ def read_references(path: str | Path, split: str | None = None) -> References:
     names: dict[str, list[str]] = {}
     captions = {}
     for raw in raws:
+        if not isinstance(raw.text, str):
+            raise UserError(f"{path}, {raw.where}: a caption is a text, found {raw.text!r}")
         called = in_file.get(raw.group, [raw.group])
         names[called[0]] = called
-        captions.setdefault(called[0], []).append(raw.text or "")
+        captions.setdefault(called[0], []).append(raw.text)
     return References(path, captions, _image_by_name(names))
 
 

@@ -278,7 +278,8 @@ def _load_weights(model: nn.Module, path: Path, config_name: str) -> dict[str, A
             f"the checkpoint {path.name!r} does not fit the config {config_name!r}: it lacks {len(missing)} weights, "
             f"{', '.join(sorted(missing)[:3])} among them"
         )
-    return checkpoint.get("meta") or {}
+    meta = checkpoint.get("meta")
+    return meta if isinstance(meta, dict) else {}
 
 
 def _array_pipeline(cfg: Config) -> Any:
@@ -295,7 +296,8 @@ def _class_names(meta: dict[str, Any], cfg: Config, checkpoint: str) -> tuple[st
     """The checkpoint's class names, else those of the config's test dataset."""
     from mmdet.registry import DATASETS
 
-    named = {key.lower(): value for key, value in (meta.get("dataset_meta") or {}).items()}
+    told = meta.get("dataset_meta")
+    named = {str(key).lower(): value for key, value in told.items()} if isinstance(told, dict) else {}
     dataset = cfg.test_dataloader.dataset
     while "dataset" in dataset:
         dataset = dataset.dataset
@@ -306,8 +308,10 @@ def _class_names(meta: dict[str, Any], cfg: Config, checkpoint: str) -> tuple[st
         getattr(DATASETS.get(dataset.type), "METAINFO", {}).get("classes"),
     )
     for classes in sources:
-        if classes:
-            return (classes,) if isinstance(classes, str) else tuple(classes)
+        if isinstance(classes, str) and classes:
+            return (classes,)
+        if isinstance(classes, (list, tuple)) and classes and all(isinstance(name, str) for name in classes):
+            return tuple(classes)
     raise UserError(
         f"neither the checkpoint {checkpoint!r} nor the config's test dataset names the classes; give classes=[...]"
     )
