@@ -189,6 +189,7 @@ def read_export(folder: str | os.PathLike[str]) -> Export:
 
 def _manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
+    _refuse_links(folder, [MANIFEST])
     manifest = read_json(path)
     version = manifest.get("schema_version") if isinstance(manifest, dict) else None
     if version != EXPORT_SCHEMA:
@@ -202,15 +203,21 @@ def _manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
+def _refuse_links(folder: Path, parts: list[str]) -> None:
+    if any((folder / Path(*parts[: i + 1])).is_symlink() for i in range(len(parts))):
+        raise UserError(
+            f"{folder / Path(*parts)} is a link, or lies behind one: an export holds its files itself (hf download "
+            "REPOSITORY --local-dir FOLDER makes none)"
+        )
+
+
 def _check_file(folder: Path, name: str, record: Any) -> None:
     """Refuse a file that is not as ``export.json`` says, no data, or not in the folder."""
     parts = name.split("/")
     if not all(re.fullmatch(r"\w[\w.-]*", part) for part in parts) or Path(name).suffix not in DATA_SUFFIXES:
         raise UserError(f"{folder / MANIFEST} lists {name!r}, which is no name of a file of data in the folder")
     path = folder / name
-    if any((folder / Path(*parts[: i + 1])).is_symlink() for i in range(len(parts))):
-        raise UserError(f"{path} is a link, or lies behind one: an export holds its files itself (hf download "
-                        "REPOSITORY --local-dir FOLDER makes none)")  # fmt: skip
+    _refuse_links(folder, parts)
     if not path.is_file():
         raise UserError(f"the export {folder} lacks {name}: copy the whole folder, or export anew")
     if not isinstance(record, dict) or {*record} != {"bytes", "sha256"}:
