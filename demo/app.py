@@ -182,10 +182,8 @@ class Guard:
             return 403, f"This page answers at {known} only; start it with --allow-host NAME to allow another name."
         limit = MAX_BYTES + 2**20 if scope["path"].endswith("/upload") else 4 * MAX_CHARACTERS
         if "transfer-encoding" in headers or int(headers.get("content-length", 0)) > limit:
-            return (
-                413,
-                f"A photo may have {MAX_BYTES >> 20} MB, a memory {MAX_CHARACTERS} characters; say the length first.",
-            )
+            megabytes = MAX_BYTES >> 20
+            return 413, f"A photo may have {megabytes} MB, a memory {MAX_CHARACTERS} characters; send the length first."
         return 200, ""
 
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import torch
 
-#: Seconds that an item under way has after a Ctrl-C, so that no file is left half written.
+#: Seconds that the current item has after a Ctrl-C, so that no file is left half written.
 _MOMENT = 0.5
 
 _END = object()
@@ -24,7 +24,7 @@ class Background:
 
     A context manager. Leaving it waits for all items, also when an exception leads
     out: a shard that is drawn is not lost to a fault in the next one. Only a KeyboardInterrupt
-    drops those that wait, and leaves the one under way after a moment. An exception
+    drops the items that wait, and waits for the current one for half a second at most. An exception
     in the thread is raised from the next :meth:`put`, or on leaving; later items
     are passed over then. On a GPU the thread has a
     stream of its own, so that its kernels run beside those of the caller.
@@ -93,7 +93,7 @@ class Background:
 
 @contextlib.contextmanager
 def threads(count: int, name: str) -> Iterator[ThreadPoolExecutor]:
-    """Threads for small pieces of work; what is left of it on leaving is not begun, and nothing is waited for.
+    """A pool of threads; on leaving, work that has not begun is cancelled, and running work is not waited for.
 
     Args:
         count: of the threads.

@@ -1,12 +1,12 @@
-"""What the fields of a config may be; components say it themselves (:mod:`synthcap_mm.options`), the rest is here.
+"""Types and ranges of a config's fields; our components have theirs as annotations (:mod:`synthcap_mm.options`).
 
-MMEngine's own components have annotations, but no ranges: those that a wrong number would hang or crash are here too.
+MMEngine's annotations have no ranges: those are here where a wrong number would hang or crash.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal, TypedDict
+from typing import Annotated, Any, Literal, TypedDict
 
 from mmengine.config import Config
 from mmengine.runner import set_random_seed
@@ -47,6 +47,12 @@ class Dataloader(TypedDict, total=False):
     prefetch_factor: Count | None
     timeout: NotNegative
     num_batch_per_epoch: Count | None
+    batch_sampler: Annotated[dict, Component("DATA_SAMPLERS")] | None
+    collate_fn: Any
+    worker_init_fn: dict | None
+    multiprocessing_context: Literal["fork", "spawn", "forkserver"] | None
+    pin_memory_device: str
+    in_order: bool
 
 
 class Loop(TypedDict, total=False):
@@ -77,6 +83,8 @@ class Clipping(TypedDict, total=False):
     type: Literal["norm", "value"]
     max_norm: Positive
     norm_type: Positive
+    error_if_nonfinite: bool
+    foreach: bool | None
     clip_value: Positive
 
 
@@ -85,6 +93,8 @@ class OptimWrapper(TypedDict, total=False):
 
     optimizer: Annotated[Optimizer, Component("OPTIMIZERS")]
     clip_grad: Clipping | None
+    constructor: Name
+    paramwise_cfg: dict | None
     accumulative_counts: Count
 
 
@@ -102,6 +112,7 @@ class Scheduler(TypedDict, total=False):
 class IntervalHook(TypedDict, total=False):
     """Logger and checkpoint hooks of MMEngine."""
 
+    priority: int | str
     interval: Annotated[int, Range("[-1, 1e9]")]
     max_keep_ckpts: Annotated[int, Range("[-1, 1e9]")]
     rule: Literal["greater", "less"] | Sequence[Literal["greater", "less"]] | None
@@ -126,6 +137,8 @@ class Distribution(TypedDict, total=False):
     """Of ``env_cfg``."""
 
     backend: Name
+    init_backend: Name
+    port: Count
     timeout: Count
 
 

@@ -4,46 +4,17 @@ from __future__ import annotations
 
 import ast
 import difflib
-import importlib
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, get_args, get_type_hints, is_typeddict
 
 from synthcap_mm.errors import UserError
+from synthcap_mm.options import Component, GivenTo, plain_hints
 
-#: Top-level fields besides those of MMEngine's runners.
-_OURS = {
-    "synthesis", "curation", "photo_stores", "test_sets", "inputs", "auto_synthesize", "test_best", "tensorboard",
-    "gallery", "auto_scale_lr", "custom_imports", "default_scope", "runner_type", "model_wrapper_cfg",
-}  # fmt: skip
-#: What fields without a ``type`` are given to, ``N`` being a place in a list; the fields it takes are its parameters.
-_TAKEN_BY = {
-    "synthesis": "synthcap_mm.synthesis.synthesis:Synthesis",
-    "curation": "synthcap_mm.synthesis.curation:Curation",
-    "photo_stores.N": "synthcap_mm.synthesis.photos:PhotoStore",
-    "train_dataloader": "torch.utils.data:DataLoader",
-    "val_dataloader": "torch.utils.data:DataLoader",
-    "test_dataloader": "torch.utils.data:DataLoader",
-    "optim_wrapper": "mmengine.optim:OptimWrapper",
-    "train_cfg": "mmengine.runner:EpochBasedTrainLoop",
-    "default_hooks.checkpoint": "mmengine.hooks:CheckpointHook",
-    "default_hooks.logger": "mmengine.hooks:LoggerHook",
-    "randomness": "mmengine.runner:set_random_seed",
-}
-#: Fields that are taken besides, by whoever builds the thing.
-_ALSO_TAKEN = {
-    "optim_wrapper": {"constructor", "paramwise_cfg"},
-    "train_dataloader": {"num_batch_per_epoch"},
-    "val_dataloader": {"num_batch_per_epoch"},
-    "test_dataloader": {"num_batch_per_epoch"},
-    "custom_hooks.N": {"priority"},
-    "default_hooks": {"runtime_info", "timer", "sampler_seed", "logger", "param_scheduler", "checkpoint"},
-    "env_cfg": {"cudnn_benchmark", "mp_cfg", "dist_cfg", "resource_limit"},
-    "gallery": {"num"},
-    "auto_scale_lr": {"enable", "base_batch_size"},
-    "test_sets.N": {"name", "store", "memory"},
-    "inputs.N": {"path", "hub", "module", "needed_by", "how"},
-}
+#: Top-level fields besides those of :mod:`synthcap_mm.config_fields` and of MMEngine's runners.
+_OTHERS = {"custom_imports", "runner_type", "model_wrapper_cfg"}
+#: Hooks that MMEngine has without being told; a config may turn them off, or give them another ``type``.
+_DEFAULT_HOOKS = {"runtime_info", "timer", "sampler_seed", "logger", "param_scheduler", "checkpoint"}
 
 
 def parse_options(texts: Sequence[str], cfg: Mapping[str, Any]) -> dict[str, Any]:
@@ -214,27 +185,43 @@ def _taken(above: str, node: Mapping[str, Any]) -> set[str]:
     """The fields that ``node`` at ``above`` may have; ``'**'``: any."""
     if not above:
         return _runner_fields()
-    place = ".".join("N" if part.isdigit() else part for part in above.split("."))
-    taken = set(_ALSO_TAKEN.get(place, ()))
+    if above == "default_hooks":
+        return _DEFAULT_HOOKS
+    hints = _hints_at(above.split("."))
+    taken = {name for hint in hints if is_typeddict(hint) for name in hint.__annotations__}
+    takers = [hint.taker for hint in hints if isinstance(hint, GivenTo)]
+    takers += [_component(hint.default) for hint in hints if isinstance(hint, Component) and hint.default]
     if "type" in node:
-        taker = _component(node["type"])
-    elif place in _TAKEN_BY:
-        module, _, name = _TAKEN_BY[place].partition(":")
-        taker = getattr(importlib.import_module(module), name)
-    elif taken:
-        return taken
-    else:
-        taker = None
-    if taker is None:  # a component's own dict, whose fields it knows; or an unknown type, as building it will say
-        return {*taken, "**"}
-    parameters = inspect.signature(taker).parameters.values()
+        takers = [_component(node["type"])]
+    if None in takers or not (takers or taken):  # an unknown type, as building it will say; or a component's own dict
+        return {"**"}
+    parameters = [p for taker in takers for p in inspect.signature(taker).parameters.values()]
     return taken | {"**" if p.kind is p.VAR_KEYWORD else p.name for p in parameters}
+
+
+def _hints_at(place: Sequence[str]) -> list[Any]:
+    """What :mod:`synthcap_mm.config_fields` says of a place in a config."""
+    from synthcap_mm.config_fields import Fields
+
+    hints: list[Any] = [Fields]
+    for part in place:
+        hints = [inner for hint in hints for inner in plain_hints(_inside(hint, part))]
+    return hints
+
+
+def _inside(hint: Any, part: str) -> Any:
+    if is_typeddict(hint):
+        return get_type_hints(hint, include_extras=True).get(part, Any)
+    return get_args(hint)[-1] if get_args(hint) else Any
 
 
 def _runner_fields() -> set[str]:
     from mmengine.runner import FlexibleRunner, Runner
 
-    return {*inspect.signature(Runner).parameters, *inspect.signature(FlexibleRunner).parameters, *_OURS}
+    from synthcap_mm.config_fields import Fields
+
+    takers = (*inspect.signature(Runner).parameters, *inspect.signature(FlexibleRunner).parameters)
+    return {*takers, *Fields.__annotations__, *_OTHERS}
 
 
 def _component(name: Any) -> Any:

@@ -1,11 +1,11 @@
-"""What may stand in an exported captioner's config: each component says it, and all else is refused.
+"""Which options may stand in an exported captioner's config: each component lists its own, and others are refused.
 
 A component lists the options that an export may give it, in ``exportable``::
 
     exportable = {**data("width", "layers"), "checkpoint": SafetensorsFile(), "encoder": Child()}
 
-Values are data, parts that say it of themselves, files of the folder by content, or names out of a list of somebody
-whom the user trusts already. No path, address or name of a hub is among them, so none reaches what would load it.
+A value is data, a component with such a list, a file of the folder (checked by its content), or a name in a list that
+the user trusts already, such as mmdet's configs. Paths, addresses and names of hubs are refused, so no loader gets one.
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ class PackedText(Field):
 
 
 class Child(Field):
-    """A component, which says itself what may stand in an export of it."""
+    """A component, with its own ``exportable``."""
 
     def read(self, value: Any, where: str, folder: Folder) -> Any:
         """See :meth:`Field.read`."""

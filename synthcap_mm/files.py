@@ -20,11 +20,11 @@ from typing import Any, BinaryIO
 
 from synthcap_mm.errors import UserError
 
-#: Seconds after which something temporary is what a killed process left, wherever that ran.
+#: Temporary files that did not change for so many seconds were left by a killed process, on whatever host.
 _ABANDONED = 86_400
-#: Names of what this package writes and renames or removes afterwards; see :func:`own_file`.
+#: Names of temporary files and folders; see :func:`own_file`.
 _OWN = re.compile(r"\..+~(?P<pid>\d{1,9})~(?P<host>[^~]+)~(\d+\.tmp|mark)", re.DOTALL)
-#: What no file's name has that is to work on any system.
+#: What file names cannot have on every system.
 _ODD = re.compile("[\x00-\x1f\x7f-\x9f\\\\\ud800-\udfff]|^[a-zA-Z]:")
 
 
@@ -52,16 +52,22 @@ def _temporary(path: Path) -> Iterator[tuple[Path, BinaryIO]]:
     remove_abandoned(path.parent)
     temporary = own_file(path, f"{threading.get_ident()}.tmp")
     try:
-        with open(temporary, "xb") as file:
+        with naming(path), open(temporary, "xb") as file:
             yield temporary, file
-    except OSError as error:
-        if error.errno is None or error.filename is not None:
-            raise
-        # A write that fails (a full disk) does not say of which file.
-        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         with contextlib.suppress(FileNotFoundError):
             temporary.unlink()
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Name the file in an error: a write that fails (a full disk) does not say of which file."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def _sync(file: BinaryIO) -> None:
@@ -145,7 +151,7 @@ def _own_folder(path: Path) -> Iterator[Path]:
 
 
 def own_file(path: Path, suffix: str) -> Path:
-    """A file or folder of this process's beside ``path``, of which others can tell whether its process is at work.
+    """A temporary name beside ``path`` with process and host, so that others can see whether its owner still runs.
 
     Args:
         path: what it is for.

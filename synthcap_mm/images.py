@@ -220,7 +220,7 @@ def upright_rgb(image: Image, name: str = "the image") -> Image:
     size = original_size(image)
     if max(size) > MAX_RATIO * min(size):
         raise ValueError(f"its sides are {size[0]} x {size[1]} pixels; at most {MAX_RATIO}:1 is taken")
-    with _turn_of(image):
+    with _lock_if_large(image):
         image.load()
         orientation = image.getexif().get(_ORIENTATION, 1)
         picture = _reduced_rgb(image, _reduced_size(image.size), name)
@@ -245,8 +245,8 @@ def _reduced_size(size: tuple[int, int]) -> tuple[int, int]:
     return max(1, round(size[0] / scale)), max(1, round(size[1] / scale))
 
 
-def _turn_of(image: Image) -> contextlib.AbstractContextManager:
-    """Where an image needs much memory, waits until no other does."""
+def _lock_if_large(image: Image) -> contextlib.AbstractContextManager:
+    """Held while an image is decoded that needs much memory."""
     # A progressive JPEG file is kept whole before any of it is decoded, even at 1/8 of its scale.
     width, height = original_size(image) if "progressive" in image.info else image.size
     return _ONE_AT_A_TIME if width * height > LARGE else contextlib.nullcontext()
@@ -317,19 +317,19 @@ def _scaled(values: np.ndarray, low: float, high: float) -> np.ndarray:
 def _grey_range(image: Image, name: str) -> tuple[float, float] | None:
     """Black and white of a decoded image with more than 8 bits of grey; ``None`` for every other image.
 
-    What the format tells is taken if no value lies outside. Else it is the least usual range (8, 10, 12, 14 or 16 bits,
-    or 0 to 1) that holds all values, else that of the values; the log says so unless it is the usual one of the type.
+    A range that the format states is taken if it holds all values. Else it is the least usual range that holds them (8,
+    10, 12, 14 or 16 bits, or 0 to 1), else their own; the log says so unless it is the usual one of the type.
     """
     if not image.mode.startswith(("I", "F")):
         return None
     tags = getattr(image, "tag_v2", {})  # of TIFF
     least, largest = _extremes(image)
-    told = [given for given in _told_ranges(image, tags) if given[0] <= least and largest <= given[1]]
+    stated = [given for given in _stated_ranges(image, tags) if given[0] <= least and largest <= given[1]]
     usual = (1, 255, 1023, 4095, 16383, 65535) if image.mode == "F" else (255, 1023, 4095, 16383, 65535)
     fitting = [(0, high) for high in usual if least >= 0 and largest <= high]
     own = (least, largest if largest > least else least + max(1.0, abs(least)))
-    low, high = [*told, *fitting, own][0]
-    if not told and (low, high) != (0, 1 if image.mode == "F" else 65535):
+    low, high = [*stated, *fitting, own][0]
+    if not stated and (low, high) != (0, 1 if image.mode == "F" else 65535):
         from mmengine.logging import print_log
 
         print_log(
@@ -355,8 +355,8 @@ def _extremes(image: Image) -> tuple[float, float]:
     return (min(found), max(found)) if found else (0.0, 1.0)
 
 
-def _told_ranges(image: Image, tags: dict) -> Iterator[tuple[float, float]]:
-    """Black and white of a deep grey as its format tells them."""
+def _stated_ranges(image: Image, tags: dict) -> Iterator[tuple[float, float]]:
+    """Black and white of a deep grey as its format states them."""
     if image.mode != "F" and image.format in ("PPM", "JPEG2000"):
         yield 0, 65535  # Pillow has scaled them
     with contextlib.suppress(TypeError, ValueError, IndexError, KeyError):  # tags may hold anything

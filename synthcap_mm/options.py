@@ -17,7 +17,7 @@ import inspect
 import math
 import os
 import types
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from numbers import Real
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints, is_typeddict
 
@@ -198,6 +198,15 @@ def fault(hint: Any, value: Any, place: str) -> str | None:
     return next(filter(None, (fault(inner, item, place + suffix) for inner, item, suffix in each)), None)
 
 
+def plain_hints(hint: Any) -> Iterator[Any]:
+    """The alternatives of an annotation, and the marks of each."""
+    if get_origin(hint) in (Annotated, *_UNIONS):
+        for one in get_args(hint):
+            yield from plain_hints(one)
+    else:
+        yield hint
+
+
 @functools.cache
 def _hints(fields: Any) -> dict[str, Any]:
     return get_type_hints(fields, include_extras=True)
@@ -251,26 +260,26 @@ def _is_kind(hint: Any, value: Any) -> bool:
 
 def _refusal(hint: Any, value: Any, place: str) -> str:
     text = repr(value)
-    return f"{place} is {_said(hint)}, got {text if len(text) <= 200 else f'{text[:200]}…'}"
+    return f"{place} is {_in_words(hint)}, got {text if len(text) <= 200 else f'{text[:200]}…'}"
 
 
-def _said(hint: Any) -> str:
+def _in_words(hint: Any) -> str:
     """An annotation in words."""
     origin, args = get_origin(hint), get_args(hint)
     if origin is Annotated:
         marks = " ".join(str(mark) for mark in args[1:] if hasattr(mark, "fault"))
         alone = args[0] is Any or marks.startswith("a ")
-        return marks if alone else f"{_said(args[0])} {marks}".strip()
+        return marks if alone else f"{_in_words(args[0])} {marks}".strip()
     if origin in _UNIONS:
-        return " or ".join(map(_said, args))
+        return " or ".join(map(_in_words, args))
     if origin is Literal:
         return " or ".join(map(repr, args))
     if is_typeddict(hint):
         return f"a dict of {', '.join(hint.__annotations__)}"
     if origin is tuple and ... not in args:
-        return f"{len(args)} of: {_said(args[0])}"
+        return f"{len(args)} of: {_in_words(args[0])}"
     if args and isinstance(origin, type) and issubclass(origin, Iterable) and not issubclass(origin, Mapping):
-        return f"a list of: {_said(args[0])}"
+        return f"a list of: {_in_words(args[0])}"
     return _NAMES.get(hint, f"a {getattr(origin or hint, '__name__', hint)}")
 
 

@@ -28,7 +28,7 @@ _WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 
 def check_patterns(path: Path) -> None:
-    """Refuse a stranger's tokenizer with regular expressions of its own: one can be made to take years.
+    """Refuse a tokenizer with regular expressions of its own, since a hostile one can take years.
 
     Args:
         path: its ``tokenizer.json``.

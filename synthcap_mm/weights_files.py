@@ -1,4 +1,4 @@
-"""Weights from files that anybody may have made: what a file is, is seen by its content, and nothing in it is executed.
+"""Reads weights from files that are not trusted: their content decides the format, and nothing in them is executed.
 
 Every loader of the package reads with :func:`read_checkpoint`, MMEngine's ``Runner`` too (``engine/loading.py``).
 """
@@ -28,7 +28,7 @@ _LONGEST_HEADER = 100_000_000
 
 @contextlib.contextmanager
 def trusted_checkpoints(trusted: bool = True) -> Iterator[None]:
-    """While in the context, checkpoints may execute code: for files of one's own that hold other objects.
+    """Inside this context, checkpoints may execute code: for your own files that hold more than tensors.
 
     Args:
         trusted: ``False`` changes nothing. Default ``True``.
@@ -43,14 +43,14 @@ def trusted_checkpoints(trusted: bool = True) -> Iterator[None]:
 def read_checkpoint(path: str | Path, what: str = "checkpoint") -> dict[str, Any]:
     """What a checkpoint holds: tensors and plain values.
 
-    MMEngine's own, plain state dicts of ``torch.save``, TorchScript archives (their weights; their code is not loaded)
-    and safetensors files, whatever they are called. An archive is compared with its own checksums first, which takes
-    about as long as loading it; the other formats have none. The config in MMEngine's ``meta`` is left out: it is
-    Python code, which MMEngine would execute on resuming.
+    Reads MMEngine's checkpoints, state dicts of ``torch.save``, TorchScript archives (the weights, not the code) and
+    safetensors files, by their content and not by their names. An archive is compared with its own checksums first,
+    which takes about as long as loading it; the other formats have none. The config in MMEngine's ``meta`` is left out:
+    it is Python code, which MMEngine would execute on resuming.
 
     Args:
         path: the file.
-        what: what it is called in messages. Default ``'checkpoint'``.
+        what: its name in messages. Default ``'checkpoint'``.
 
     Raises:
         FileNotFoundError: if there is no such file.

@@ -152,7 +152,7 @@ def test_every_option_of_the_package_can_be_told_in_words():
     import inspect
 
     from synthcap_mm import registry
-    from synthcap_mm.options import _resolved, _said, fault
+    from synthcap_mm.options import _in_words, _resolved, fault
 
     for name in ("MODELS", "DATASETS", "METRICS", "HOOKS", "INFERENCERS"):
         components = getattr(registry, name)
@@ -161,6 +161,6 @@ def test_every_option_of_the_package_can_be_told_in_words():
             function = component.__init__
             for parameter in list(inspect.signature(function).parameters.values())[1:]:
                 hint = _resolved(function, parameter.annotation)
-                assert _said(hint)
+                assert _in_words(hint)
                 if parameter.default is not parameter.empty and component.__module__.startswith("synthcap_mm."):
                     assert fault(hint, parameter.default, parameter.name) is None, component

@@ -16,7 +16,8 @@ from mmengine.logging import print_log
 from mmengine.registry import init_default_scope
 
 from research.real.prepare import prepare
-from synthcap_mm.cli.stopping import stopping_cleanly, typed_command
+from synthcap_mm.cli.stopping import stopping_cleanly
+from synthcap_mm.commands import typed_command
 from synthcap_mm.engine.launching import read_config
 from synthcap_mm.errors import UserError
 from synthcap_mm.pipeline import encode_images, synthesize

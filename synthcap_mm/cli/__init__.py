@@ -51,6 +51,8 @@ _KEPT = {
     "train": "The last checkpoint is kept, and training goes on from it",
 }
 _OF_SETTINGS = (ValueError, TypeError, OSError, KeyError, ImportError, RuntimeError, AssertionError)
+#: MMEngine's functions that make things of a config's settings.
+_BUILDERS = ("build_from_cfg", "build_dataloader", "build_iter_from_epoch")
 #: Seconds in which the main rank says what is wrong, and torchrun ends the others.
 _MAIN_RANK_FIRST = 5.0
 
@@ -153,7 +155,7 @@ def _raised_for_settings(error: BaseException) -> bool:
     code, at = steps[-1]
     if code.co_name == "build_from_cfg":  # by MMEngine itself
         return True
-    building = any(step.co_name in ("build_from_cfg", "build_dataloader") for step, _ in steps)
+    building = any(step.co_name in _BUILDERS for step, _ in steps)
     if building and isinstance(error, TypeError) and "unexpected keyword argument" in str(error):
         return True
     ours = code.co_filename.startswith(str(PACKAGE_DIR))

@@ -13,8 +13,6 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
-from synthcap_mm.commands import typed_command
-
 #: Exit status after a signal.
 STOPPED = 130
 #: Seconds that a command has after a signal to clean up; what hangs then is left as it is.
@@ -118,6 +116,3 @@ def _say(message: str) -> None:
         sys.stdout.flush()
     if (os.environ.get("RANK") or os.environ.get("SLURM_PROCID", "0")) == "0":
         print(f"\n{message}", file=sys.stderr, flush=True)
-
-
-__all__ = ["STOPPED", "stopping_cleanly", "typed_command"]

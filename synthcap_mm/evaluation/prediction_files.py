@@ -41,19 +41,16 @@ def _own_images(path: Path, text: str) -> dict[str, Any] | None:
     if not isinstance(images, dict):
         return None
     for key, image in images.items():
-        if not (isinstance(image, dict) and _is_text(image.get("hypothesis")) and _are_texts(image.get("references"))):
+        image = image if isinstance(image, dict) else {}
+        if not _are_texts([image.get("hypothesis")]) or not _are_texts(image.get("references")):
             raise UserError(
-                f"{path}, images[{key!r}]: expected a caption 'hypothesis' and a list of them, 'references'"
+                f"{path}, images[{key!r}]: expected a caption, 'hypothesis', and a list of them, 'references'"
             )
     return images
 
 
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
-
-
 def _are_texts(value: Any) -> bool:
-    return isinstance(value, list) and all(map(_is_text, value))
+    return isinstance(value, list) and all(isinstance(one, str) for one in value)
 
 
 class Predictions(NamedTuple):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from synthcap_mm.errors import UserError
-from synthcap_mm.files import parse_json, read_json, write_atomically, write_json
+from synthcap_mm.files import naming, parse_json, read_json, write_atomically, write_json
 
 
 class CaptionLines:
@@ -88,8 +88,7 @@ class CaptionLines:
                 file.writelines(kept)
 
     def __enter__(self) -> CaptionLines:
-        with self._named():
-            self._file = open(self.path, "ab", buffering=0)
+        self._file = open(self.path, "ab", buffering=0)
         return self
 
     def write(self, prediction: dict[str, Any]) -> None:
@@ -100,17 +99,9 @@ class CaptionLines:
         """
         line = json.dumps(prediction, ensure_ascii=False, allow_nan=False) + "\n"
         rest = line.encode(errors="backslashreplace")  # of a lone surrogate: \udcff, which JSON reads
-        with self._named():
+        with naming(self.path):
             while rest:
                 rest = rest[self._file.write(rest) :]
-
-    @contextlib.contextmanager
-    def _named(self) -> Iterator[None]:
-        """Name the file in an error: a write that fails (a full disk) does not say of which file."""
-        try:
-            yield
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, str(self.path)) from error
 
     def __exit__(self, *error: object) -> None:
         self._file.close()

@@ -72,8 +72,8 @@ def caption_files(
                     bar.update(1)
                     if "error" in prediction:
                         # A name that is not UTF-8 cannot be printed as it is.
-                        said = prediction["error"].encode(errors="backslashreplace").decode()
-                        print_log(said, logger="current", level=30)
+                        message = prediction["error"].encode(errors="backslashreplace").decode()
+                        print_log(message, logger="current", level=30)
                     counts["unreadable" if "error" in prediction else "captioned"] += 1
     print_log(
         f"captions: {counts['captioned']} written, {counts['found']} found from before, {counts['unreadable']} images "

@@ -14,7 +14,7 @@ import torch
 
 from synthcap_mm.errors import UserError
 from synthcap_mm.exportable import read_component, refused
-from synthcap_mm.files import file_sha256, read_json
+from synthcap_mm.files import decode, file_sha256, read_json
 from synthcap_mm.models.memory import CaptionMemory
 from synthcap_mm.registry import MODELS
 from synthcap_mm.store.fingerprint import checked_fingerprint
@@ -130,22 +130,19 @@ class Export:
         return weights
 
     def _memory(self) -> CaptionMemory:
-        said, path = self.manifest["memory"], self.file(MEMORY, MANIFEST)
+        stated, path = self.manifest["memory"], self.file(MEMORY, MANIFEST)
         features = read_checkpoint(path).get("features") if is_safetensors(path) else None
         width = len((self.manifest["encoder"] or {}).get("text", ())) or (0 if features is None else features.shape[-1])
         if features is None or not features.is_floating_point() or tuple(features.shape) != (len(self._texts), width):
             raise UserError(f"{path} is not the features of the {len(self._texts)} captions in {TEXTS}")
-        if said.get("rows") != len(features) or not isinstance(said.get("sha256"), str):
+        if stated.get("rows") != len(features) or not isinstance(stated.get("sha256"), str):
             raise UserError(f"{self.folder / MANIFEST}: memory.rows and memory.sha256 are not those of {path}")
-        return CaptionMemory(features.float(), self.memory_text, self.manifest["encoder"], said["sha256"])
+        return CaptionMemory(features.float(), self.memory_text, self.manifest["encoder"], stated["sha256"])
 
     @cached_property
     def _texts(self) -> list[str]:
         path = self.file(TEXTS, MANIFEST)
-        try:
-            return path.read_text(encoding="utf-8").split("\n")[:-1]
-        except UnicodeDecodeError as error:
-            raise UserError(f"{path} is not UTF-8: {error}") from error
+        return decode(path, path.read_bytes()).split("\n")[:-1]
 
     def memory_text(self, row: int) -> str:
         """The caption at a row of the memory."""
@@ -192,6 +189,7 @@ def read_export(folder: str | os.PathLike[str]) -> Export:
 
 def _manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
+    _refuse_links(folder, [MANIFEST])
     manifest = read_json(path)
     version = manifest.get("schema_version") if isinstance(manifest, dict) else None
     if version != EXPORT_SCHEMA:
@@ -205,15 +203,21 @@ def _manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
+def _refuse_links(folder: Path, parts: list[str]) -> None:
+    if any((folder / Path(*parts[: i + 1])).is_symlink() for i in range(len(parts))):
+        raise UserError(
+            f"{folder / Path(*parts)} is a link, or lies behind one: an export holds its files itself (hf download "
+            "REPOSITORY --local-dir FOLDER makes none)"
+        )
+
+
 def _check_file(folder: Path, name: str, record: Any) -> None:
     """Refuse a file that is not as ``export.json`` says, no data, or not in the folder."""
     parts = name.split("/")
     if not all(re.fullmatch(r"\w[\w.-]*", part) for part in parts) or Path(name).suffix not in DATA_SUFFIXES:
         raise UserError(f"{folder / MANIFEST} lists {name!r}, which is no name of a file of data in the folder")
     path = folder / name
-    if any((folder / Path(*parts[: i + 1])).is_symlink() for i in range(len(parts))):
-        raise UserError(f"{path} is a link, or lies behind one: an export holds its files itself (hf download "
-                        "REPOSITORY --local-dir FOLDER makes none)")  # fmt: skip
+    _refuse_links(folder, parts)
     if not path.is_file():
         raise UserError(f"the export {folder} lacks {name}: copy the whole folder, or export anew")
     if not isinstance(record, dict) or {*record} != {"bytes", "sha256"}:

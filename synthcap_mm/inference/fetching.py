@@ -30,14 +30,14 @@ _KEPT = "".join(set(string.punctuation) - set('"#<>\\`{}'))
 
 
 def fetch(url: str, allow_private_redirects: bool = False) -> bytes:
-    """The content of an address, by a thread that is left alone at the deadline.
+    """The content of an address, fetched in a thread that is abandoned at the deadline.
 
     Spaces and letters outside ASCII are encoded as browsers do. Proxies are those of the environment.
 
     Args:
         url: http or https.
         allow_private_redirects: follow redirects to this machine and to private networks too. Default ``False``: a
-            stranger's server must not choose what is asked of them. The address itself may lie there.
+            stranger's server must not choose what is asked there. The address itself may lie there.
 
     Raises:
         ValueError: if it cannot be fetched within :data:`DEADLINE` seconds, or has more than :data:`MAX_DOWNLOAD`

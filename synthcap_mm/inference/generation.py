@@ -6,20 +6,21 @@ from collections.abc import Sequence
 from typing import Any
 
 from synthcap_mm.errors import UserError
+from synthcap_mm.options import Count, CountOrZero, Positive, Share, check_options
 from synthcap_mm.structures import group_id
 
 
 def generation_options(
     model: Any,
-    num_beams: int | None = None,
-    n_best: int = 1,
+    num_beams: Count | None = None,
+    n_best: Count = 1,
     length_penalty: float | None = None,
-    max_length: int | None = None,
-    min_length: int = 0,
-    no_repeat_ngram_size: int = 0,
+    max_length: Count | None = None,
+    min_length: CountOrZero = 0,
+    no_repeat_ngram_size: CountOrZero = 0,
     sample: bool = False,
-    top_p: float = 0.9,
-    temperature: float = 1.0,
+    top_p: Share = 0.9,
+    temperature: Positive = 1.0,
     seed: int = 0,
     rerank: bool | None = None,
     use_cache: bool = True,
@@ -47,19 +48,11 @@ def generation_options(
     Raises:
         UserError: naming the option that is out of its range, or does not fit another.
     """
+    check_options("generation", generation_options, (), locals())
     config = model.head.generation
     longest = model.data_preprocessor.max_length
     beams = (1 if sample else config.get("num_beams", 5)) if num_beams is None else num_beams
     length = longest if max_length is None else max_length
-    for name, value, least in (
-        ("num_beams", beams, 1),
-        ("n_best", n_best, 1),
-        ("max_length", length, 1),
-        ("min_length", min_length, 0),
-        ("no_repeat_ngram_size", no_repeat_ngram_size, 0),
-    ):
-        if not isinstance(value, int) or value < least:
-            raise UserError(f"{name} is an integer of at least {least}, got {value!r}")
     if length > longest:
         raise UserError(f"max_length={length}: this captioner learned captions of at most {longest} tokens")
     if min_length > length:

@@ -8,10 +8,11 @@ checksums.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,11 +50,10 @@ def read_view(file: Path) -> dict[str, Any]:
     Raises:
         StoreError: if it is not what :func:`~synthcap_mm.store.store.write_view` writes; file and field are named.
     """
-    try:
-        view = read_json(file)
-    except UserError as error:
-        raise StoreError(f"{error}. {_remove(file)}") from None
     check = _Checks(file)
+    check(not file.is_symlink(), "the whole", "is a link")
+    with _telling_to_remove(file):
+        view = read_json(file)
     check(isinstance(view, dict), "the whole", "is no object")
     if view.get("format") != FORMAT:
         raise StoreError(
@@ -62,10 +62,9 @@ def read_view(file: Path) -> dict[str, Any]:
         )
     check(view.get("kind") in [*_NEEDED], "kind", "is neither 'pairs' nor 'photos'")
     check(isinstance(view.get("tables"), dict), "tables", "is no object")
-    try:
-        check(checked_fingerprint(view.get("encoder"), str(file)) is not None, "encoder", "is missing")
-    except UserError as error:
-        raise StoreError(f"{error}. {_remove(file)}") from None
+    with _telling_to_remove(file):
+        encoder = checked_fingerprint(view.get("encoder"), str(file))
+    check(encoder is not None, "encoder", "is missing")
     for name, entry in view["tables"].items():
         _check_entry(check, name, entry)
     _check_tables(check, view)
@@ -80,6 +79,14 @@ def view_sha256(view: dict[str, Any]) -> str:
 
 def _remove(file: Path) -> str:
     return f"Remove {file.name}, and run the command that made the store again: it makes what is missing"
+
+
+@contextlib.contextmanager
+def _telling_to_remove(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except UserError as error:
+        raise StoreError(f"{error}. {_remove(file)}") from None
 
 
 class _Checks(NamedTuple):
@@ -128,11 +135,8 @@ def _check_tables(check: _Checks, view: dict[str, Any]) -> None:
         if kind in ("heldout", "tokenizer"):
             check(len(entry["shards"]) == 1, f"tables.{name}.shards", "has more than one shard")
         if kind == "pairs":
-            check(
-                {"texts", "image_features"} <= {*tables},
-                f"tables.{name}",
-                "is of captions or images that are not there",
-            )
+            there = {"texts", "image_features"} <= {*tables}
+            check(there, f"tables.{name}", "is of captions or images that are not there")
         base = next((b for b, others in _SAME_ROWS.items() for o in others if o.partition("/")[0] == kind), None)
         if base is not None:
             base = base.replace("*", part)
@@ -146,10 +150,8 @@ def read_fingerprint(file: Path) -> dict[str, Any]:
     Raises:
         StoreError: if it is not there, or damaged.
     """
-    try:
+    with _telling_to_remove(file):
         found = checked_fingerprint(read_json(regular(file)), str(file))
-    except UserError as error:
-        raise StoreError(f"{error}. {_remove(file)}") from None
     _Checks(file)(found is not None, "the whole", "is no encoder's fingerprint")
     return found
 
@@ -161,10 +163,8 @@ def read_recipe(folder: Path) -> dict[str, Any]:
         StoreError: if it is another's, or damaged.
     """
     file = folder / "recipe.json"
-    try:
+    with _telling_to_remove(file):
         recipe = read_json(regular(file))
-    except UserError as error:
-        raise StoreError(f"{error}. {_remove(file)}") from None
     if not isinstance(recipe, dict) or folder.name != f"{recipe.get('table')}-{digest(recipe)}":
         raise StoreError(f"{file} is not the recipe of this folder. {_remove(file)}")
     return recipe
@@ -314,9 +314,8 @@ def check_shard(path: Path, batch: pa.RecordBatch, expected: Expected) -> None:
         problem = f"has {batch.num_rows} rows where the view says {expected.rows}"
     elif expected.width is not None and "feature" in batch.schema.names:
         width = batch.schema.field("feature").type.list_size
-        problem = (
-            f"has features of {width} numbers, the encoder's have {expected.width}" if width != expected.width else None
-        )
+        if width != expected.width:
+            problem = f"has features of {width} numbers, the encoder's have {expected.width}"
     for column, count in (("caption", expected.captions), ("image", expected.images)):
         if count is not None and not _within(batch.column(column), count):
             problem = f"has pairs of {column}s that the store has not"

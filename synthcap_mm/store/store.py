@@ -189,11 +189,9 @@ class Store:
         there = regular_files(self._folder(name))
         lost = [path for path in self.paths(name) if path.name not in there]
         if lost:
-            if lost[0].is_symlink():
-                raise StoreError(f"{lost[0]} is a link, and a store is read from its own folder only: copy it (cp -rL)")
             raise StoreError(
                 f"the store {self.path} lacks {len(lost)} file(s) of its table {name}, the first: {lost[0]}. Run the "
-                "command that made it again: it makes just these."
+                "command that made it again: it makes just these. (Links do not count: copy such a store with cp -rL.)"
             )
 
     def unequal(self) -> Iterator[Path]:

@@ -9,11 +9,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # of the tiny components
 
 from .kinds import KINDS
-from .running import FAULTS, run, show_case, table
-
-
-def say(text: str) -> None:
-    print(text, flush=True)
+from .running import FAULTS, run, table
 
 
 def main() -> int:
@@ -26,14 +22,10 @@ def main() -> int:
     parser.add_argument("--case", type=int, help="run this one alone, and show what it prints")
     parser.add_argument("--keep", metavar="FOLDER", help="keep the inputs of faults here")
     args = parser.parse_args()
-    tallies = []
+    cases = range(args.first, args.first + args.count) if args.case is None else range(args.case, args.case + 1)
     with tempfile.TemporaryDirectory(prefix="fuzz-", ignore_cleanup_errors=True) as folder:
-        for name in args.kind:
-            kind = KINDS[name](Path(folder).resolve() / name)
-            if args.case is not None:
-                return show_case(kind, args.seed, args.case, args.keep)
-            tally = run(kind, args.count, args.seed, args.first, args.jobs, args.keep, say)
-            tallies.append(tally)
+        kinds = (KINDS[name](Path(folder).resolve() / name) for name in args.kind)
+        tallies = [run(kind, cases, args.seed, args.jobs, args.keep, args.case is not None) for kind in kinds]
     print(table(tallies))
     return int(any(tally.count[fault] for tally in tallies for fault in FAULTS))
 

@@ -10,7 +10,6 @@ import random
 from pathlib import Path
 from typing import Any
 
-from .making import quiet
 from .mutations import altered, change_json, damaged, dumps, hostile_texts
 from .running import Change, Kind
 
@@ -110,7 +109,6 @@ class Captions(Kind):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        quiet()
         rows = [{"caption": text, "id": n, "image": _NAMES[n // 2]} for n, text in enumerate(_SENTENCES)]
         contents = {
             "text.txt": "\n".join([*_SENTENCES, ""]),
@@ -184,7 +182,6 @@ class Predictions(Kind):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        quiet()
         ids = {name: n + 1 for n, name in enumerate(_NAMES)}
         said = dict(zip(_NAMES, ("a red dog", "a green car", "a tree")))
         own = {

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from .archives import hostile_pickle, script
-from .making import captioner_config, experiment, has_mmdet, in_other_process, make_stores, photo, quiet, train
-from .mutations import change_bytes, one_of
+from .exports import forge_header
+from .making import captioner_config, experiment, has_mmdet, in_other_process, make_stores, photo, train
+from .mutations import change_bytes, hostile_values, one_of
 from .running import Change, Kind
 
 _ENCODER, _TAGGER = {"type": "TinyEncoder"}, {"type": "TinyTagger"}
@@ -32,7 +33,6 @@ def _make(folder: Path, with_detector: bool) -> None:
     from mmengine.runner import Runner
     from safetensors.torch import save_file
 
-    quiet()
     make_stores(folder / "made")
     config = _config(folder)
     model = train(config)
@@ -67,7 +67,6 @@ class Checkpoints(Kind):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        quiet()
         with_detector = has_mmdet()
         in_other_process(_make, folder, with_detector)
         self.variants = _WAYS if with_detector else _WAYS[:-1]
@@ -76,27 +75,26 @@ class Checkpoints(Kind):
 
     def change(self, case: Path, rng: random.Random) -> Change:
         file = self.lay(case, rng) / "input.pth"
-        return one_of(
+        what, intact = one_of(
             rng,
-            (4, lambda: Change(f"{self.variant}: {change_bytes(file, rng)}", True)),
-            (2, lambda: Change(f"{self.variant}: {_member(file, rng)}", True)),
-            (3, lambda: Change(f"{self.variant}: {hostile_pickle(file, rng, case)}", True)),
-            (1, lambda: Change(f"{self.variant}: {script(file, rng)}", False)),
-            (3, lambda: Change(f"{self.variant}: {_content(file, rng)}", False)),
-            (2, lambda: Change(f"{self.variant}: {self._safetensors(file, rng)}", False)),
-            (1, lambda: Change(f"{self.variant}: {_renamed(file, rng)}", False)),
+            (4, lambda: (change_bytes(file, rng), True)),
+            (2, lambda: (_member(file, rng), True)),
+            (3, lambda: (hostile_pickle(file, rng, case), True)),
+            (1, lambda: (script(file, rng), False)),
+            (3, lambda: (_content(file, rng), False)),
+            (2, lambda: (self._safetensors(file, rng), False)),
+            (1, lambda: (_renamed(file, rng), False)),
         )
+        return Change(f"{self.variant}: {what}", intact)
 
     def _safetensors(self, file: Path, rng: random.Random) -> str:
-        from .exports import _header
-
         good = self.folder / "input.safetensors"
         if self.variant == "encoder":
             good = self.folder / "tiny_clip/weights.safetensors"
         target = file.with_suffix(".safetensors")
         target.write_bytes(good.read_bytes())
         file.unlink()
-        return f"safetensors, {_header(target, rng) if rng.random() < 0.5 else change_bytes(target, rng)}"
+        return f"safetensors, {forge_header(target, rng) if rng.random() < 0.5 else change_bytes(target, rng)}"
 
     def use(self, folder: Path) -> Any:
         names = ("input.pth", "input.safetensors", "input.bin", "input.pt")
@@ -161,19 +159,15 @@ class Checkpoints(Kind):
         pipeline.train(cfg)
         return begun
 
-    def wrong(self, result: Any) -> str | None:
-        finite = "NaN" not in (text := json.dumps(result)) and "Infinity" not in text
-        return None if finite else "numbers that are not finite"
 
-
-def _digest(state: dict[str, Any]) -> dict[str, str]:
+def _digest(state: dict[str, Any]) -> dict[str, Any]:
+    """A hash of each tensor, and the sum of its absolute values: not finite if one of them is not."""
     import torch
 
+    tensors = {str(name): value.detach().cpu() for name, value in state.items() if isinstance(value, torch.Tensor)}
     return {
-        str(name): hashlib.sha256(value.detach().cpu().contiguous().numpy().tobytes()).hexdigest()[:16]
-        + ("" if not value.is_floating_point() or value.isfinite().all() else " NaN")
-        for name, value in state.items()
-        if isinstance(value, torch.Tensor)
+        name: [hashlib.sha256(value.contiguous().numpy().tobytes()).hexdigest()[:16], float(value.double().abs().sum())]
+        for name, value in tensors.items()
     }
 
 
@@ -192,8 +186,6 @@ def _member(file: Path, rng: random.Random) -> str:
 def _content(file: Path, rng: random.Random) -> str:
     """A checkpoint that is whole, and is not what it should be."""
     import torch
-
-    from .mutations import hostile_values
 
     data = torch.load(file, weights_only=False)
     state = data.get("state_dict", data)

@@ -8,7 +8,7 @@ import random
 from pathlib import Path
 from typing import Any
 
-from .making import experiment, in_other_process, make_stores, quiet
+from .making import experiment, in_other_process, make_stores
 from .mutations import look_up, places, set_at
 from .running import Change, Kind
 from .watch import ROOT
@@ -24,7 +24,6 @@ _ENCODER = {"type": "TinyEncoder", "dim": 256}
 
 
 def _make(folder: Path) -> None:
-    quiet()
     make_stores(folder / "made", encoder=_ENCODER)
 
 
@@ -35,7 +34,6 @@ class Configs(Kind):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         in_other_process(_make, folder)
-        quiet()
         self.also = [folder / "made"]
         self.configs = {name: self._small(name) for name in _CONFIGS}
         self.path: tuple = ()
@@ -72,22 +70,8 @@ class Configs(Kind):
         self.path = (section, *rng.choice([*places(cfg[section])]))
         old = look_up(cfg, self.path)
         wrong = [value for value in ("wrong", 3.5, -7, [], ["a"], {}, {"a": 1}, True) if not _alike(old, value)]
-        doubtful = [
-            None,
-            -1,
-            0,
-            1,
-            2,
-            0.5,
-            -0.5,
-            float("nan"),
-            float("inf"),
-            "",
-            "nowhere/x",
-            [0],
-            {"type": "Nobody"},
-            10**30,
-        ]
+        doubtful = [None, -1, 0, 1, 2, 0.5, -0.5, float("nan"), float("inf"), "", "nowhere/x", [0], {"type": "Nobody"},
+                    10**30]  # fmt: skip
         if rng.random() < 0.15:  # a field that is not there
             self.path = (*self.path[:-1], "nobodys_field") if isinstance(self.path[-1], str) else self.path
         wrong_one = rng.random() < 0.5 and bool(wrong)
@@ -111,12 +95,6 @@ class Configs(Kind):
         if section not in ("synthesis", "photo_stores", "curation"):
             _build_training(cfg, section)
         return "built"
-
-    def refuses(self, error: BaseException) -> bool:
-        from synthcap_mm.errors import UserError
-
-        # Config is code: what a setting names of Python's is its author's business.
-        return super().refuses(error) or isinstance(error, UserError)
 
     def names(self, error: BaseException) -> bool:
         """Whether a refusal names the field."""
@@ -147,7 +125,6 @@ def _alike(old: Any, new: Any) -> bool:
 def _build_stores(cfg: Any, section: str | None) -> None:
     """What `synthesize`, `encode-images` and `curate` build before they make anything."""
     from synthcap_mm.missing_inputs import curation_settings
-    from synthcap_mm.options import check_options
     from synthcap_mm.registry import MODELS
     from synthcap_mm.store import Store
     from synthcap_mm.synthesis.curation import Curation
@@ -155,7 +132,6 @@ def _build_stores(cfg: Any, section: str | None) -> None:
     from synthcap_mm.synthesis.synthesis import Synthesis
 
     if section in (None, "synthesis"):
-        check_options("synthesis", Synthesis, (), cfg.synthesis)
         synthesis = Synthesis(**{**cfg.synthesis, "store": "new"} if cfg.synthesis.get("store") else cfg.synthesis)
         captions = synthesis.captions
         _ = synthesis.tables
@@ -169,13 +145,10 @@ def _build_stores(cfg: Any, section: str | None) -> None:
     if section in (None, "photo_stores"):
         models = {name: cfg.synthesis.get(name) for name in ("encoder", "tag_provider")}
         for entry in cfg.get("photo_stores", []):
-            check_options("photo_stores", PhotoStore, (), {**models, **entry})
             photos = PhotoStore(**{**models, **entry}).photos
             photos.load(0)
     if section in (None, "curation") and cfg.get("curation"):
-        settings = curation_settings(cfg)
-        check_options("curation", Curation, (), settings)
-        Curation(**settings).recipe_in(Store.open(cfg.model.store))
+        Curation(**curation_settings(cfg)).recipe_in(Store.open(cfg.model.store))
 
 
 def _build_training(cfg: Any, section: str | None) -> None:

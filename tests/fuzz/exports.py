@@ -8,7 +8,8 @@ import random
 from pathlib import Path
 from typing import Any
 
-from .making import captioner_config, has_mmdet, in_other_process, make_stores, photo, quiet, train
+from .archives import hostile_pickle, script
+from .making import captioner_config, has_mmdet, in_other_process, make_stores, photo, train
 from .mutations import change_bytes, change_folder, change_json, dumps, files_in, hostile_texts, one_of, plant
 from .running import Change, Kind
 from .watch import TOKEN
@@ -20,7 +21,6 @@ def _make(folder: Path) -> None:
 
     from synthcap_mm.inference.export import export_captioner
 
-    quiet()
     clip = {"type": "OpenCLIPBackbone", "quick_gelu": True, **tiny_clip.write(folder / "tiny_clip")}
     tags = {"type": "CLIPTagProvider", "encoder": clip, "vocabulary": ["dog", "cat", "red car", "boat"]}
     for name, encoder, tagger, width in (
@@ -40,7 +40,6 @@ class Exports(Kind):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         in_other_process(_make, folder)
-        quiet()
         has_mmdet()
         self.photo = photo()
 
@@ -49,13 +48,6 @@ class Exports(Kind):
 
         inferencer = CaptionInferencer.from_pretrained(folder, device="cpu", workers=1)
         return inferencer(self.photo, explain=True, n_best=2)["predictions"]
-
-    def wrong(self, result: Any) -> str | None:
-        try:
-            json.dumps(result, allow_nan=False)
-        except ValueError:
-            return "numbers that are not finite"
-        return None
 
     def change(self, case: Path, rng: random.Random) -> Change:
         folder = self.lay(case, rng)
@@ -129,34 +121,23 @@ def _attack(folder: Path, rng: random.Random, case: Path) -> str:
         return edit("encoder/model.json", "model_cfg", tower, field, value=rng.choice((text, str(folder), "gpt2")))
 
     def detector() -> str:
-        model = {
-            "type": rng.choice(("subprocess.Popen", "os.system", "fuzz_planted.Thing")),
-            "args": command,
-            "shell": True,
-        }
-        if model["type"] == "os.system":
-            model = {"type": "os.system", "command": command}
+        kinds = ("subprocess.Popen", "fuzz_planted.Thing")
+        models = [{"type": kind, "args": command, "shell": True} for kind in kinds]
+        model = rng.choice([*models, {"type": "os.system", "command": command}])
         place = rng.choice((folder, folder, case / "a/b/there"))
         place.mkdir(exist_ok=True)
         file = place / ("extra.json" if place == folder else rng.choice(("extra.json", "extra.yaml")))
         data = {"model": model, "test_dataloader": {"dataset": {"type": "CocoDataset", "pipeline": []}}}
         file.write_text(json.dumps(data))  # which is YAML as well
         configs = (str(file), {"$file": file.name}, {"$file": file.name}, f"../{file.parent.name}/{file.name}", text)
-        provider = {
-            "type": "MMDetTagProvider",
-            "config": rng.choice(configs),
-            "checkpoint": {"$file": "model.safetensors"},
-        }
+        weights = {"$file": "model.safetensors"}
+        provider = {"type": "MMDetTagProvider", "config": rng.choice(configs), "checkpoint": weights}
         return edit("config.json", "tag_provider", value=provider)
 
     def torchscript() -> str:
-        from .archives import script
-
         return f"attack: {weights.name} is {script(weights, rng)}"
 
     def pickled() -> str:
-        from .archives import hostile_pickle
-
         return f"attack: {weights.name} is {hostile_pickle(weights, rng, case)}"
 
     def component() -> str:
@@ -175,7 +156,7 @@ def _attack(folder: Path, rng: random.Random, case: Path) -> str:
         return edit("config.json", *place, value=value)
 
     return one_of(rng, (3, tokenizer), (2, hub_text_tower), (3, detector), (3, torchscript), (2, pickled),
-                  (3, component), (4, field), (2, lambda: _numbers(weights, rng)), (1, lambda: _header(weights, rng)))  # fmt: skip
+                  (3, component), (4, field), (2, lambda: _numbers(weights, rng)), (1, lambda: forge_header(weights, rng)))  # fmt: skip
 
 
 def _numbers(weights: Path, rng: random.Random) -> str:
@@ -191,7 +172,7 @@ def _numbers(weights: Path, rng: random.Random) -> str:
     return f"attack: {name} is {number}"
 
 
-def _header(weights: Path, rng: random.Random) -> str:
+def forge_header(weights: Path, rng: random.Random) -> str:
     """A safetensors file whose header lies."""
     data = weights.read_bytes()
     size = int.from_bytes(data[:8], "little")

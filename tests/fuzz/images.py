@@ -10,7 +10,6 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from .making import quiet
 from .mutations import change_bytes, one_of
 from .running import Change, Kind
 from .watch import TOKEN
@@ -38,7 +37,6 @@ class Images(Kind):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        quiet()
         import numpy as np
         from PIL import Image
 

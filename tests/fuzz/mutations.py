@@ -249,24 +249,20 @@ def change_folder(folder: Path, rng: random.Random, case: Path) -> str:
         target = case / "elsewhere"
         shutil.move(path, target)
         path.symlink_to(target if rng.random() < 0.5 else os.path.relpath(target, path.parent))
-    elif kind == "link in":
-        path.unlink()
-        path.symlink_to(other if other != path else "nothing")
-    elif kind == "folder":
-        path.unlink()
-        path.mkdir()
-    elif kind == "loop":
-        path.unlink()
-        path.symlink_to(path.name)
     elif kind == "plant":
         plant(folder, case)
     elif kind == "rename":
         path.rename(path.with_name(f"{path.name}x"))
-    elif kind == "fifo":  # opening it waits for good
-        path.unlink()
-        os.mkfifo(path)
     else:
         path.unlink()
+        if kind == "link in":
+            path.symlink_to(other if other != path else "nothing")
+        elif kind == "folder":
+            path.mkdir()
+        elif kind == "loop":
+            path.symlink_to(path.name)
+        elif kind == "fifo":  # opening it waits for good
+            os.mkfifo(path)
     return f"{kind} {path.relative_to(folder)}" + (f" and {other.relative_to(folder)}" if kind.startswith("ex") else "")
 
 

@@ -14,15 +14,15 @@ import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from .making import quiet
 from .watch import TOKEN, Watch, plant_victims, victims_touched
 
-#: What may come out, the faults last.
-#: refused: with a sentence. unnamed: with one that does not name the field of the config. same: accepted, with the result of the undamaged input. other: accepted as another valid
-#: input, since nothing could tell (no checksum covers it, or the attacker made it right).
+#: refused: with a sentence. unnamed: with one that does not name the field of the config. same: accepted, with the
+#: result of the undamaged input. other: accepted as another valid input, since nothing could tell (no checksum covers it,
+#: or the attacker made it right).
 FINE = ("refused", "unnamed", "same", "other")
 #: executed: something was run, imported or asked over a network. outside: a file was opened or changed that is not the
 #: input's. damaged: another result without a word, though a checksum or the format told. traceback: an error that the
@@ -65,6 +65,7 @@ class Kind:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.folder.mkdir(parents=True, exist_ok=True)
+        quiet()
         self.variant = self.variants[0]
         self.ports: set[int] = set()
         self.also: list[Path] = []
@@ -94,81 +95,67 @@ class Kind:
 
     def wrong(self, result: Any) -> str | None:
         """What is wrong with a result, whatever the input was; ``None``: nothing."""
+        try:
+            json.dumps(result, allow_nan=False)
+        except ValueError:
+            return "numbers that are not finite"
         return None
 
 
 class Verdict(NamedTuple):
-    case: int
     outcome: str
     what: str
     why: str = ""
 
 
-class Tally:
-    """Counts of a kind, and its faults."""
-
-    def __init__(self, name: str) -> None:
-        self.name, self.count, self.faults, self.seconds = name, Counter(), [], 0.0
-
-    def add(self, verdict: Verdict) -> None:
-        self.count[verdict.outcome] += 1
-        if verdict.outcome in FAULTS:
-            self.faults.append(verdict)
+class Tally(NamedTuple):
+    kind: str
+    count: Counter[str]
+    seconds: float
 
 
 def table(tallies: list[Tally]) -> str:
     lines = [f"{'kind':<12}" + "".join(f"{name:>10}" for name in ("tried", *FINE, *FAULTS, "seconds"))]
     for tally in tallies:
         cells = [tally.count.total(), *(tally.count[name] for name in (*FINE, *FAULTS)), round(tally.seconds)]
-        lines.append(f"{tally.name:<12}" + "".join(f"{cell:>10}" for cell in cells))
+        lines.append(f"{tally.kind:<12}" + "".join(f"{cell:>10}" for cell in cells))
     return "\n".join(lines)
 
 
-def run(
-    kind: Kind,
-    count: int,
-    seed: int,
-    first: int = 0,
-    jobs: int = 2,
-    keep: str | None = None,
-    say: Callable[[str], None] = print,
-) -> Tally:
-    """Run cases ``first`` to ``first + count - 1``."""
-    tally, begun = Tally(kind.name), time.monotonic()
+def run(kind: Kind, cases: range, seed: int, jobs: int = 2, keep: str | None = None, loud: bool = False) -> Tally:
+    """Run cases of a kind.
+
+    Args:
+        kind: the kind.
+        cases: their numbers.
+        seed: decides with the number what a case is.
+        jobs: cases at a time. Default 2.
+        keep: folder for the inputs of faults.
+        loud: show what the cases print, and all verdicts; keep all inputs. Default ``False``.
+    """
+    count, begun = Counter(), time.monotonic()
     good = _good_results(kind)
-    todo, running = iter(range(first, first + count)), {}
+    todo, running = iter(cases), {}
     while True:
         while len(running) < jobs and (number := next(todo, None)) is not None:
-            running[number] = _Child(kind, seed, number, good)
+            running[number] = _Child(kind, seed, number, good, loud)
         if not running:
-            break
+            return Tally(kind.name, count, time.monotonic() - begun)
         for number, child in list(running.items()):
             if (verdict := child.ended()) is not None:
                 del running[number]
-                tally.add(verdict)
-                if verdict.outcome in FAULTS:
-                    say(f"{kind.name} --seed {seed} --case {number}: {verdict.outcome}: {verdict.what}: {verdict.why}")
+                count[verdict.outcome] += 1
+                if loud or verdict.outcome in FAULTS:
+                    print(f"{kind.name} --seed {seed} --case {number}:", ": ".join(verdict), flush=True)
                     _keep(child.case, keep, f"{kind.name}-{seed}-{number}")
                 shutil.rmtree(child.case, ignore_errors=True)
         time.sleep(0.002)
-    tally.seconds = time.monotonic() - begun
-    return tally
 
 
 def _keep(case: Path, folder: str | None, name: str) -> None:
     if folder is not None:
         with contextlib.suppress(shutil.Error):  # of what is no file
             shutil.copytree(case, Path(folder) / name, symlinks=True, dirs_exist_ok=True)
-
-
-def show_case(kind: Kind, seed: int, number: int, keep: str | None = None) -> int:
-    """Run one case, with all that it prints."""
-    child = _Child(kind, seed, number, _good_results(kind), loud=True)
-    while (verdict := child.ended()) is None:
-        time.sleep(0.01)
-    print(f"{kind.name} --seed {seed} --case {number}: {verdict.outcome}: {verdict.what}: {verdict.why}")
-    _keep(child.case, keep, f"{kind.name}-{seed}-{number}")
-    return int(verdict.outcome in FAULTS)
 
 
 def _good_results(kind: Kind) -> dict[str, Any]:
@@ -188,7 +175,7 @@ def _good_results(kind: Kind) -> dict[str, Any]:
 class _Child:
     """A case in a process of its own."""
 
-    def __init__(self, kind: Kind, seed: int, number: int, good: Any, loud: bool = False) -> None:
+    def __init__(self, kind: Kind, seed: int, number: int, good: Any, loud: bool) -> None:
         self.number, self.case = number, kind.folder / f"case{number}"
         self.begun, self.seconds = time.monotonic(), 3 * kind.seconds
         shutil.rmtree(self.case, ignore_errors=True)
@@ -225,12 +212,12 @@ class _Child:
                 report = {**json.loads(line), **report}  # the first of each kind counts
         what = report.get("what", "?")
         if "executed" in report or (found := [*self.case.glob(f"{TOKEN}*"), *self.case.glob(f"a/b/here/{TOKEN}*")]):
-            return Verdict(self.number, "executed", what, report.get("executed") or f"wrote {found[0]}")
+            return Verdict("executed", what, report.get("executed") or f"wrote {found[0]}")
         if "outside" in report or (touched := victims_touched(self.case)):
-            return Verdict(self.number, "outside", what, report.get("outside") or touched)
+            return Verdict("outside", what, report.get("outside") or touched)
         if outcome is None:
             outcome, why = report.get("ended", ("crash", why))
-        return Verdict(self.number, outcome, what, why)
+        return Verdict(outcome, what, why)
 
 
 def _in_child(kind: Kind, seed: int, number: int, case: Path, good: Any, loud: bool) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import io
+import itertools
 import random
 import socket
 import threading
@@ -13,12 +13,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from .making import photo, quiet
+from .making import photo
 from .mutations import damaged, hostile_texts
 from .running import Change, Kind
-
-#: Seconds that a fetch may take in the fuzzing program, and bytes.
-_DEADLINE, _MOST = 1, 1_000_000
 
 
 class Answers(Kind):
@@ -28,13 +25,12 @@ class Answers(Kind):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        quiet()
         stream = io.BytesIO()
         photo().save(stream, "PNG")
         self.body = stream.getvalue()
         head = f"HTTP/1.1 200 OK\r\nContent-Type: image/png\r\nContent-Length: {len(self.body)}\r\n\r\n"
         self.answer = head.encode() + self.body
-        self.url, self.pieces = "", self._whole
+        self.url, self.pieces = "", lambda: iter([self.answer])
         (folder / "good_").mkdir()
 
     def lay(self, case: Path, rng: random.Random | None = None) -> Path:
@@ -43,11 +39,8 @@ class Answers(Kind):
         server = socket.create_server(("127.0.0.1", 0), backlog=16)
         self.port = server.getsockname()[1]
         self.ports, self.url = {self.port}, f"http://127.0.0.1:{self.port}/photo.png"
-        threading.Thread(target=_serve, args=(server, lambda path: self.pieces(path)), daemon=True).start()
+        threading.Thread(target=_serve, args=(server, lambda: self.pieces()), daemon=True).start()
         return folder
-
-    def _whole(self, path: bytes) -> Iterator[bytes]:
-        yield self.answer
 
     def change(self, case: Path, rng: random.Random) -> Change:
         self.lay(case, rng)
@@ -58,12 +51,12 @@ class Answers(Kind):
 
     def _says(self, head: bytes, body: bytes | None = None) -> None:
         answer = head + b"\r\n\r\n" + (self.body if body is None else body)
-        self.pieces = lambda path: iter([answer])
+        self.pieces = lambda: iter([answer])
 
     # ---- what the server says: each returns what it is, and whether only the photo may come of it
     def _bytes(self, case: Path, rng: random.Random) -> tuple[str, bool]:
         what, answer = damaged(self.answer, rng)
-        self.pieces = lambda path: iter([answer])
+        self.pieces = lambda: iter([answer])
         return what, True  # the photo has checksums of its own
 
     def _status(self, case: Path, rng: random.Random) -> tuple[str, bool]:
@@ -110,19 +103,14 @@ class Answers(Kind):
         status = rng.choice((301, 302, 303, 307, 308, 300))
         again = rng.random() < 0.3
         head = f"HTTP/1.1 {status} Moved\r\nLocation: {target}\r\nContent-Length: 0\r\n\r\n".encode("utf-8", "replace")
-        asked: list[bytes] = []
-
-        def pieces(path: bytes) -> Iterator[bytes]:
-            asked.append(path)
-            yield head if again or len(asked) == 1 else self.answer
-
-        self.pieces = pieces
+        answers = itertools.chain([head], itertools.repeat(head if again else self.answer))
+        self.pieces = lambda: iter([next(answers)])
         return f"{status} to {target[:60]}{', always' if again else ''}", True
 
     def _slow(self, case: Path, rng: random.Random) -> tuple[str, bool]:
         begin, wait = rng.choice((0, 10, 40, 200)), rng.choice((0.1, 0.5, 1.5, 60))
 
-        def pieces(path: bytes) -> Iterator[bytes]:
+        def pieces() -> Iterator[bytes]:
             yield self.answer[:begin]
             for byte in self.answer[begin:]:
                 time.sleep(wait)
@@ -137,7 +125,7 @@ class Answers(Kind):
                                    (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n" * 5000),
                                    (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n", b"X: y\r\n" * 500)))  # fmt: skip
 
-        def pieces(path: bytes) -> Iterator[bytes]:
+        def pieces() -> Iterator[bytes]:
             yield begin
             while True:
                 yield piece
@@ -179,6 +167,8 @@ class Answers(Kind):
 
 def _shorten() -> None:
     """Make the package wait a second and take a megabyte at most, and look up no name anywhere."""
+    from synthcap_mm.inference import fetching
+
     look_up = socket.getaddrinfo
 
     def numbers_only(host: Any, port: Any, *args: Any, **options: Any) -> Any:
@@ -187,25 +177,15 @@ def _shorten() -> None:
         return look_up(host, port, *args, **options)
 
     socket.getaddrinfo = numbers_only
-    for name in ("inputs", "fetching"):
-        try:
-            module = importlib.import_module(f"synthcap_mm.inference.{name}")
-        except ImportError:
-            continue
-        for constant, value in vars(module).copy().items():
-            if isinstance(value, (int, float)) and constant.strip("_").isupper():
-                if "DOWNLOAD" in constant or "BYTES" in constant:
-                    setattr(module, constant, _MOST)
-                elif any(word in constant for word in ("TIMEOUT", "DEADLINE", "SECONDS")):
-                    setattr(module, constant, min(value, _DEADLINE))
+    fetching.DEADLINE, fetching.MAX_DOWNLOAD = 1, 1_000_000
 
 
-def _serve(server: socket.socket, pieces: Callable[[bytes], Iterator[bytes]]) -> None:
+def _serve(server: socket.socket, pieces: Callable[[], Iterator[bytes]]) -> None:
     def answer(client: socket.socket) -> None:
         try:
             with client:
-                request = client.recv(65_536)
-                for piece in pieces(request.partition(b"\r\n")[0]):
+                client.recv(65_536)
+                for piece in pieces():
                     client.sendall(piece)
         except OSError:
             pass

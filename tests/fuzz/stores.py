@@ -8,13 +8,12 @@ import random
 from pathlib import Path
 from typing import Any
 
-from .making import in_other_process, make_stores, quiet
+from .making import in_other_process, make_stores
 from .mutations import change_bytes, change_folder, change_json, files_in, one_of
 from .running import Change, Kind
 
 
 def _make(folder: Path) -> None:
-    quiet()
     pairs, photos = make_stores(folder / "made", keep_images=True)
     Path(pairs).rename(folder / "good_pairs")
     Path(photos).rename(folder / "good_photos")
@@ -27,18 +26,16 @@ class Stores(Kind):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         in_other_process(_make, folder)
-        quiet()
         self.checked = True
 
     def change(self, case: Path, rng: random.Random) -> Change:
         folder = self.lay(case, rng)
-        self.also.append(case / "elsewhere")  # a store's shards may lie on another disk, and be links
         # A store is mapped, not read: only `store --check` compares all of it with its checksums.
         self.checked, knowing = rng.random() < 0.6, rng.random() < 0.5
         what, same = one_of(
             rng,
             (4, lambda: change_json(rng.choice(_views(folder)), rng, case)),
-            (1, lambda: change_json(rng.choice(_jsons(folder)), rng, case)),
+            (1, lambda: change_json(rng.choice([p for p in files_in(folder) if p.suffix == ".json"]), rng, case)),
             (4, lambda: (change_bytes(rng.choice(files_in(folder)), rng), False)),
             (3, lambda: (change_folder(folder, rng, case), False)),
             (5, lambda: (_buffers(folder, rng, knowing), False)),
@@ -59,10 +56,6 @@ class Stores(Kind):
 
 def _views(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.json"))
-
-
-def _jsons(folder: Path) -> list[Path]:
-    return [path for path in files_in(folder) if path.suffix == ".json"]
 
 
 def _content(folder: Path) -> dict[str, str]:
@@ -118,11 +111,11 @@ def _buffers(folder: Path, rng: random.Random, knowing: bool) -> str:
     what = f"{path.parent.name}/{path.name}: {number.hex()} at {at}"
     if not knowing:
         return what
-    try:
-        from synthcap_mm.store.tables import _payload_sha256
+    from synthcap_mm.store.tables import _payload_sha256
 
+    try:
         new = _payload_sha256(pa.ipc.open_file(bytes(data)).get_batch(0))
-    except Exception:
+    except Exception:  # too damaged to be signed
         return what
     path.write_bytes(bytes(data).replace(old.encode(), new.encode()))
     for view in _views(folder):

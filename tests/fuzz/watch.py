@@ -47,16 +47,8 @@ def victims_touched(case: Path) -> str | None:
 
 def _readable() -> list[str]:
     python = {sys.prefix, sys.base_prefix, *sysconfig.get_paths().values(), *site.getsitepackages()}
-    places = {
-        "/dev",
-        "/proc",
-        "/sys",
-        "/usr/lib",
-        "/usr/share",
-        "/usr/local/lib",
-        *python,
-        *map(os.path.realpath, python),
-    }
+    system = ("/dev", "/proc", "/sys", "/usr/lib", "/usr/share", "/usr/local/lib")
+    places = {*system, *python, *map(os.path.realpath, python)}
     return [f"{place}/" for place in (*places, ROOT / "synthcap_mm", ROOT / "configs", ROOT / "tests")]
 
 
@@ -82,8 +74,9 @@ class Watch:
         note: takes ``executed=`` or ``outside=``, a sentence.
     """
 
-    def __init__(self, case: Path, allowed: Iterable[Path], ports: set[int], may_resolve: bool,
-                 note: Callable[..., None]) -> None:  # fmt: skip
+    def __init__(
+        self, case: Path, allowed: Iterable[Path], ports: set[int], may_resolve: bool, note: Callable[..., None]
+    ) -> None:
         self.case = f"{case}/"
         self.allowed = [f"{os.path.realpath(folder)}/" for folder in allowed]
         self.ports, self.may_resolve, self.note, self.busy = ports, may_resolve, note, False
@@ -131,10 +124,9 @@ class Watch:
             return None if self._is_allowed(args[0], writes) else f"{'wrote' if writes else 'read'} {args[0]!r}"
         if event in _CHANGES:
             places = args[:2] if event in ("os.rename", "os.link") else args[1:2] if event == "os.symlink" else args[:1]
-            numbers = [
-                n for n in args[len(places) :] if type(n) is int and n >= 0 and event in ("os.remove", "os.rmdir")
-            ]
-            inside = all(self._is_allowed(place, True, next(iter(numbers), None), True) for place in places)
+            # Of these two, the open folder that the path is relative to.
+            within = args[1] if event in ("os.remove", "os.rmdir") and args[1] >= 0 else None
+            inside = all(self._is_allowed(place, True, within, True) for place in places)
             return None if inside else f"{event} {str(places)[:200]}"
         return None
 

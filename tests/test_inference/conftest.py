@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from small_export import export_a_little
 from small_training import train_a_little
 
 
@@ -11,45 +12,11 @@ from small_training import train_a_little
 def full_export(tmp_path_factory):
     """An export with all kinds of files: encoder, vocabulary, memory, tags by the encoder."""
     import tiny_clip
-    from mmengine.registry import init_default_scope
 
-    from synthcap_mm.datasets import SynthPairDataset
-    from synthcap_mm.inference.export import export_captioner
-    from synthcap_mm.registry import MODELS
-    from synthcap_mm.synthesis.synthesis import Synthesis
-
-    init_default_scope("synthcap_mm")
     root = tmp_path_factory.mktemp("full")
     encoder = {"type": "OpenCLIPBackbone", "quick_gelu": True, **tiny_clip.write(root / "clip")}
     tags = {"type": "CLIPTagProvider", "encoder": encoder, "vocabulary": ["dog", "cat", "red"], "min_score": 0.0}
-    store = str(root / "store")
-    Synthesis(
-        store=store,
-        captions={"type": "MiniScenesCaptions", "num": 40},
-        generator={"type": "MiniScenesPainter"},
-        tokenizer={"kind": "train", "vocab_size": 400},
-        holdout=0.1,
-        encoder=encoder,
-        tag_provider=tags,
-    ).run()
-    model = {
-        "type": "SynthCaptioner",
-        "store": store,
-        "data_preprocessor": {"type": "CaptionPreprocessor", "prompt": {"max_tags": 2}, "max_length": 16},
-        "necks": [
-            {"type": "TextMemoryProjection", "temperature": 0.01},
-            {"type": "PrefixProjector", "in_dim": 16, "width": 16, "prefix_length": 2, "input_scale": 4.0},
-        ],
-        "head": {"type": "GPT2CaptionHead", "width": 16, "layers": 1, "heads": 2, "positions": 80, "dropout": 0.0,
-                 "generation": {"num_beams": 2}},
-    }  # fmt: skip
-    torch.manual_seed(0)
-    built = MODELS.build(copy.deepcopy(model))
-    train_a_little(built, SynthPairDataset(store), steps=20, lr=1e-2)
-    torch.save({"state_dict": built.state_dict()}, root / "checkpoint.pth")
-    synthesis = {"store": store, "encoder": encoder, "tag_provider": tags}
-    export_captioner({"model": model, "synthesis": synthesis}, root / "checkpoint.pth", root / "export")
-    return root / "export"
+    return export_a_little(root, encoder, tags, dim=16, steps=20, lr=1e-2, num=40)
 
 
 @pytest.fixture(scope="session")

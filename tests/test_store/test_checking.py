@@ -160,6 +160,13 @@ def test_links_pipes_and_folders_are_no_shards(store, tmp_path):
         Store.open(store)
 
 
+def test_a_view_is_no_link(store, tmp_path):
+    view = (store / "store.json").rename(tmp_path / "outside.json")
+    (store / "store.json").symlink_to(view)
+    with pytest.raises(StoreError, match="link"):
+        Store.open(store)
+
+
 def test_a_recipe_is_that_of_its_folder(store):
     opened = Store.open(store)
     recipe = opened.paths("refined/default")[0].with_name("recipe.json")

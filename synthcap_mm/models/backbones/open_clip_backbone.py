@@ -185,7 +185,7 @@ class OpenCLIPBackbone(BaseBackbone):
         except Exception as error:  # open_clip asserts, or divides by numbers that do not go together
             raise UserError(f"{where}: open_clip cannot build the model: {type(error).__name__}: {error}") from error
         parts = (*model.parameters(), *model.buffers())
-        if sum(part.numel() for part in parts) > 2 * Path(settings["pretrained"]).stat().st_size:
+        if sum(part.numel() for part in parts) > Path(settings["pretrained"]).stat().st_size:
             raise UserError(f"{where}: the model is larger than its weights, {settings['pretrained']}")
         return settings
 

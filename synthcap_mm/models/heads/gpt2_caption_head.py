@@ -10,7 +10,7 @@ from mmengine.model import BaseModule
 from torch import Tensor
 
 from synthcap_mm.errors import UserError
-from synthcap_mm.exportable import Options, data
+from synthcap_mm.exportable import Options, data, refused
 from synthcap_mm.models.heads.beam_search import OPTIONS as BEAM_OPTIONS
 from synthcap_mm.models.heads.beam_search import beam_search
 from synthcap_mm.models.heads.nucleus import NucleusSampling
@@ -24,6 +24,13 @@ from synthcap_mm.requirements import require
 _FUSED_GELU = "gelu_pytorch_tanh"
 
 _TokenId = Annotated[int, Range("[0, 1e7)")]
+
+
+#: More than any caption needs (assumed).
+_MOST_IN_AN_EXPORT = {
+    "positions": 4096, "num_beams": 64, "num_return_sequences": 64, "max_new_tokens": 1024, "min_new_tokens": 256,
+    "no_repeat_ngram_size": 1024,
+}  # fmt: skip
 
 
 class Generation(TypedDict, total=False):
@@ -81,6 +88,23 @@ class GPT2CaptionHead(BaseModule):
         "generation": Options(Generation.__annotations__),
     }
 
+    @classmethod
+    def from_export(cls, settings: dict[str, Any], where: str) -> dict[str, Any]:
+        """The settings of an export, whose captions are of bounded length and cost.
+
+        Args:
+            settings: as they are read from the export.
+            where: for messages.
+
+        Raises:
+            UserError: naming the option that is too large.
+        """
+        numbers = {**settings, **(settings.get("generation") or {})}
+        for name, most in _MOST_IN_AN_EXPORT.items():
+            if isinstance(numbers.get(name), (int, float)) and numbers[name] > most:
+                raise refused(f"{where}.{name}", numbers[name], f"at most {most}")
+        return settings
+
     def __init__(
         self,
         vocab_size: Annotated[int, Range("[1, 1e7]")],
@@ -130,6 +154,8 @@ class GPT2CaptionHead(BaseModule):
         self.bos_id, self.eos_id, self.pad_id = bos_id, eos_id, pad_id
         self.label_smoothing = label_smoothing
         self.generation = {"num_beams": 5, **(generation or {})}
+        if unknown := {*self.generation} - {*transformers.GenerationConfig().to_dict()}:
+            raise UserError(f"GPT2CaptionHead.generation takes no option {min(unknown)!r}")
         self.synced_gpus = False
 
     @property

@@ -114,9 +114,7 @@ class MMDetTagProvider(BaseTagProvider):
             cfg = Config.fromfile(settings["config"])
         odd = cfg.get("custom_imports") or _loads_more(cfg.get("model"))
         if odd:
-            raise UserError(
-                f"{where}.config: this detector of mmdet loads more than its weights ({odd}): give it yourself"
-            )
+            raise UserError(f"{where}.config: this detector loads more than its weights ({odd}); give it yourself")
         return settings
 
     @classmethod
@@ -277,18 +275,7 @@ def _config_sha256(cfg: Config) -> str:
 
 
 #: Words in the names of options by which mmdet's models load further files, or ask a hub.
-_LOADING = (
-    "teacher",
-    "ckpt",
-    "checkpoint",
-    "pretrained",
-    "model_name",
-    "language",
-    "tokenizer",
-    "config",
-    "path",
-    "file",
-)
+_LOADING = ("teacher", "ckpt", "checkpoint", "pretrained", "model_name", "language", "tokenizer")
 
 
 def _loads_more(settings: Any) -> str | None:
