@@ -207,7 +207,7 @@ class Fields(TypedDict, total=False):
     """The top-level fields that something reads; a config may have variables besides."""
 
     # A test needs the encoder of it alone.
-    synthesis: Annotated[dict, GivenTo(Synthesis, "store", "captions")]
+    synthesis: Annotated[dict, GivenTo(Synthesis, "store", "captions", "encoder")]
     photo_stores: Sequence[Annotated[dict, GivenTo(PhotoStore, "encoder")]]
     curation: Annotated[dict, GivenTo(Curation, "store")] | Sequence[Step] | None
     inputs: Sequence[Input]

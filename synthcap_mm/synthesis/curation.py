@@ -122,7 +122,7 @@ class Curation:
                 "`synthesize` makes; choose another name"
             )
         self.path, self.name, self.source = store, name, source
-        self.sentence_encoder_cfg, self.refine_cfg = sentence_encoder, refine or None
+        self.sentence_encoder_cfg, self.refine_cfg = sentence_encoder, None if refine is False else refine
         self.recall, self.part_size, self.text_batch = recall, part_size, text_batch
         self.device = default_device() if device is None else torch.device(device)
         self.search_cfg = search

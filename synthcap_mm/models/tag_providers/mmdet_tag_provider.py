@@ -111,7 +111,7 @@ class MMDetTagProvider(BaseTagProvider):
         from mmengine.config import Config
 
         with mmdet_scope():
-            cfg = Config.fromfile(settings["config"])
+            cfg = Config.fromfile(settings["config"], import_custom_modules=False)
         odd = cfg.get("custom_imports") or _loads_more(cfg.get("model"))
         if odd:
             raise UserError(f"{where}.config: this detector loads more than its weights ({odd}); give it yourself")
