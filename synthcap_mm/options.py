@@ -110,7 +110,8 @@ class Component:
         options = {name: option for name, option in value.items() if name not in (self.key, "_delete_")}
         function = found.__init__ if inspect.isclass(found) else found
         of_others = isinstance(self.kinds, str) and not hasattr(function, "checks")
-        return _caught(_check_values, place, function, options, of_others)
+        misnamed = None if of_others else _caught(_check_names, place, function, options)
+        return misnamed or _caught(_check_values, place, function, options, of_others)
 
 
 def _component(kinds: str | Mapping[str, Any], name: str) -> tuple[Any, str]:
@@ -306,18 +307,23 @@ def check_options(name: str, function: Any, args: tuple, kwargs: Mapping[str, An
         UserError: naming the component and the option.
     """
     parameters = {n: parameter for n, parameter in _parameters(function).items() if n != "self"}
-    kinds = {parameter.kind for parameter in parameters.values()}
-    unknown = [] if inspect.Parameter.VAR_KEYWORD in kinds else [n for n in kwargs if n not in parameters]
-    if unknown:
-        near = difflib.get_close_matches(unknown[0], parameters, n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"it takes {', '.join(parameters) or 'none'}."
-        raise UserError(f"{name} takes no option {unknown[0]!r}; {hint}")
+    _check_names(name, function, kwargs)
     given = {**dict(zip(parameters, args)), **kwargs}
     parameters = {n: p for n, p in parameters.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
     missing = [n for n, parameter in parameters.items() if parameter.default is parameter.empty and n not in given]
     if missing:
         raise UserError(f"{name} needs the option {' and '.join(missing)}")
     _check_values(name, function, given)
+
+
+def _check_names(name: str, function: Any, given: Iterable[str]) -> None:
+    parameters = [n for n in _parameters(function) if n != "self"]
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in _parameters(function).values())
+    unknown = [] if takes_any else [n for n in given if n not in parameters]
+    if unknown:
+        near = difflib.get_close_matches(unknown[0], parameters, n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"it takes {', '.join(parameters) or 'none'}."
+        raise UserError(f"{name} takes no option {unknown[0]!r}; {hint}")
 
 
 @functools.cache
