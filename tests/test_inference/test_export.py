@@ -196,6 +196,59 @@ def test_parts_that_do_not_fit_each_other(copied):
         CaptionInferencer.from_pretrained(copied, device="cpu")
 
 
+def test_the_manifest_itself_is_no_link(copied, tmp_path):
+    (copied / "export.json").rename(tmp_path / "elsewhere.json")
+    (copied / "export.json").symlink_to(tmp_path / "elsewhere.json")
+    with pytest.raises(UserError):
+        read_export(copied)
+
+
+@pytest.mark.parametrize("name, value", [("positions", 60_000), ("generation", {"min_new_tokens": 5_000})])
+def test_captions_of_an_export_are_bounded(copied, name, value):
+    rewrite(copied, "config.json", lambda c: c["model"]["head"].update({name: value}))
+    with pytest.raises(UserError, match="at most"):
+        read_export(copied)
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (lambda d: d["model_cfg"]["text_cfg"].update(vocab_size=4_000_000, width=4096), "larger than its weights"),
+        (lambda d: d["model_cfg"]["text_cfg"].update(hf_model_name="roberta-base"), "hf_model_name"),
+        (lambda d: d["model_cfg"]["text_cfg"].update(tokenizer_kwargs={"trust_remote_code": True}), "tokenizer_kwargs"),
+        (lambda d: d["model_cfg"]["vision_cfg"].update(timm_model_name="hf-hub:evil/x"), "timm_model_name"),
+        (lambda d: d.pop("model_cfg"), "vision_cfg"),  # open_clip's own of that name might ask a hub
+    ],
+)
+def test_what_an_encoder_of_an_export_may_not_be(full_export, tmp_path, change, words):
+    shutil.copytree(full_export, tmp_path / "copy")
+    rewrite(tmp_path / "copy", "encoder/model.json", change)
+    with pytest.raises(UserError, match=words):
+        read_export(tmp_path / "copy")
+
+
+@pytest.mark.mmdet
+@pytest.mark.parametrize(
+    "config",
+    [
+        "ld/ld_r18-gflv1-r101_fpn_1x_coco",
+        "glip/glip_atss_swin-t_a_fpn_dyhead_16xb2_ms-2x_funtune_coco",
+        "timm_example/retinanet_timm-efficientnet-b1_fpn_1x_coco",
+    ],
+)
+def test_detectors_that_load_more_than_their_weights_are_not_for_exports(copied, config):
+    pytest.importorskip("mmdet", reason="MMDET ABSENT")
+    detector = {
+        "type": "MMDetTagProvider",
+        "config": config,
+        "checkpoint": {"$file": "model.safetensors"},
+        "classes": ["a"],
+    }
+    rewrite(copied, "config.json", lambda c: c.update(tag_provider=detector))
+    with pytest.raises(UserError, match="loads more"):
+        read_export(copied)
+
+
 def test_a_component_of_the_users_own_says_what_may_stand_in_an_export(copied, tiny):
     from synthcap_mm.exportable import data
 
