@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 from synthcap_mm.errors import UserError
-from synthcap_mm.files import read_json
+from synthcap_mm.files import parse_json
 from synthcap_mm.options import Count, Name, Range, check_options
 from synthcap_mm.requirements import require
 
@@ -25,38 +27,113 @@ _SPECIAL_TOKENS = (
 #: The regular expressions of CLIP's tokenizer.
 _SINGLE_QUOTES, _DOUBLE_QUOTES, _BLANKS = "[\u2018\u2019]", "[\u201c\u201d]", r"\s+"
 _WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+_END_OF_WORD = "</w>"
+
+#: Most characters of a token; GPT-2's longest has 128.
+_LONGEST_TOKEN = 1000
+#: Most added tokens; ordinary files have three at most.
+_MOST_ADDED = 1000
 
 
-def check_patterns(path: Path) -> None:
-    """Refuse a tokenizer with regular expressions of its own, since a hostile one can take years.
+def _replace(kind: str, pattern: str, content: str) -> dict[str, Any]:
+    return {"type": "Replace", "pattern": {kind: pattern}, "content": content}
 
-    Args:
-        path: its ``tokenizer.json``.
 
-    Raises:
-        UserError: naming the expression.
-    """
-    known, left = {_SINGLE_QUOTES, _DOUBLE_QUOTES, _BLANKS, _WORDS}, [read_json(path)]
-    while left:
-        value = left.pop()
-        if isinstance(value, dict):
-            if "Regex" in value and value["Regex"] not in known:
-                raise UserError(f"{path} has a regular expression that is not CLIP's: {str(value['Regex'])[:80]!r}")
-            left += value.values()
-        elif isinstance(value, list):
-            left += [one for one in value if isinstance(one, (dict, list))]
+def _split(pattern: str) -> dict[str, Any]:
+    return {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Removed"}
+
+
+#: The steps that a tokenizer.json may have, each once, apart from their switches. What else there is (strangers'
+#: regular expressions, replacements that double a text, padding) can take years, or all memory.
+_STEPS = {
+    "normalizer": [
+        {"type": "NFC"},
+        {"type": "Lowercase"},
+        _replace("Regex", _SINGLE_QUOTES, "'"),
+        _replace("Regex", _DOUBLE_QUOTES, '"'),
+        _replace("Regex", _BLANKS, " "),
+    ],
+    "pre_tokenizer": [
+        {"type": "ByteLevel"},
+        _split(_WORDS),
+        _split(rf"<\|startoftext\|>|<\|endoftext\|>|{_WORDS}"),  # as transformers has CLIP's
+    ],
+    "decoder": [{"type": "ByteLevel"}, _replace("String", _END_OF_WORD, " ")],
+}
+#: The field with the steps of a sequence.
+_SEQUENCES = {"normalizer": "normalizers", "pre_tokenizer": "pretokenizers", "decoder": "decoders"}
+#: Values of the model's fields besides the vocabulary and the switches.
+_MODEL = {
+    "type": ("BPE",),
+    "dropout": (None,),
+    "continuing_subword_prefix": (None, ""),
+    "end_of_word_suffix": (None, "", _END_OF_WORD),
+}
+
+
+def _check_steps(path: Path, name: str, given: Any) -> None:
+    several = isinstance(given, dict) and given.get("type") == "Sequence"
+    steps = given.get(_SEQUENCES[name]) if several else [] if given is None else [given]
+    if not isinstance(steps, list) or (several and len(given) > 2):
+        raise UserError(f"{path}: the {name} is no list of steps")
+    left = list(_STEPS[name])
+    for step in steps:
+        fixed = {k: v for k, v in step.items() if not isinstance(v, bool)} if isinstance(step, dict) else step
+        if fixed not in left:
+            raise UserError(f"{path}: the {name} has a step that is neither GPT-2's nor CLIP's: {str(step)[:200]}")
+        left.remove(fixed)
+
+
+def _check_model(path: Path, model: Any) -> None:
+    if not isinstance(model, dict) or not isinstance(model.get("vocab"), dict):
+        raise UserError(f"{path}: the model is no BPE with a vocabulary")
+    for name, known in _MODEL.items():
+        if model.get(name, known[0]) not in known:
+            raise UserError(f"{path}: the model's {name} is {str(model[name])[:80]!r}; taken are {known}")
+
+
+def _checked(path: Path, data: Any) -> dict[str, Any]:
+    """What of a tokenizer.json decides about ids and texts; the rest (padding, truncation, …) is not for captions."""
+    if not isinstance(data, dict):
+        raise UserError(f"{path} is not a tokenizer.json of the tokenizers library")
+    _check_model(path, data.get("model"))
+    for name in _STEPS:
+        _check_steps(path, name, data.get(name))
+    added = data.get("added_tokens") or []
+    if not isinstance(added, list) or len(added) > _MOST_ADDED:
+        raise UserError(f"{path}: added_tokens is no list of at most {_MOST_ADDED}")
+    texts = [*data["model"]["vocab"], *(str(one.get("content")) for one in added if isinstance(one, dict))]
+    if max(map(len, texts), default=0) > _LONGEST_TOKEN:
+        raise UserError(f"{path} has a token of more than {_LONGEST_TOKEN} characters")
+    kept = {name: data.get(name) for name in _STEPS}
+    return {"version": "1.0", "added_tokens": added, "model": {"type": "BPE", **data["model"]}, **kept}
+
+
+@contextlib.contextmanager
+def _library(path: Path) -> Iterator[None]:
+    """Names the file where the tokenizers library fails: it raises bare Exceptions, and lets Rust panic."""
+    try:
+        yield
+    except BaseException as error:
+        if type(error) is not Exception and type(error).__name__ != "PanicException":
+            raise
+        raise UserError(f"{path} is not a tokenizer.json of the tokenizers library: {error}") from error
 
 
 class CaptionTokenizer:
     """Captions to token ids and back.
 
+    A file from a stranger can neither run nor hang nor fill the memory: what it says of padding, truncation and
+    post-processing is ignored, and a tokenizer of another kind than GPT-2's and CLIP's is refused.
+
     Args:
-        path: a ``tokenizer.json`` of the ``tokenizers`` library, with the special
-            tokens of this project (``<bos> <eos> <pad>``), of CLIP or of GPT-2.
+        path: a ``tokenizer.json`` of the ``tokenizers`` library: a BPE with steps as GPT-2's, CLIP's and
+            :func:`make_tokenizer`'s have, and the special tokens of this project (``<bos> <eos> <pad>``), of CLIP
+            or of GPT-2. Its ids are 0 to ``vocab_size - 1`` without a gap.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        UserError: if it is no tokenizer, or knows none of those special tokens.
+        UserError: if it is no such tokenizer, or knows none of those special tokens.
     """
 
     def __init__(self, path: str | os.PathLike) -> None:
@@ -65,18 +142,17 @@ class CaptionTokenizer:
             raise FileNotFoundError(
                 f"no tokenizer at {self.path}; it is made with the store: python tools/synthesize.py CONFIG"
             )
-        try:
-            self._tokenizer = require("tokenizers").Tokenizer.from_file(str(self.path))
+        content = self.path.read_bytes()
+        self.sha256 = hashlib.sha256(content).hexdigest()
+        checked = json.dumps(_checked(self.path, parse_json(self.path, content)))
+        with _library(self.path):
+            self._tokenizer = require("tokenizers").Tokenizer.from_str(checked)
             self._tokenizer.decode(self._tokenizer.encode("a word").ids)  # some damage shows in use only
-        except BaseException as error:  # the library raises bare Exception, and lets Rust panic
-            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
-                raise
-            raise UserError(f"{self.path} is not a tokenizer.json of the tokenizers library: {error}") from error
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
+            ids = sorted(self._tokenizer.get_vocab(with_added_tokens=True).values())
+        if ids != list(range(self.vocab_size)):
+            raise UserError(f"{self.path}: the ids of its {len(ids)} tokens are not 0 to {len(ids) - 1}")
         # '<eos>' written in a caption is text, not the end of it.
         self._tokenizer.encode_special_tokens = True
-        self.sha256 = hashlib.sha256(self.path.read_bytes()).hexdigest()
         for names in _SPECIAL_TOKENS:
             ids = [self._tokenizer.token_to_id(name) for name in names]
             if None not in ids:
@@ -98,7 +174,8 @@ class CaptionTokenizer:
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, without special tokens."""
-        return [e.ids for e in self._tokenizer.encode_batch(list(texts), add_special_tokens=False)]
+        with _library(self.path):
+            return [e.ids for e in self._tokenizer.encode_batch(list(texts), add_special_tokens=False)]
 
     def decode(self, ids: Iterable[Sequence[int]]) -> list[str]:
         """Texts; everything from the end token on, and special tokens, are left out."""
@@ -110,7 +187,8 @@ class CaptionTokenizer:
             if self.eos_id in row:
                 row = row[: row.index(self.eos_id)]
             rows.append([i for i in row if i not in (self.bos_id, self.pad_id)])
-        return [" ".join(t.split()) for t in self._tokenizer.decode_batch(rows, skip_special_tokens=True)]
+        with _library(self.path):
+            return [" ".join(t.split()) for t in self._tokenizer.decode_batch(rows, skip_special_tokens=True)]
 
 
 def _train(
@@ -170,7 +248,7 @@ def _clip(bpe_path: Name | None = None) -> Any:
     source = open_clip_tokenizer.SimpleTokenizer(**({"bpe_path": bpe_path} if bpe_path else {}))
     merges = sorted(source.bpe_ranks, key=source.bpe_ranks.__getitem__)
     tokenizer = tokenizers.Tokenizer(
-        tokenizers.models.BPE(vocab=dict(source.encoder), merges=merges, end_of_word_suffix="</w>")
+        tokenizers.models.BPE(vocab=dict(source.encoder), merges=merges, end_of_word_suffix=_END_OF_WORD)
     )
     normalizers, pre = tokenizers.normalizers, tokenizers.pre_tokenizers
     tokenizer.normalizer = normalizers.Sequence(
@@ -190,15 +268,14 @@ def _clip(bpe_path: Name | None = None) -> Any:
         ]
     )
     tokenizer.decoder = tokenizers.decoders.Sequence(
-        [tokenizers.decoders.ByteLevel(), tokenizers.decoders.Replace("</w>", " ")]
+        [tokenizers.decoders.ByteLevel(), tokenizers.decoders.Replace(_END_OF_WORD, " ")]
     )
     tokenizer.add_special_tokens([source.decoder[i] for i in source.all_special_ids])
     return tokenizer
 
 
 def _file(path: Name) -> Any:
-    CaptionTokenizer(path)  # refuses what is none, with its message
-    return require("tokenizers").Tokenizer.from_file(str(path))
+    return CaptionTokenizer(path)._tokenizer
 
 
 TOKENIZERS = {"train": _train, "gpt2": _gpt2, "clip": _clip, "file": _file}
@@ -212,7 +289,7 @@ def make_tokenizer(kind: str, captions: Iterable[str] | None = None, **options: 
             ``vocab_size=8192, lowercase=True, min_frequency=2``, all assumed),
             ``'gpt2'`` (options ``name='gpt2'``, or the files ``vocab`` and ``merges``),
             ``'clip'`` (option ``bpe_path=None``: open_clip's own vocabulary) or
-            ``'file'`` (option ``path``).
+            ``'file'`` (option ``path``: a file that :class:`CaptionTokenizer` takes).
         captions: texts to train on, for ``'train'``.
         **options: of the kind.
 

@@ -172,9 +172,139 @@ def test_what_is_no_tokenizer_is_named(tmp_path):
     for make in (CaptionTokenizer, lambda p: make_tokenizer("file", path=str(p))):
         with pytest.raises(UserError, match=r"t\.json"):
             make(tmp_path / "t.json")
-    tokenizers.Tokenizer(tokenizers.models.WordLevel({"dog": 0}, unk_token="dog")).save(str(tmp_path / "t.json"))
+    tokenizers.Tokenizer(tokenizers.models.BPE({"dog": 0}, [], unk_token="dog")).save(str(tmp_path / "t.json"))
     with pytest.raises(UserError, match="<bos>"):
         CaptionTokenizer(tmp_path / "t.json")
+
+
+def changed(trained, change):
+    """A copy of a trained tokenizer's file, with ``change`` made to its JSON."""
+    content = json.loads(trained.path.read_text(encoding="utf-8"))
+    change(content)
+    path = trained.path.with_name("changed.json")
+    path.write_text(json.dumps(content), encoding="utf-8")
+    return path
+
+
+def replacing(pattern, content):
+    return {"type": "Replace", "pattern": pattern, "content": content}
+
+
+def doubling(kind, steps):
+    return {"type": "Sequence", kind: [replacing({"String": " "}, "  ")] * steps}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"normalizer": doubling("normalizers", 34)},
+        {"normalizer": {"type": "Sequence", "other": [], **doubling("normalizers", 1)}},
+        {"normalizer": {"type": "Sequence", "normalizers": [{"type": "Sequence", "normalizers": []}]}},
+        {"normalizer": {"type": "Sequence", "normalizers": [{"type": "NFC"}] * 2}},
+        {"normalizer": replacing({"Regex": r"(([a-z ])+.)+[A-Z]([a-z])+$"}, "x")},
+        {"normalizer": replacing({"Regex": r"\s+"}, "x" * 2000)},
+        {"normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAA"}},
+        {"pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "ByteLevel", "use_regex": False}] * 8}},
+        {"pre_tokenizer": {"type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Removed", "invert": True}},
+        {"decoder": {"type": "Sequence", "decoders": [{"type": "ByteLevel"}, replacing({"String": "a"}, "aa")]}},
+        {"decoder": {"type": "Strip", "content": "a", "start": 1 << 40, "stop": 1 << 40}},
+        {"decoder": ["ByteLevel"]},
+        {"added_tokens": [{"id": 0, "content": "a" * 10_000}]},
+        {"added_tokens": [{"id": n, "content": f"<{n}>"} for n in range(2000)]},
+        {"added_tokens": "<eos>"},
+        {"model": None},
+    ],
+    ids=lambda changes: f"{next(iter(changes))}: {str(next(iter(changes.values())))[:50]}",
+)
+def test_what_could_hang_or_fill_the_memory_is_refused(trained, changes):
+    with pytest.raises(UserError, match=r"changed\.json"):
+        CaptionTokenizer(changed(trained, lambda content: content.update(changes)))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"type": "WordLevel", "unk_token": "zz"},
+        {"dropout": 1.0},
+        {"end_of_word_suffix": "x" * 100},
+        {"continuing_subword_prefix": "x" * 100},
+        {"vocab": ["a"]},
+        {"vocab": {"x" * 10_000: 0}},
+        {"merges": [["no such", "token"]]},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_other_models_are_refused(trained, changes):
+    with pytest.raises(UserError, match=r"changed\.json"):
+        CaptionTokenizer(changed(trained, lambda content: content["model"].update(changes)))
+
+
+@pytest.mark.parametrize("id_", [-1, 1, 300_000, 4_294_967_295, 1 << 70, 1.5])
+def test_ids_have_no_gap(trained, id_):
+    def change(content):
+        content["model"]["vocab"]["z"] = id_
+        content["model"]["merges"] = []
+
+    with pytest.raises(UserError, match=r"changed\.json"):
+        CaptionTokenizer(changed(trained, change))
+
+
+PADDING = {"direction": "Right", "pad_id": 0, "pad_type_id": 0, "pad_token": "<pad>"}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"padding": {"strategy": {"Fixed": 10**18}, "pad_to_multiple_of": None, **PADDING}},
+        {"padding": {"strategy": "BatchLongest", "pad_to_multiple_of": 10**11, **PADDING}},
+        {"truncation": {"direction": "Right", "max_length": 1, "strategy": "LongestFirst", "stride": 5}},
+        {
+            "post_processor": {
+                "type": "TemplateProcessing",
+                "single": [{"Sequence": {"id": "A", "type_id": 0}}] * 3,
+                "pair": [],
+                "special_tokens": {},
+            }
+        },
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_padding_and_the_like_are_ignored(trained, changes):
+    path = changed(trained, lambda content: content.update(changes))
+    again = CaptionTokenizer(path)
+    assert again.encode(CAPTIONS) == trained.encode(CAPTIONS) and again.decode(again.encode(CAPTIONS)) == CAPTIONS
+    assert again.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_a_fault_in_use_is_the_files(trained):
+    def change(content):  # no token for 'q', and none for what is unknown
+        vocab = content["model"]["vocab"]
+        vocab["qq"] = vocab.pop("q")
+        content["model"].update(unk_token="none", merges=[])
+
+    tokenizer = CaptionTokenizer(changed(trained, change))
+    with pytest.raises(UserError, match=r"changed\.json"):
+        tokenizer.encode(["a quiet dog"])
+
+
+@pytest.mark.parametrize("kind", ["train", "gpt2", "clip"])
+def test_ids_and_texts_are_the_librarys(kind, gpt2_files, tmp_path):
+    options = {"gpt2": {"vocab": gpt2_files[0], "merges": gpt2_files[1]}}.get(kind, {})
+    made = make_tokenizer(kind, CAPTIONS, **options)
+    again = saved(made, tmp_path)
+    texts = [*CAPTIONS, "A Dog’s  “day”: 12 cafés, naïve\tand 日本 ❄"]
+    ids = [made.encode(text, add_special_tokens=False).ids for text in texts]
+    assert again.encode(texts) == ids
+    assert again.decode(ids) == [" ".join(made.decode(row).split()) for row in ids]
+    assert again.vocab_size == made.get_vocab_size()
+
+
+@pytest.mark.parametrize("kind", ["CLIPTokenizer", "GPT2Tokenizer"])
+def test_files_of_transformers_are_taken(kind, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    vocab = {token: n for n, token in enumerate([*"ab", "a</w>", "b</w>", "<|startoftext|>", "<|endoftext|>"])}
+    theirs = getattr(transformers, kind)(vocab=vocab, merges=[])
+    assert saved(theirs.backend_tokenizer, tmp_path).vocab_size == len(vocab)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,6 @@ from synthcap_mm.files import decode, file_sha256, read_json
 from synthcap_mm.models.memory import CaptionMemory
 from synthcap_mm.registry import MODELS
 from synthcap_mm.store.fingerprint import checked_fingerprint
-from synthcap_mm.tokenization import check_patterns
 from synthcap_mm.weights_files import is_safetensors, read_checkpoint, state_dict_of
 
 #: Version of the folder's format; others are refused.
@@ -61,7 +60,6 @@ class Export:
         data = self.model.get("data_preprocessor")
         if not isinstance(data, dict):
             raise refused(f"{where}: model.data_preprocessor", data, "a component")
-        check_patterns(self.file(TOKENIZER, MANIFEST))
         data["tokenizer"] = str(self.file(TOKENIZER, MANIFEST))
         self.encoder, self.tag_provider = (
             None if config[name] is None else read_component(config[name], f"{where}: {name}", self)
