@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -64,10 +65,19 @@ class CaptionPreprocessor(BaseDataPreprocessor):
             names = [self.prompt.thin(n, c) for n, c in zip(names, chances)]
         ids = self.tokenizer.encode([self.prompt.word(n) for n in names])
         for row in range(len(samples)):
-            while len(ids[row]) > self.max_prompt_length:
-                names[row] = names[row][:-1]
-                ids[row] = self.tokenizer.encode([self.prompt.word(names[row])])[0]
+            if len(ids[row]) > self.max_prompt_length:
+                names[row], ids[row] = self._fitting(names[row])
         return names, ids
+
+    def _fitting(self, names: list[str]) -> tuple[list[str], list[int]]:
+        """The longest beginning of ``names`` that fits as a prompt, and its token ids."""
+
+        def ids(count: int) -> list[int]:
+            return self.tokenizer.encode([self.prompt.word(names[:count])])[0]
+
+        # By bisection: a prompt's length grows with its names.
+        count = bisect(range(len(names)), self.max_prompt_length, key=lambda n: len(ids(n))) - 1
+        return names[:count], ids(count)
 
     def forward(self, data: Sequence[CaptionSample] | dict, training: bool = False) -> dict:
         """Collate.

@@ -8,7 +8,15 @@ from typing import Annotated, Literal
 from synthcap_mm.options import Chance, Range, That, check_when_built
 from synthcap_mm.structures import Tag
 
-Template = Annotated[str, That("a text with {tags} in it", lambda text: "{tags}" in str(text))]
+Template = Annotated[
+    str,
+    That(
+        "a text of at most 500 characters with {tags} in it once",
+        lambda text: str(text).count("{tags}") == 1 and len(text) <= 500,
+    ),
+]
+#: Most characters of a tag's name in a prompt.
+_LONGEST_NAME = 100
 
 
 @check_when_built
@@ -19,9 +27,9 @@ class TagPrompt:
     order and the number. SynTIC's own values are not known: all assumed.
 
     Args:
-        template: with ``{tags}`` in it, which the tags replace; nothing else in it means anything. Default
-            ``'There are {tags} in the image.'``.
-        max_tags: most tags in a prompt. Default 4.
+        template: with ``{tags}`` in it once, which the tags replace; nothing else in it means anything. At most 500
+            characters. Default ``'There are {tags} in the image.'``.
+        max_tags: most tags in a prompt, at most 1000. Default 4.
         min_score: least detection score. Default 0.3.
         order: ``'score_area'`` (score × area), ``'score'`` or ``'area'``. Default ``'score_area'``.
         drop: chance of leaving each tag out in training. Default 0.2.
@@ -29,7 +37,7 @@ class TagPrompt:
             decoder survives a detector that finds nothing. Default 0.1.
 
     Raises:
-        UserError: for a template without ``{tags}``, or an option out of range.
+        UserError: for a template without ``{tags}``, with several, or too long, or an option out of range.
     """
 
     _ORDERS = {
@@ -71,5 +79,5 @@ class TagPrompt:
         return [n for n, c in zip(names, chances[1:]) if c >= self.drop]
 
     def word(self, names: Sequence[str]) -> str:
-        """The prompt; empty without names."""
-        return self.template.replace("{tags}", ", ".join(names)) if names else ""
+        """The prompt, with at most 100 characters of each name; empty without names."""
+        return self.template.replace("{tags}", ", ".join(name[:_LONGEST_NAME] for name in names)) if names else ""

@@ -52,6 +52,26 @@ def test_a_long_prompt_loses_whole_tags(preprocessor):
     assert batch["lengths"][0] <= 21
 
 
+@pytest.mark.parametrize("length", [1, 7, 8, 9, 20, 33, 60, 1000])
+def test_tags_are_left_out_last_first_until_the_prompt_fits(preprocessor, length):
+    names = ["dog", "a red boat", "tree", "zebra", "café", "a very long name of a thing", "cat", "man"]
+    pre = preprocessor(prompt={"max_tags": 8}, max_prompt_length=length)
+    batch = pre([sample(tags=names), sample(tags=names[:2]), sample()])
+    for row, fitting in enumerate((list(names), names[:2], [])):
+        while len(ids := pre.tokenizer.encode([pre.prompt.word(fitting)])[0]) > length:
+            fitting.pop()
+        assert batch["samples"][row].pred_tags == fitting
+        assert batch["input_ids"][row, : batch["lengths"][row]].tolist() == [*ids, pre.tokenizer.bos_id]
+
+
+def test_many_tags_are_not_each_encoded_anew(preprocessor, monkeypatch):
+    pre = preprocessor(prompt={"max_tags": 1000})
+    calls, encode = [], pre.tokenizer.encode
+    monkeypatch.setattr(pre.tokenizer, "encode", lambda texts: calls.append(1) or encode(texts))
+    pre([sample(tags=[f"{n} a b" for n in range(1000)])])
+    assert len(calls) < 20
+
+
 def test_inference_never_drops_tags_and_needs_no_caption(preprocessor):
     pre = preprocessor(prompt={"drop": 1.0, "drop_all": 1.0})
     batch = pre([sample(tags=["dog"])])

@@ -25,9 +25,15 @@ def test_drop_uses_the_given_chances():
 def test_words():
     assert TagPrompt().word(["dog", "sofa"]) == "There are dog, sofa in the image."
     assert TagPrompt().word([]) == ""
-    for options in ({"template": "objects:"}, {"order": "size"}, {"drop": 1.5}):
+    wrong = [{"template": text} for text in ("objects:", "{tags}{tags}", "{tags}" + "a" * 500)]
+    for options in (*wrong, {"max_tags": 1001}, {"order": "size"}, {"drop": 1.5}):
         with pytest.raises(UserError, match=next(iter(options))):
             TagPrompt(**options)
+
+
+def test_a_name_is_cut():
+    long, short = "a b " * 1000, "x" * 100
+    assert TagPrompt(template="{tags}").word([long, short]) == f"{long[:100]}, {short}"
 
 
 def test_a_template_is_no_format():
