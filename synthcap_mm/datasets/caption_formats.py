@@ -13,6 +13,9 @@ from typing import Any, NamedTuple
 from synthcap_mm.errors import UserError, listed
 from synthcap_mm.files import decode, parse_json
 
+#: Most characters of a caption, blanks included (assumed). Real ones have about 60; the time and memory of ROUGE-L grow
+#: with the square of a caption's words.
+LONGEST_CAPTION = 2_000
 _CAPTION_FIELDS = ("caption", "text", "comment", "raw", "sentence", "prompt")
 _ID_FIELDS = ("id", "caption_id", "sentid")
 _GROUP_FIELDS = ("image", "image_id", "image_name", "filename", "file_name", "group")
@@ -72,6 +75,18 @@ def check_characters(where: str, *texts: str | None) -> None:
         half = re.search("[\ud800-\udfff]", text or "")
         if half:
             raise UserError(f"{where}: \\u{ord(half[0]):04x} is half of a surrogate pair; write the whole pair")
+
+
+def check_length(where: str, caption: str) -> None:
+    """Refuse a text that is no caption, since what is computed of it would not end.
+
+    Raises:
+        UserError: naming ``where``.
+    """
+    if len(caption) > LONGEST_CAPTION:
+        raise UserError(
+            f"{where}: a caption has at most {LONGEST_CAPTION:,} characters, found {len(caption):,}: {caption[:60]!r}…"
+        )
 
 
 def read_json(path: Path) -> Any:
@@ -352,16 +367,21 @@ def read_captions(path: Path, format: str = "auto") -> tuple[str, list[RawCaptio
         tuple: the format, and the captions in the file's order.
 
     Raises:
-        UserError: if the file does not exist, is empty, not UTF-8, or not in that format (in none that is known);
-            the message names the line or field.
+        UserError: if the file does not exist, is empty, not UTF-8, not in that format (in none that is known),
+            or has a caption of more than :data:`LONGEST_CAPTION` characters; the message names the line or field.
     """
     text = read_text(path)
     data = _json_value(path, text)
     if format == "auto":
         format = _format_of_lines(path, text) if data is None else _format_of_json(path, data)
     if format in _TEXT_READERS:
-        return format, _TEXT_READERS[format](path, text)
-    return format, _JSON_READERS[format](path, parse_json(path, text) if data is None else data)
+        raws = _TEXT_READERS[format](path, text)
+    else:
+        raws = _JSON_READERS[format](path, parse_json(path, text) if data is None else data)
+    for raw in raws:
+        if isinstance(raw.text, str):
+            check_length(f"{path}, {raw.where}", raw.text)
+    return format, raws
 
 
 def read_names(path: Path, split: str | None = None) -> list[str]:

@@ -58,7 +58,8 @@ class CaptionFile:
     An id "of the sentence" is a hash of it: 16 hexadecimal digits of BLAKE2b, and ``-2``, ``-3``, … behind
     them where the sentence is repeated. A sentence that is inserted or deleted changes no other's id.
 
-    Any run of white space within a caption, line breaks included, becomes one blank.
+    Any run of white space within a caption, line breaks included, becomes one blank. A caption of more than 2,000
+    characters is refused.
 
     Args:
         path (str | Path): the file; UTF-8.

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from synthcap_mm.datasets.caption_formats import (
     RawCaption,
     check_characters,
+    check_length,
     entries_of,
     json_lines,
     read_captions,
@@ -46,6 +47,8 @@ def _own_images(path: Path, text: str) -> dict[str, Any] | None:
             raise UserError(
                 f"{path}, images[{key!r}]: expected a caption, 'hypothesis', and a list of them, 'references'"
             )
+        for caption in (image["hypothesis"], *image["references"]):
+            check_length(f"{path}, images[{key!r}]", caption)
     return images
 
 
@@ -82,8 +85,8 @@ def read_predictions(path: str | Path) -> Predictions:
             "caption": …}`` as ``tools/caption.py`` writes them, or the json of :class:`CaptionMetric`.
 
     Raises:
-        UserError: if there is no such file, it is none of these, or an image has several captions; file and entry
-            are named.
+        UserError: if there is no such file, it is none of these, an image has several captions, or one is too long;
+            file and entry are named.
     """
     path = Path(path)
     text = read_text(path)
@@ -102,6 +105,7 @@ def read_predictions(path: str | Path) -> Predictions:
         if not isinstance(entry.get("caption"), str):
             raise UserError(f"{where}: 'caption' of the image {name!r} is not a string: {entry.get('caption')!r}")
         check_characters(where, entry["caption"], name)
+        check_length(where, entry["caption"])
         if name in captions:
             raise UserError(
                 f"{where}: the image {name!r} has a caption already, at {places[name]}; of several captions, keep the "
@@ -146,8 +150,8 @@ def read_references(path: str | Path, split: str | None = None) -> References:
         split: of a file with splits. Defaults to ``None``: Karpathy's ``'test'``, all of NoCaps' domains.
 
     Raises:
-        UserError: if there is no such file, it has no captions or does not name the images, has several splits and
-            none is chosen, or lacks the split.
+        UserError: if there is no such file, it has no captions or does not name the images, has a caption that is too
+            long, has several splits and none is chosen, or lacks the split.
     """
     path = Path(path)
     own = _own_images(path, read_text(path))

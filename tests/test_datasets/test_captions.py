@@ -4,6 +4,7 @@ import logging
 import pytest
 from caption_samples import COCO, KARPATHY, write
 
+from synthcap_mm.datasets.caption_formats import LONGEST_CAPTION
 from synthcap_mm.datasets.captions import Caption, CaptionFile
 from synthcap_mm.errors import UserError
 
@@ -226,3 +227,11 @@ def test_real_caption_files(real_data):
     assert "4500 excluded (900 of 900 groups named occur)" in flickr.describe()
     everything = CaptionFile(real_data / "captions" / "flickr8k_captions.csv").describe()
     assert "(csv): 39955 captions of 7991 groups" in everything
+
+
+@pytest.mark.parametrize(("name", "line"), [("c.txt", "{}\n"), ("c.jsonl", '{{"caption": "{}"}}\n')])
+def test_a_text_too_long_for_a_caption_is_refused(tmp_path, name, line):
+    longest = "a b " * (LONGEST_CAPTION // 4)
+    assert len(CaptionFile(write(tmp_path / name, line.format(longest))).read()) == 1
+    with pytest.raises(UserError, match=rf"{name}, line 2: "):
+        CaptionFile(write(tmp_path / name, line.format("A dog") + line.format(f"{longest}c"))).read()

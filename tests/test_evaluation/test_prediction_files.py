@@ -114,3 +114,20 @@ def test_bad_predictions_are_named_with_the_place(tmp_path, content, place):
 def test_bad_references_are_named(tmp_path, name, content, split, said):
     with pytest.raises(UserError, match=said):
         read_references(write(tmp_path / name, content), split)
+
+
+LONG = "a b " * 30_000
+
+
+@pytest.mark.parametrize(
+    ("read", "content", "place"),
+    [
+        (read_predictions, [*RESULTS[:1], {"image_id": 8, "caption": LONG}], r"\[1\]"),
+        (read_predictions, {"images": {"7": {"hypothesis": LONG, "references": []}}}, "'7'"),
+        (read_references, {"images": {"7": {"hypothesis": "a", "references": ["a", LONG]}}}, "'7'"),
+        (read_references, {**COCO, "annotations": [{"id": 1, "image_id": 7, "caption": LONG}]}, r"annotations\[0\]"),
+    ],
+)
+def test_a_text_too_long_for_a_caption_is_refused(tmp_path, read, content, place):
+    with pytest.raises(UserError, match=rf"c\.json, .*{place}"):
+        read(write(tmp_path / "c.json", content))
