@@ -43,7 +43,7 @@ def _split(pattern: str) -> dict[str, Any]:
     return {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Removed"}
 
 
-#: The steps that a tokenizer.json may have, each once, apart from their switches. What else there is (strangers'
+#: The steps that a tokenizer.json may have, each once, apart from their switches. What else there is (other
 #: regular expressions, replacements that double a text, padding) can take years, or all memory.
 _STEPS = {
     "normalizer": [
@@ -123,7 +123,7 @@ def _library(path: Path) -> Iterator[None]:
 class CaptionTokenizer:
     """Captions to token ids and back.
 
-    A file from a stranger can neither run nor hang nor fill the memory: what it says of padding, truncation and
+    A hostile file can neither run anything nor hang nor fill the memory: what it says of padding, truncation and
     post-processing is ignored, and a tokenizer of another kind than GPT-2's and CLIP's is refused.
 
     Args:
