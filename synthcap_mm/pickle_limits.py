@@ -9,7 +9,7 @@ from __future__ import annotations
 import pickle
 import pickletools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 #: Most instructions; a checkpoint of GPT-2 size has some 10 000.
@@ -34,6 +34,7 @@ class _Value:
     held: bool = False
     constant: Any = None
     parts: list[_Value] | None = None
+    keys: set[Any] = field(default_factory=set)
 
     def take(self, values: list[_Value]) -> None:
         for value in values:
@@ -95,20 +96,31 @@ def _step(name: str, arg: Any, stack: list[Any]) -> None:
         container = _top(stack)
         if container.held or container in parts:
             raise ValueError("its pickle has values in themselves")
-        if name.startswith("SETITEM") and any(key.depth for key in parts[::2]):
-            raise ValueError("its pickle has keys other than texts and numbers")
+        if name.startswith("SETITEM"):
+            if any(key.depth for key in parts[::2]):
+                raise ValueError("its pickle has keys other than texts and numbers")
+            container.keys |= {key.constant for key in parts[::2]}
         container.take(parts)
     else:
         raise ValueError(f"its pickle has an instruction ({name}) that torch does not write")
 
 
 def _check_call(name: str, parts: list[_Value]) -> None:
+    """Refuse the calls that would do something else than make a tensor, bytes or a stand-in."""
     if name == "BINPERSID" and parts[0].depth > 1:
         raise ValueError("its pickle names a storage wrongly")
-    if name == "REDUCE" and parts[0].constant == "_codecs encode":  # other codecs may take forever
-        given = parts[1].parts or []
-        if len(given) != 2 or given[1].constant != "latin1":
-            raise ValueError("its pickle has bytes that are not written as latin1")
+    if name not in ("REDUCE", "NEWOBJ"):
+        return
+    called, given = parts[0].constant, parts[1].parts or []
+    if called == "_codecs encode":  # other codecs may take forever
+        fits = len(given) == 2 and given[1].constant == "latin1"
+    elif called == "torch._tensor _rebuild_from_type_v2":  # FSDP's tensors have an attribute
+        fits = len(given) == 4 and given[0].constant == "torch._utils _rebuild_tensor_v2"
+        fits = fits and given[1].constant == "torch Tensor" and given[3].keys == {"_has_been_cloned"}
+    else:
+        fits = called != "torch Tensor"  # of any size
+    if not fits:
+        raise pickle.UnpicklingError(f"GLOBAL {str(called).replace(' ', '.')}")
 
 
 def _top(stack: list[Any]) -> _Value:

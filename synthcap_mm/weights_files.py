@@ -307,7 +307,7 @@ _STAND_INS: dict[str, Any] = {
 def _may_name(module: str, name: str) -> bool:
     """Whether a checkpoint may name this: what makes plain tensors, and what has a stand-in."""
     if module == "torch":
-        return name in _STORAGES or isinstance(getattr(torch, name, None), torch.dtype) or name == "Size"
+        return name in _STORAGES or isinstance(getattr(torch, name, None), torch.dtype) or name in ("Size", "Tensor")
     return f"{module}.{name}".replace("__builtin__", "builtins") in {
         *_STAND_INS,
         "_codecs.encode",
@@ -315,6 +315,7 @@ def _may_name(module: str, name: str) -> bool:
         "collections.Counter",
         "torch._utils._rebuild_tensor_v2",
         "torch._utils._rebuild_parameter",
+        "torch._tensor._rebuild_from_type_v2",
     }
 
 

@@ -7,7 +7,6 @@ import torch
 from mmengine.logging import HistoryBuffer
 from small_runner import make_runner
 
-from synthcap_mm.engine.loading import explain_loading
 from synthcap_mm.engine.testing import _chosen_by
 from synthcap_mm.errors import UserError
 from synthcap_mm.weights_files import read_checkpoint
@@ -37,7 +36,6 @@ def resume(tiny_model, tiny_stores, trained, tmp_path):
             resume=True,
             load_from=str(tmp_path / "changed.pth"),
         )
-        explain_loading(runner)
         runner.train()
         return runner
 
