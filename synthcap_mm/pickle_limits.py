@@ -9,7 +9,7 @@ from __future__ import annotations
 import pickle
 import pickletools
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 #: Most instructions; a checkpoint of GPT-2 size has some 10 000.
@@ -25,7 +25,7 @@ _FILLED = {"APPEND": 1, "SETITEM": 2, "BUILD": 1}
 _FILLED_TO_MARK = {"APPENDS", "SETITEMS"}
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class _Value:
     """A value that the reader would make: how deep it nests, how many values a walk through it meets."""
 
@@ -34,7 +34,7 @@ class _Value:
     held: bool = False
     constant: Any = None
     parts: list[_Value] | None = None
-    keys: set[Any] = field(default_factory=set)
+    keys: set[Any] | None = None
 
     def take(self, values: list[_Value]) -> None:
         for value in values:
@@ -99,7 +99,8 @@ def _step(name: str, arg: Any, stack: list[Any]) -> None:
         if name.startswith("SETITEM"):
             if any(key.depth for key in parts[::2]):
                 raise ValueError("its pickle has keys other than texts and numbers")
-            container.keys |= {key.constant for key in parts[::2]}
+            container.keys = container.keys or set()
+            container.keys.update(key.constant for key in parts[::2])
         container.take(parts)
     else:
         raise ValueError(f"its pickle has an instruction ({name}) that torch does not write")
