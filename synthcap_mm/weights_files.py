@@ -6,7 +6,8 @@ Every loader of the package reads with :func:`read_checkpoint`, MMEngine's ``Run
 from __future__ import annotations
 
 import contextlib
-import importlib
+import io
+import math
 import pickle
 import re
 import zipfile
@@ -20,8 +21,11 @@ import torch
 from mmengine.logging import HistoryBuffer, print_log
 
 from synthcap_mm.errors import UserError, listed
+from synthcap_mm.pickle_limits import check_pickle
 
 _TRUSTED: ContextVar[bool] = ContextVar("trusted", default=False)
+#: How torch's format before archives begins: the pickle of a number.
+_OLDER_FORMAT = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 #: Longest header of a safetensors file; the format's own limit.
 _LONGEST_HEADER = 100_000_000
 
@@ -72,6 +76,8 @@ def read_checkpoint(path: str | Path, what: str = "checkpoint") -> dict[str, Any
         raise UserError(f"cannot read the {what} {str(path)!r}: {_reason(error)}") from error
     if not isinstance(content, dict):
         raise UserError(f"the {what} {str(path)!r} holds a {type(content).__name__}, not weights by name")
+    if not _TRUSTED.get():
+        _check_tensors(content, path)
     meta = content.get("meta")
     if isinstance(meta, dict) and not _TRUSTED.get():
         meta.pop("config", None)
@@ -107,7 +113,7 @@ def state_dict_of(checkpoint: Mapping[str, Any], where: str | Path) -> dict[str,
     """
     weights = checkpoint.get("state_dict", checkpoint)
     by_name = isinstance(weights, Mapping) and all(isinstance(name, str) for name in weights)
-    if not by_name or not all(isinstance(value, torch.Tensor) for value in weights.values()):
+    if not by_name or not all(isinstance(value, torch.Tensor) and _is_plain(value) for value in weights.values()):
         raise UserError(f"the checkpoint {where} has no weights by name (state_dict)")
     if bad := not_finite(weights):
         raise UserError(
@@ -115,6 +121,29 @@ def state_dict_of(checkpoint: Mapping[str, Any], where: str | Path) -> dict[str,
             "Take an earlier checkpoint"
         )
     return dict(weights)
+
+
+def _is_plain(tensor: torch.Tensor) -> bool:
+    """Whether a tensor is numbers in memory, as many as it says; a sparse or an expanded one can say any number."""
+    return (
+        tensor.layout is torch.strided
+        and tensor.device.type == "cpu"
+        and tensor.dtype in _STORAGES.values()
+        and not tensor.is_nested
+        and tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
+    )
+
+
+def _check_tensors(content: Any, path: Path) -> None:
+    left = [content]
+    while left:
+        value = left.pop()
+        if isinstance(value, torch.Tensor) and not _is_plain(value):
+            raise UserError(f"{path} has a tensor ({value.dtype}, {value.layout}) that is not plain numbers in memory")
+        if isinstance(value, dict):
+            left += value.values()
+        elif isinstance(value, (list, tuple)):
+            left += value
 
 
 def not_finite(weights: Mapping[str, torch.Tensor]) -> list[str]:
@@ -168,8 +197,24 @@ def _read(path: Path) -> Any:
     if _TRUSTED.get():
         print_log(f"{path} is trusted: what it holds is executed", logger="current", level=30)
         return torch.load(path, map_location="cpu", weights_only=False)
-    with torch.serialization.safe_globals(_harmless_globals()):
+    _check_pickles(path)
+    with torch.serialization.safe_globals([(value, name) for name, value in _STAND_INS.items()]):
         return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _check_pickles(path: Path) -> None:
+    """Look at what torch would unpickle: of an archive one pickle, of the older format five before the numbers."""
+    with open(path, "rb") as file:
+        is_archive = file.read(4) == b"PK\x03\x04"  # as torch sees it
+        file.seek(0)
+        if is_archive:
+            check_pickle(io.BytesIO(torch._C.PyTorchFileReader(str(path)).get_record("data.pkl")), _may_name)
+            return
+        if file.read(len(_OLDER_FORMAT)) != _OLDER_FORMAT:
+            raise ValueError("no format of weights that is known")
+        file.seek(0)
+        for _ in range(5):
+            check_pickle(file, _may_name)
 
 
 def _compare_with_checksums(path: Path) -> None:
@@ -184,12 +229,57 @@ def _compare_with_checksums(path: Path) -> None:
 
 
 # ---- what MMEngine's checkpoints hold beside tensors
+class _Kind:
+    """Stands for numpy's ``dtype``: those of numbers only."""
+
+    def __init__(self, name: str, *_: Any) -> None:
+        if not re.fullmatch(r"b1|[iu][1248]|f[248]", name):
+            raise ValueError(f"it has an array of another kind than numbers ({name[:20]!r})")
+        self.dtype = np.dtype(name)
+
+    def __setstate__(self, state: tuple) -> None:
+        if state[1] in ("<", ">", "="):
+            self.dtype = self.dtype.newbyteorder(state[1])
+
+
+class _Array(np.ndarray):
+    """Stands for numpy's ``_reconstruct``: an array of numbers, as large as the bytes that are given for it."""
+
+    def __new__(cls, *_: Any) -> _Array:
+        return np.ndarray.__new__(cls, (0,), np.uint8)
+
+    def __setstate__(self, state: tuple) -> None:
+        _, shape, kind, by_columns, content = state
+        if not (
+            isinstance(kind, _Kind) and isinstance(content, bytes) and all(type(n) is int and n >= 0 for n in shape)
+        ):
+            raise ValueError("it has an array of another kind than numbers")
+        if math.prod(shape) * kind.dtype.itemsize != len(content):
+            raise ValueError("it has an array of another size than it says")
+        super().__setstate__((1, tuple(shape), kind.dtype, bool(by_columns), content))
+
+    def __reduce__(self) -> Any:  # saved again, it is an array
+        return np.array(self, subok=False).__reduce__()
+
+
+def _number(kind: _Kind, content: bytes) -> Any:
+    """Stands for numpy's ``scalar``."""
+    if not (isinstance(kind, _Kind) and isinstance(content, bytes) and len(content) == kind.dtype.itemsize):
+        raise ValueError("it has a number of numpy's that is damaged")
+    return np.frombuffer(content, kind.dtype)[0]
+
+
 class _History(HistoryBuffer):
     """Becomes MMEngine's history of a logged value, without the functions that a file gives it."""
 
     def __setstate__(self, state: Any) -> None:
-        log, counts = (np.asarray(state[f"_{name}_history"], dtype=float) for name in ("log", "count"))
-        HistoryBuffer.__init__(self, log, counts, int(state.get("max_length", 1_000_000)))
+        log, counts = (state[f"_{name}_history"] for name in ("log", "count"))
+        longest = state.get("max_length", 1_000_000)
+        if not (isinstance(log, _Array) and isinstance(counts, _Array) and log.ndim == counts.ndim == 1):
+            raise ValueError("it has a history of other values than numbers")
+        if type(longest) is not int or longest < 1:
+            raise ValueError("it has a history of a wrong length")
+        HistoryBuffer.__init__(self, np.array(log, dtype=float), np.array(counts, dtype=float), longest)
         self.__class__ = HistoryBuffer
 
 
@@ -199,16 +289,34 @@ class _Unread:
     def __init__(self, *args: Any) -> None: ...
 
 
-def _harmless_globals() -> list[Any]:
-    """What MMEngine's checkpoints name beside tensors: histories of the log with their methods, and numpy's numbers."""
-    here = importlib.import_module(np.asarray(0).__reduce__()[0].__module__)
-    kinds = {type(np.dtype(kind)) for kind in np.typecodes["AllInteger"] + np.typecodes["AllFloat"] + "?"}
+#: What a checkpoint may name beside torch's: the name in the file, and what stands for it here.
+_STAND_INS: dict[str, Any] = {
+    "mmengine.logging.history_buffer.HistoryBuffer": _History,
     # `getattr` is how a history names its methods; the real one would open everything to a hostile file
-    stand_ins = [(_History, "mmengine.logging.history_buffer.HistoryBuffer"), (_Unread, "builtins.getattr")]
-    harmless: list[Any] = [np.ndarray, np.dtype, *kinds, *stand_ins]
-    for module in ("numpy.core.multiarray", "numpy._core.multiarray"):  # as numpy 1 and numpy 2 write it
-        harmless += [(getattr(here, name), f"{module}.{name}") for name in ("_reconstruct", "scalar")]
-    return harmless
+    "builtins.getattr": _Unread,
+    "numpy.dtype": _Kind,
+    "numpy.ndarray": _Unread,
+    # as numpy 1 and numpy 2 write it
+    "numpy.core.multiarray._reconstruct": _Array,
+    "numpy._core.multiarray._reconstruct": _Array,
+    "numpy.core.multiarray.scalar": _number,
+    "numpy._core.multiarray.scalar": _number,
+}
+
+
+def _may_name(module: str, name: str) -> bool:
+    """Whether a checkpoint may name this: what makes plain tensors, and what has a stand-in."""
+    if module == "torch":
+        return name in _STORAGES or isinstance(getattr(torch, name, None), torch.dtype) or name in ("Size", "Tensor")
+    return f"{module}.{name}".replace("__builtin__", "builtins") in {
+        *_STAND_INS,
+        "_codecs.encode",
+        "collections.OrderedDict",
+        "collections.Counter",
+        "torch._utils._rebuild_tensor_v2",
+        "torch._utils._rebuild_parameter",
+        "torch._tensor._rebuild_from_type_v2",
+    }
 
 
 # ---- TorchScript, whose own loader runs the archive's code
@@ -237,7 +345,10 @@ class _TorchScriptReader(pickle.Unpickler):
     """Reads the objects of an archive as :class:`_Object`, and its tensors; calls nothing else."""
 
     def __init__(self, archive: zipfile.ZipFile, root: str) -> None:
-        super().__init__(archive.open(f"{root}/data.pkl"))
+        content = io.BytesIO(archive.read(f"{root}/data.pkl"))
+        check_pickle(content, lambda module, name: True)  # `find_class` decides
+        content.seek(0)
+        super().__init__(content)
         self._archive, self._root = archive, root
         self._storages: dict[str, torch.Tensor] = {}
 

@@ -136,3 +136,105 @@ def test_a_url_is_downloaded_once_and_its_hash_compared(tmp_path, monkeypatch):
         assert local_file("https://x.org/y-8daa61f3.pth?download=1") == tmp_path / "checkpoints" / "y-8daa61f3.pth"
     assert asked == [("https://x.org/y-8daa61f3.pth?download=1", "8daa61f3")]
     assert local_file("here.pth").name == "here.pth"
+
+
+def archive(path, content, numbers=b"\0" * 4, code=False):
+    """An archive as torch writes it, with any pickle."""
+    with zipfile.ZipFile(path, "w") as made:
+        made.writestr("a/data.pkl", b"\x80\x02" + content)
+        made.writestr("a/byteorder", "little")
+        made.writestr("a/version", "3\n")
+        made.writestr("a/data/0", numbers)
+        if code:
+            made.writestr("a/code/x.py", "")
+
+
+MODULE = b"c__torch__\nM\n)\x81"
+SHARED = (
+    MODULE
+    + b"}bq\0"
+    + b"".join(
+        MODULE + b"}(X\1\0\0\0ah" + bytes([n]) + b"X\1\0\0\0bh" + bytes([n]) + b"ubq" + bytes([n + 1])
+        for n in range(40)
+    )
+)
+NUMPY = b"cnumpy._core.multiarray\n"
+PICKLES = {
+    "a deep key": b"}" + b"N" + b"\x85" * 100_000 + b"Ns.",
+    "a deep list": b"}X\1\0\0\0a" + b"]" * 1000 + b"a" * 999 + b"s.",
+    "a key of a tuple": b"}K\1\x85Ns.",
+    "a large number in the memo": b"Nr\xff\xff\xff\x3f.",
+    "a long number": b"\x8b\xff\xff\xff\x7f",
+    "values in themselves": MODULE + b"q\0}X\1\0\0\0wh\0sb.",
+    "values shared too often": SHARED + b".",
+    "no end": b"}",
+    "nothing on the stack": b"s.",
+    "bytes of another codec": b"c_codecs\nencode\nX\1\0\0\0aX\4\0\0\0idna\x86R.",
+    "a tensor of any size": b"ctorch\nTensor\nJ\xff\xff\xff\x7f\x85R.",
+    "bytes of any size": b"c__builtin__\nbytearray\nJ\xff\xff\xff\x7f\x85R.",
+    "an array of objects": b"}X\1\0\0\0ac" + b"numpy\ndtype\nX\1\0\0\0O\x85Rs.",
+    "a number of any size": b"}X\1\0\0\0a" + NUMPY + b"scalar\ncnumpy\ndtype\nX\x0b\0\0\0V2000000000\x85R\x85Rs.",
+    "an array larger than its bytes": b"}X\1\0\0\0a" + NUMPY + b"_reconstruct\n)R(K\1J\xff\xff\xff\x7f\x85"
+    b"cnumpy\ndtype\nX\2\0\0\0f8\x85R\x89c_codecs\nencode\nX\1\0\0\0aX\6\0\0\0latin1\x86Rtbs.",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("code", [False, True])
+@pytest.mark.parametrize("name", PICKLES)
+def test_pickles_that_ask_too_much_are_refused(tmp_path, name, code):
+    archive(tmp_path / "c.pth", PICKLES[name], code=code)
+    with pytest.raises(UserError):
+        read_checkpoint(tmp_path / "c.pth")
+
+
+def test_modules_that_are_shared_keep_both_names(tmp_path):
+    class Twice(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a = torch.nn.Linear(2, 2)
+            self.b = self.a
+
+        def forward(self, x):
+            return self.b(self.a(x))
+
+    module = Twice()
+    torch.jit.save(torch.jit.script(module), str(tmp_path / "c.pt"))
+    assert same(read_checkpoint(tmp_path / "c.pt"), module.state_dict())
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: torch.ones(1).expand(1_000_000),
+        lambda: torch.ones(3, dtype=torch.complex64),
+        lambda: torch.ones(3).to(torch.float8_e4m3fn),
+        lambda: torch.ones(3).to_sparse(),
+        lambda: torch.ones(3, device="meta"),
+        lambda: torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8),
+    ],
+)
+def test_tensors_are_plain_numbers_in_memory(tmp_path, make):
+    torch.save({"state_dict": {"w": make()}}, tmp_path / "c.pth")
+    with pytest.raises(UserError):
+        read_checkpoint(tmp_path / "c.pth")
+    with pytest.raises(UserError):
+        state_dict_of({"w": make()}, "c.pth")
+
+
+def test_the_kinds_of_tensors_that_models_have_come_back(tmp_path):
+    kinds = (
+        torch.float64,
+        torch.float16,
+        torch.bfloat16,
+        torch.int64,
+        torch.int32,
+        torch.int16,
+        torch.int8,
+        torch.uint8,
+    )
+    weights = {str(kind): torch.ones(2, 3).to(kind).T for kind in (*kinds, torch.bool)}
+    weights["of FSDP"] = torch.ones(2)
+    weights["of FSDP"]._has_been_cloned = True
+    weights["parameter"] = torch.nn.Parameter(torch.ones(2))
+    torch.save(weights, tmp_path / "c.pth")
+    assert same(state_dict_of(read_checkpoint(tmp_path / "c.pth"), "c.pth"), weights)

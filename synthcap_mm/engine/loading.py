@@ -11,6 +11,7 @@ from typing import Any
 from mmengine.runner import FlexibleRunner, Runner
 from mmengine.runner.checkpoint import CheckpointLoader, get_torchvision_models
 
+from synthcap_mm.engine.resuming import ResumeHook
 from synthcap_mm.errors import UserError
 from synthcap_mm.weights_files import local_file, read_checkpoint, state_dict_of
 
@@ -28,6 +29,9 @@ def load_from_file(address: str, map_location: Any = None) -> dict[str, Any]:
     path = local_file(address)
     checkpoint = read_checkpoint(path)
     state_dict_of(checkpoint, path)
+    for part in ("meta", "message_hub"):
+        if not isinstance(checkpoint.get(part, {}), dict):
+            raise UserError(f"the checkpoint {path} has a {part} that is none")
     return checkpoint
 
 
@@ -48,6 +52,7 @@ def explain_loading(runner: Runner | FlexibleRunner) -> None:
         runner: the runner; changed.
     """
     load = runner.load_or_resume
+    runner.register_hook(ResumeHook())
 
     def load_or_resume() -> None:
         try:

@@ -8,7 +8,7 @@ from typing import Any
 
 from mmengine.config import Config
 from mmengine.dist import barrier, is_main_process
-from mmengine.logging import print_log
+from mmengine.logging import HistoryBuffer, print_log
 from mmengine.runner import Runner
 
 from synthcap_mm.evaluation import CaptionMetric
@@ -81,8 +81,16 @@ def run_test(runner: Runner, cfg: Config, checkpoint: str) -> dict[str, float]:
 
 def _chosen_by(loaded: dict[str, Any]) -> dict[str, Any] | None:
     """The validation that a checkpoint was chosen by, as it says: epoch and metrics; ``None``: there was none."""
-    scalars = loaded.get("message_hub", {}).get("log_scalars", {})
-    metrics = {key.removeprefix("val/"): float(v.current()) for key, v in scalars.items() if key.startswith("val/")}
+    scalars = loaded.get("message_hub", {}).get("log_scalars")
+    metrics = {
+        name.removeprefix("val/"): float(values.current())
+        for name, values in (scalars.items() if isinstance(scalars, dict) else ())
+        if isinstance(name, str)
+        and name.startswith("val/")
+        and isinstance(values, HistoryBuffer)
+        and len(values.data[0])
+    }
     for timing in ("time", "data_time"):
         metrics.pop(timing, None)
-    return {"epoch": loaded.get("meta", {}).get("epoch"), "metrics": metrics} if metrics else None
+    epoch = loaded.get("meta", {}).get("epoch")
+    return {"epoch": epoch if isinstance(epoch, int) else None, "metrics": metrics} if metrics else None

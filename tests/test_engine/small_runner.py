@@ -8,6 +8,7 @@ from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from synthcap_mm.engine.loading import explain_loading
 from synthcap_mm.registry import HOOKS, METRICS
 
 _NUMBERS = itertools.count()
@@ -139,6 +140,7 @@ def make_runner(model, stores, work_dir, stop=None, resume=False, workers=0, epo
         log_level="ERROR",
         **changes,
     )
+    explain_loading(runner)  # as ``build_runner`` does
     diary = next(h for h in runner.hooks if isinstance(h, Diary))
     return runner, diary
 
