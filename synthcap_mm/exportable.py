@@ -181,6 +181,9 @@ def data(*names: str) -> dict[str, Field]:
 def read_component(settings: Any, where: str, folder: Folder) -> dict[str, Any]:
     """A component's settings as it is built from them.
 
+    What a component wants to check of all its options together it does in a class method ``from_export(settings,
+    where)``, which returns the settings.
+
     Args:
         settings: as they stand in an export's config.
         where: file and field, for messages.

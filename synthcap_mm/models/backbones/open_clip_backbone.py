@@ -164,15 +164,7 @@ class OpenCLIPBackbone(BaseBackbone):
 
     @classmethod
     def from_export(cls, settings: dict[str, Any], where: str) -> dict[str, Any]:
-        """The settings of an export, once it is known that the model is no larger than the weights.
-
-        Args:
-            settings: as they are read from the export.
-            where: for messages.
-
-        Raises:
-            UserError: if weights or the model's description are not in the folder, or do not fit each other.
-        """
+        """Refuses a model that is larger than its weights; see :func:`~synthcap_mm.exportable.read_component`."""
         for name in ("pretrained", "model_config"):
             if name not in settings:
                 raise refused(f"{where}.{name}", None, "a file of the folder")

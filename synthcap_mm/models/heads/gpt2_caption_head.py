@@ -90,15 +90,7 @@ class GPT2CaptionHead(BaseModule):
 
     @classmethod
     def from_export(cls, settings: dict[str, Any], where: str) -> dict[str, Any]:
-        """The settings of an export, whose captions are of bounded length and cost.
-
-        Args:
-            settings: as they are read from the export.
-            where: for messages.
-
-        Raises:
-            UserError: naming the option that is too large.
-        """
+        """Bounds what a caption may cost; see :func:`~synthcap_mm.exportable.read_component`."""
         numbers = {**settings, **(settings.get("generation") or {})}
         for name, most in _MOST_IN_AN_EXPORT.items():
             if isinstance(numbers.get(name), (int, float)) and numbers[name] > most:

@@ -96,15 +96,7 @@ class MMDetTagProvider(BaseTagProvider):
 
     @classmethod
     def from_export(cls, settings: dict[str, Any], where: str) -> dict[str, Any]:
-        """The settings of an export; detectors that load further files or models are refused.
-
-        Args:
-            settings: as they are read from the export.
-            where: for messages.
-
-        Raises:
-            UserError: if the config, one of mmdet's, is of such a detector; or something is missing.
-        """
+        """Refuses detectors that load more than their weights; see :func:`~synthcap_mm.exportable.read_component`."""
         for name in ("config", "checkpoint", "classes"):
             if name not in settings:
                 raise refused(f"{where}.{name}", None, "needed")
