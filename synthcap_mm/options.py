@@ -353,7 +353,7 @@ def check_when_built(component: type) -> type:
     """Let a class check its options whenever one of it is made (a subclass has checks of its own); a decorator."""
     original = component.__init__
     # What other packages say of their options is not always true.
-    inherited = original is object.__init__ or original.__module__.partition(".")[0] in ("mmengine", "torch")
+    inherited = original is object.__init__ or str(original.__module__).partition(".")[0] in ("mmengine", "torch")
     if inherited or getattr(original, "checks", None) is component:
         return component
 
