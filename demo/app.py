@@ -3,7 +3,6 @@
 import argparse
 import asyncio
 import contextlib
-import importlib
 import os
 import shutil
 import signal
@@ -20,6 +19,7 @@ check_installation()  # before MMEngine is imported: a broken one would hide why
 
 from PIL import Image
 
+from synthcap_mm.cli.arguments import import_modules
 from synthcap_mm.cli.stopping import stopping_cleanly
 from synthcap_mm.errors import UserError
 from synthcap_mm.evaluation.caption_visualizer import draw_tags
@@ -388,8 +388,7 @@ def run(args: argparse.Namespace, place: Path) -> None:
         import gradio as gr  # noqa: F401
     except ImportError as error:
         raise SystemExit(f"the page needs Gradio ({error}): pip install 'synthcap_mm[demo]'") from error
-    for module in args.modules:
-        importlib.import_module(module)
+    import_modules(args.modules)
     page = Page(load_captioner(args.export, args.device))
     title = "The mini-world's captioner" if args.export is None else f"Captioner {Path(args.export).resolve().name}"
     try:

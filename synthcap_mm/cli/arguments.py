@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from synthcap_mm.commands import command
+from synthcap_mm.errors import UserError
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -63,6 +66,25 @@ def add_trust(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="execute what the checkpoints hold beside tensors and plain values: for files of your own only",
     )
+
+
+def import_modules(names: Sequence[str]) -> None:
+    """Import a user's modules, which may lie in the current folder.
+
+    Args:
+        names: of the modules.
+
+    Raises:
+        UserError: if there is none of a name.
+    """
+    sys.path.append(os.getcwd())
+    try:
+        for name in names:
+            importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise UserError(f"--import: {error}; looked in Python's own path and in {os.getcwd()}") from error
+    finally:  # whatever else lies in this folder is not imported by chance
+        sys.path.remove(os.getcwd())
 
 
 def task(text: str) -> tuple[int, int]:

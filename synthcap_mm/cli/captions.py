@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from synthcap_mm.cli.arguments import add_config, add_trust, command_parser
+from synthcap_mm.cli.arguments import add_config, add_trust, command_parser, import_modules
 from synthcap_mm.config_files import resolve_config
 from synthcap_mm.errors import UserError
 
@@ -75,8 +74,7 @@ def caption(argv: Sequence[str]) -> None:
     from synthcap_mm.inference.captioning import caption_files
     from synthcap_mm.weights_files import trusted_checkpoints
 
-    for module in args.modules:
-        importlib.import_module(module)
+    import_modules(args.modules)
     with trusted_checkpoints(args.trust_checkpoint):
         caption_files(
             args.model, checkpoint, inputs, args.out, batch_size=args.batch_size, device=args.device, dtype=args.dtype,
