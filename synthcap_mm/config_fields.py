@@ -224,7 +224,7 @@ class Fields(TypedDict, total=False):
     optim_wrapper: Annotated[OptimWrapper, Component("OPTIM_WRAPPERS", "OptimWrapper")] | None
     param_scheduler: _Scheduler | Sequence[_Scheduler] | None
     auto_scale_lr: Scaling | None
-    default_hooks: Mapping[str, _Hook | None] | None
+    default_hooks: Mapping[str, _Hook | None]
     custom_hooks: Sequence[_Hook] | None
     log_processor: Annotated[LogProcessor, Component("LOG_PROCESSORS", "LogProcessor")] | None
     visualizer: Annotated[Visualizer, Component("VISUALIZERS")] | None
@@ -258,7 +258,8 @@ def check_fields(cfg: Config) -> None:
     Raises:
         UserError: naming the field.
     """
-    if cfg.get("default_scope", SCOPE) != SCOPE:
+    scope = cfg.get("default_scope", SCOPE)
+    if isinstance(scope, str) and scope != SCOPE:
         return
     if found := fault(Fields, cfg._cfg_dict, ""):
         raise UserError(found)

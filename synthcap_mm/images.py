@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 #: Formats that are opened, by Pillow's names; others start programs (EPS) or open further files. JPEG includes the MPO
-#: files of cameras; HEIF needs pillow-heif.
-FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF", "HEIF")
+#: files of cameras.
+FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
 
 #: Most pixels of an image that is decoded. Pillow's own limit, as of version 13.
 MAX_PIXELS = 178_956_970
@@ -189,10 +189,6 @@ def _known_formats() -> tuple[str, ...]:
 
     # malloc gives what is larger than 32 MB back when it is freed; of Pillow's blocks of 16 MB each thread keeps many.
     Image.core.set_block_size(1 << 26)
-    with contextlib.suppress(ImportError):
-        from pillow_heif import register_heif_opener
-
-        register_heif_opener()
     Image.init()
     return tuple(name for name in FORMATS if name in Image.OPEN)
 

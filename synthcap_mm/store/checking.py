@@ -51,7 +51,7 @@ def read_view(file: Path) -> dict[str, Any]:
         StoreError: if it is not what :func:`~synthcap_mm.store.store.write_view` writes; file and field are named.
     """
     check = _Checks(file)
-    check(not file.is_symlink(), "the whole", "is a link")
+    check((not file.is_symlink() and file.is_file()) or not file.exists(), "the whole", "is a link or no plain file")
     with _telling_to_remove(file):
         view = read_json(file)
     check(isinstance(view, dict), "the whole", "is no object")

@@ -102,7 +102,8 @@ class Configs(Kind):
         return field in str(error)
 
     def wrong(self, result: Any) -> str | None:
-        return f"{self.value!r} was taken" if self.wrong_type else None
+        either = self.path[-1:] == ("refine",)  # True, or settings
+        return f"{self.value!r} was taken" if self.wrong_type and not either else None
 
 
 def _replaced(value: Any, names: dict[str, str]) -> Any:

