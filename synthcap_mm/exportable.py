@@ -14,6 +14,7 @@ import gzip
 import inspect
 import math
 import reprlib
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -148,7 +149,7 @@ class PackedText(Field):
             with gzip.open(path) as file:
                 text = file.read(_LARGEST_TEXT_FILE + 1)
             text.decode()
-        except (OSError, EOFError, ValueError, gzip.zlib.error) as error:
+        except (OSError, EOFError, ValueError, zlib.error) as error:
             raise UserError(f"{where}: {path} is not a packed text file: {error}") from error
         if path.suffix != ".gz" or len(text) > _LARGEST_TEXT_FILE:
             raise UserError(f"{where}: {path} is no .gz of at most {_LARGEST_TEXT_FILE // 10**6} MB")

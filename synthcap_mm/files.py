@@ -14,7 +14,7 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -196,23 +196,32 @@ def names_in(folder: str | os.PathLike) -> set[str]:
         return set()
 
 
-def all_files(folder: str | os.PathLike, follow_links: bool = False) -> Iterator[Path]:
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def all_files(
+    folder: str | os.PathLike,
+    follow_links: bool = False,
+    hidden: bool = True,
+    on_error: Callable[[OSError], None] = _raise,
+) -> Iterator[Path]:
     """The files in a folder, sorted by name, then those in its subfolders.
 
     Args:
         folder: the folder.
         follow_links: also into folders that are links. Default ``False``.
+        hidden: also hidden files and folders. Default ``True``.
+        on_error: called with the error of each folder that cannot be listed, which must not pass for an empty one.
+            Default: raise it.
 
     Raises:
-        OSError: if a folder cannot be read, which must not pass for an empty one.
+        OSError: see ``on_error``.
     """
-
-    def refuse(error: OSError) -> None:
-        raise error
-
-    for root, folders, names in os.walk(folder, onerror=refuse, followlinks=follow_links):
-        folders.sort()
-        yield from (Path(root, name) for name in sorted(names))
+    for root, folders, names in os.walk(folder, onerror=on_error, followlinks=follow_links):
+        shown = [name for name in folders if hidden or not name.startswith(".")]
+        folders[:] = sorted(shown)
+        yield from (Path(root, name) for name in sorted(names) if hidden or not name.startswith("."))
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from synthcap_mm.errors import UserError
+from synthcap_mm.files import all_files
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,10 +50,6 @@ _ORIGINAL_SIZE = ("synthcap_mm", "original size")  # in Image.info, where a file
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
-def _raise(error: OSError) -> None:
-    raise error
-
-
 def _is_file(path: Path) -> bool:
     try:
         return stat.S_ISREG(path.stat().st_mode)
@@ -65,7 +62,7 @@ def _is_file(path: Path) -> bool:
 def find_images(
     root: str | Path,
     extensions: Sequence[str] = IMAGE_EXTENSIONS,
-    on_error: Callable[[OSError], None] = _raise,
+    on_error: Callable[[OSError], None] | None = None,
 ) -> dict[str, Path]:
     """All images in a folder and its subfolders, without hidden files and folders.
 
@@ -85,17 +82,16 @@ def find_images(
     if not root.is_dir():
         raise UserError(f"the photo folder {root} does not exist (it is relative to {Path.cwd()})")
     wanted = {extension.lower() for extension in extensions}
-    paths, errors = {}, []
+    errors = []
 
     def failed(error: OSError) -> None:
+        if on_error is None:
+            raise error
         errors.append(error)
         on_error(error)
 
-    for folder, subfolders, names in os.walk(root, onerror=failed):
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        for path in (Path(folder, name) for name in names if not name.startswith(".")):
-            if path.suffix.lower() in wanted and _is_file(path):
-                paths[path.relative_to(root).as_posix()] = path
+    found = all_files(root, hidden=False, on_error=failed)
+    paths = {p.relative_to(root).as_posix(): p for p in found if p.suffix.lower() in wanted and _is_file(p)}
     if not paths and not errors:
         raise UserError(f"no photo in {root} (looked for {', '.join(sorted(wanted))}, in subfolders too)")
     return {key: paths[key] for key in sorted(paths)}

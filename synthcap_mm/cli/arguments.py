@@ -77,14 +77,17 @@ def import_modules(names: Sequence[str]) -> None:
     Raises:
         UserError: if there is none of a name.
     """
-    sys.path.append(os.getcwd())
+    folder = os.getcwd()
+    added = [] if folder in sys.path else [folder]
+    sys.path += added
     try:
         for name in names:
             importlib.import_module(name)
     except ModuleNotFoundError as error:
-        raise UserError(f"--import: {error}; looked in Python's own path and in {os.getcwd()}") from error
+        raise UserError(f"--import: {error}; looked in Python's own path and in {folder}") from error
     finally:  # whatever else lies in this folder is not imported by chance
-        sys.path.remove(os.getcwd())
+        for one in added:
+            sys.path.remove(one)
 
 
 def task(text: str) -> tuple[int, int]:

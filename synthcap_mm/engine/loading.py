@@ -11,7 +11,6 @@ from typing import Any
 from mmengine.runner import FlexibleRunner, Runner
 from mmengine.runner.checkpoint import CheckpointLoader, get_torchvision_models
 
-from synthcap_mm.engine.resuming import ResumeHook
 from synthcap_mm.errors import UserError
 from synthcap_mm.weights_files import local_file, read_checkpoint, state_dict_of
 
@@ -52,7 +51,6 @@ def explain_loading(runner: Runner | FlexibleRunner) -> None:
         runner: the runner; changed.
     """
     load = runner.load_or_resume
-    runner.register_hook(ResumeHook())
 
     def load_or_resume() -> None:
         try:

@@ -9,6 +9,7 @@ from synthcap_mm.config_fields import check_fields, check_together
 from synthcap_mm.engine.divergence_hook import DivergenceHook
 from synthcap_mm.engine.identity_hook import CaptionerIdentityHook
 from synthcap_mm.engine.loading import explain_loading
+from synthcap_mm.engine.resuming import ResumeHook
 from synthcap_mm.errors import UserError
 from synthcap_mm.registry import RUNNERS
 
@@ -37,6 +38,7 @@ def build_runner(cfg: Config, to_test: bool = False) -> Runner | FlexibleRunner:
     runner = Runner.from_cfg(cfg) if to_test or "runner_type" not in cfg else RUNNERS.build(cfg)
     runner.register_hook(CaptionerIdentityHook())
     runner.register_hook(DivergenceHook())
+    runner.register_hook(ResumeHook())
     explain_loading(runner)
     return runner
 

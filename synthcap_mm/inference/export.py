@@ -23,7 +23,6 @@ from synthcap_mm.inference.export_folder import (
     TEXTS,
     TOKENIZER,
     WEIGHTS,
-    read_export,
 )
 from synthcap_mm.inference.export_parts import export_encoder, export_tag_provider, plain_settings
 from synthcap_mm.inference.inferencer import CaptionInferencer
@@ -168,13 +167,13 @@ def _compare(
     captioner: CaptionInferencer, folder: Path, samples: Sequence[CaptionSample], without_encoder: bool
 ) -> dict[str, Any]:
     """Read the folder back, and caption the same images with it."""
-    read_export(folder)
-    device = captioner.device
+    again = CaptionInferencer(
+        folder, device=captioner.device, encoder=captioner.encoder_cfg if without_encoder else None
+    )
     if not without_encoder:
-        _ = CaptionInferencer(folder, device=device).model.backbone  # building it compares its fingerprint
+        _ = again.model.backbone  # building it compares its fingerprint
     if not samples:
         return {"images": 0, "summary": "no images were held out, so no captions were compared"}
-    again = CaptionInferencer(folder, device=device, encoder=captioner.encoder_cfg)
     before, after = ([_caption_of(found) for found in one.stream(samples)] for one in (captioner, again))
     same = sum(a == b for a, b in zip(before, after))
     summary = f"{same} of {len(before)} held-out images have the same caption as before"

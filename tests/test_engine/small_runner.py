@@ -9,6 +9,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from synthcap_mm.engine.loading import explain_loading
+from synthcap_mm.engine.resuming import ResumeHook
 from synthcap_mm.registry import HOOKS, METRICS
 
 _NUMBERS = itertools.count()
@@ -140,6 +141,7 @@ def make_runner(model, stores, work_dir, stop=None, resume=False, workers=0, epo
         log_level="ERROR",
         **changes,
     )
+    runner.register_hook(ResumeHook())
     explain_loading(runner)  # as ``build_runner`` does
     diary = next(h for h in runner.hooks if isinstance(h, Diary))
     return runner, diary

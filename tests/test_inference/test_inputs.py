@@ -163,7 +163,7 @@ def test_an_address_is_fetched(photos, monkeypatch):
 
 
 def test_a_folder_that_cannot_be_listed_is_an_input_with_an_error(photos, monkeypatch):
-    def walk(root, onerror):
+    def walk(root, onerror, **kwargs):
         yield os.fspath(root), [], ["a b.png"]
         onerror(PermissionError(13, "Permission denied", f"{root}/closed"))
 
