@@ -24,6 +24,8 @@ CORE = [
     "opencv-python-headless>=4.10,<5",
     # CLIP. 3.x is the API that OpenCLIPBackbone's activation check is written for.
     "open_clip_torch>=3.3,<4",
+    # open_clip's towers of images from other libraries; an export may name those that timm has.
+    "timm>=1.0.17,<2",
     # GPT-2 and beam search with cache. 5.20 is the last for Python 3.10; generation changes with major releases.
     "transformers>=5.20,<6",
     # Caption tokenisers; the library is 0.x, so a minor release may break, and transformers caps it alike.
