@@ -5,11 +5,13 @@ MMEngine's annotations have no ranges: those are here where a wrong number would
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, TypedDict
 
 from mmengine.config import Config
-from mmengine.runner import set_random_seed
+from mmengine.runner import Runner
+from mmengine.utils.dl_utils import set_multi_processing
 
 from synthcap_mm.errors import UserError
 from synthcap_mm.options import (
@@ -32,6 +34,15 @@ from synthcap_mm.registry import SCOPE
 from synthcap_mm.synthesis.curation import Curation, Step
 from synthcap_mm.synthesis.photos import PhotoStore
 from synthcap_mm.synthesis.synthesis import Synthesis
+
+
+def _is_package(name: str) -> bool:
+    return name.isidentifier() and importlib.util.find_spec(name) is not None
+
+
+def _with(*names: str) -> That:
+    """Marks a dict that has one of the keys."""
+    return That(f"with {' or '.join(names)}", lambda value: any(name in value for name in names))
 
 
 class Dataloader(TypedDict, total=False):
@@ -92,7 +103,7 @@ class OptimWrapper(TypedDict, total=False):
     """See :class:`mmengine.optim.OptimWrapper`."""
 
     optimizer: Annotated[Optimizer, Component("OPTIMIZERS")]
-    clip_grad: Clipping | None
+    clip_grad: Annotated[Clipping, _with("max_norm", "clip_value")] | None
     constructor: Name
     paramwise_cfg: dict | None
     accumulative_counts: Count
@@ -146,7 +157,7 @@ class Environment(TypedDict, total=False):
     """See :meth:`mmengine.runner.Runner.setup_env`."""
 
     cudnn_benchmark: bool
-    mp_cfg: Processes
+    mp_cfg: Annotated[Processes, GivenTo(set_multi_processing, "distributed")]
     dist_cfg: Distribution
     resource_limit: Count
 
@@ -198,9 +209,20 @@ _Loader = Annotated[
     Dataloader,
     That("a dict with a dataset and without a type", lambda loader: "dataset" in loader and "type" not in loader),
 ]
+_TrainLoop = Annotated[Loop, Component("LOOPS", "EpochBasedTrainLoop"), _with("max_epochs", "max_iters", "type")]
+_OptimWrapper = Annotated[
+    OptimWrapper, Component("OPTIM_WRAPPERS", "OptimWrapper"), _with("optimizer", "constructor", "type")
+]
 _Hook = Annotated[IntervalHook, Component("HOOKS")]
 _Metric = Annotated[dict, Component("METRICS")]
-_Scheduler = Annotated[Scheduler, Component("PARAM_SCHEDULERS")]
+_Scheduler = Annotated[
+    Scheduler,
+    Component("PARAM_SCHEDULERS"),
+    That(
+        "with convert_to_iter_based only by_epoch",
+        lambda scheduler: scheduler.get("by_epoch", True) or not scheduler.get("convert_to_iter_based"),
+    ),
+]
 
 
 class Fields(TypedDict, total=False):
@@ -215,13 +237,13 @@ class Fields(TypedDict, total=False):
     train_dataloader: _Loader | None
     val_dataloader: _Loader | None
     test_dataloader: _Loader | None
-    train_cfg: Annotated[Loop, Component("LOOPS", "EpochBasedTrainLoop")] | None
-    val_cfg: Loop | None
-    test_cfg: Loop | None
+    train_cfg: _TrainLoop | None
+    val_cfg: Annotated[Loop, Component("LOOPS", "ValLoop")] | None
+    test_cfg: Annotated[Loop, Component("LOOPS", "TestLoop")] | None
     val_evaluator: _Metric | Sequence[_Metric] | None
     test_evaluator: _Metric | Sequence[_Metric] | None
     test_sets: Sequence[TestSet] | None
-    optim_wrapper: Annotated[OptimWrapper, Component("OPTIM_WRAPPERS", "OptimWrapper")] | None
+    optim_wrapper: _OptimWrapper | None
     param_scheduler: _Scheduler | Sequence[_Scheduler] | None
     auto_scale_lr: Scaling | None
     default_hooks: Mapping[str, _Hook | None]
@@ -229,13 +251,13 @@ class Fields(TypedDict, total=False):
     log_processor: Annotated[LogProcessor, Component("LOG_PROCESSORS", "LogProcessor")] | None
     visualizer: Annotated[Visualizer, Component("VISUALIZERS")] | None
     env_cfg: Environment
-    randomness: Annotated[Randomness, GivenTo(set_random_seed)]
+    randomness: Annotated[Randomness, GivenTo(Runner.set_randomness)]
     gallery: Gallery
     work_dir: Name
     load_from: Name | None
     resume: bool
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
-    default_scope: Name | None
+    default_scope: Annotated[str, That("the name of a package", _is_package)]
     auto_synthesize: bool
     test_best: bool
     tensorboard: bool
@@ -258,10 +280,10 @@ def check_fields(cfg: Config) -> None:
     Raises:
         UserError: naming the field.
     """
-    scope = cfg.get("default_scope", SCOPE)
-    if isinstance(scope, str) and scope != SCOPE:
-        return
-    if found := fault(Fields, cfg._cfg_dict, ""):
+    fields = cfg._cfg_dict
+    if fields.get("default_scope", SCOPE) != SCOPE:  # whose fields are not known
+        fields = {"default_scope": fields["default_scope"]}
+    if found := fault(Fields, fields, ""):
         raise UserError(found)
 
 

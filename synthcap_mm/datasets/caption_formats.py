@@ -7,6 +7,7 @@ import csv
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +20,8 @@ LONGEST_CAPTION = 2_000
 _CAPTION_FIELDS = ("caption", "text", "comment", "raw", "sentence", "prompt")
 _ID_FIELDS = ("id", "caption_id", "sentid")
 _GROUP_FIELDS = ("image", "image_id", "image_name", "filename", "file_name", "group")
+#: What tells an image or a caption from others.
+_NAMES = {*_ID_FIELDS, *_GROUP_FIELDS, "imgid", "category_id", "split", "domain"}
 _OTHER_COLUMNS = ("comment_number", "caption_number", "split", "score", "url")
 
 
@@ -120,21 +123,28 @@ def entries_of(path: Path, data: Any, field: str, fields: Sequence[str], within:
         within: the place of ``data`` in the file, such as ``'images[3].'``. Default: the top.
 
     Raises:
-        UserError: naming the entry and the field that is missing, or is an id and neither number nor text.
+        UserError: naming the entry and the field that is missing, or is a name (an id, a split) and no number or text.
     """
     entries = data.get(field) if isinstance(data, dict) else None
     if not isinstance(entries, list):
         raise UserError(f"{path}: there is no list '{within}{field}'; is this the right kind of file?")
     for n, entry in enumerate(entries):
-        missing = [name for name in fields if not isinstance(entry, dict) or name not in entry]
+        missing = [name for name in fields if not isinstance(entry, dict) or name not in entry or _unnamed(entry, name)]
         if missing:
             raise UserError(f"{path}, {within}{field}[{n}]: no field '{missing[0]}'")
-        odd = [name for name in fields if name.endswith("id") and not isinstance(entry[name], (str, int))]
-        if odd:
-            raise UserError(
-                f"{path}, {within}{field}[{n}].{odd[0]}: expected a number or text, found {entry[odd[0]]!r}"
-            )
+        _check_names(path, f"{within}{field}[{n}]", entry)
     return entries
+
+
+def _unnamed(entry: dict[str, Any], name: str) -> bool:
+    return name in _NAMES and entry[name] is None
+
+
+def _check_names(path: Path, where: str, entry: dict[str, Any]) -> None:
+    """Refuse an object whose ids, or whatever else tells it from others, are neither numbers nor text."""
+    for name in entry.keys() & _NAMES:
+        if not isinstance(entry[name], (str, Real, type(None))):
+            raise UserError(f"{path}, {where}.{name}: expected a number or text, found {entry[name]!r}")
 
 
 # ---- the formats
@@ -147,6 +157,8 @@ def _from_fields(path: Path, where: str, item: Any) -> RawCaption:
     caption = next((name for name in _CAPTION_FIELDS if name in item), None)
     if caption is None:
         raise UserError(f"{path}, {where}: no field 'caption' or 'text' among {', '.join(item) or 'no fields'}")
+
+    _check_names(path, where, item)
 
     def first(names: Sequence[str]) -> str | None:
         return next((str(item[name]).strip() for name in names if item.get(name) is not None), None)

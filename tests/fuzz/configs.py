@@ -136,12 +136,13 @@ def _build_stores(cfg: Any, section: str | None) -> None:
         synthesis = Synthesis(**{**cfg.synthesis, "store": "new"} if cfg.synthesis.get("store") else cfg.synthesis)
         captions = synthesis.captions
         _ = synthesis.tables
+        pictures = None
         for part in ("encoder", "generator", "tag_provider"):
             if cfg.synthesis.get(part) is not None:
                 built = MODELS.build(cfg.synthesis[part])
                 if part == "generator" and hasattr(built, "generate"):
                     pictures = built.generate([captions[0].text], [0])
-                if part == "tag_provider":
+                if part == "tag_provider" and pictures is not None:
                     built.detect(pictures)
     if section in (None, "photo_stores"):
         models = {name: cfg.synthesis.get(name) for name in ("encoder", "tag_provider")}
