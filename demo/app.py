@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import sys
-import tempfile
 import threading
 from collections import OrderedDict
 from pathlib import Path
@@ -23,6 +22,7 @@ from synthcap_mm.cli.arguments import import_modules
 from synthcap_mm.cli.stopping import stopping_cleanly
 from synthcap_mm.errors import UserError
 from synthcap_mm.evaluation.caption_visualizer import draw_tags
+from synthcap_mm.files import temporary_folder
 from synthcap_mm.images import find_images, read_image
 from synthcap_mm.inference.inferencer import CaptionInferencer
 from synthcap_mm.inference.inputs import PhotoInput
@@ -402,13 +402,12 @@ def run(args: argparse.Namespace, place: Path) -> None:
 def main() -> None:
     """Run, in a folder that is gone afterwards."""
     args = parse_args()
-    place = Path(tempfile.mkdtemp(prefix="synthcap-page-"))
-    # Answers that are being computed are not waited for.
-    with stopping_cleanly("The page is closed.", lambda: shutil.rmtree(place, ignore_errors=True)):
-        try:
-            run(args, place)
-        finally:
-            shutil.rmtree(place, ignore_errors=True)
+    with (
+        temporary_folder() as place,
+        # Answers that are being computed are not waited for.
+        stopping_cleanly("The page is closed.", lambda: shutil.rmtree(place, ignore_errors=True)),
+    ):
+        run(args, place)
 
 
 if __name__ == "__main__":

@@ -22,8 +22,8 @@ from synthcap_mm.errors import UserError
 
 #: Temporary files that did not change for so many seconds were left by a killed process, on whatever host.
 _ABANDONED = 86_400
-#: Names of temporary files and folders; see :func:`own_file`.
-_OWN = re.compile(r"\..+~(?P<pid>\d{1,9})~(?P<host>[^~]+)~(\d+\.tmp|mark)", re.DOTALL)
+#: Names of temporary files and folders; see :func:`own_file` and :func:`temporary_folder`.
+_OWN = re.compile(r"(\.|synthcap-).+~(?P<pid>\d{1,9})~(?P<host>[^~]+)~(\d+\.tmp|mark)", re.DOTALL)
 #: What file names cannot have on every system.
 _ODD = re.compile("[\x00-\x1f\x7f-\x9f\\\\\ud800-\udfff]|^[a-zA-Z]:")
 
@@ -123,7 +123,7 @@ def new_folder(path: str | os.PathLike) -> Iterator[Path]:
     """A folder that takes the name ``path`` once it is whole; on an exception it is gone."""
     path = Path(path).absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _own_folder(path) as folder:
+    with _own_folder(own_file(path, f"{threading.get_ident()}.tmp")) as folder:
         yield folder
         umask = os.umask(0)
         os.umask(umask)
@@ -135,14 +135,14 @@ def new_folder(path: str | os.PathLike) -> Iterator[Path]:
 @contextlib.contextmanager
 def temporary_folder() -> Iterator[Path]:
     """A folder among the system's temporary ones that is gone after the block."""
-    with _own_folder(Path(tempfile.gettempdir(), f"synthcap-{secrets.token_hex(4)}")) as folder:
+    hidden = own_file(Path(tempfile.gettempdir(), f"synthcap-{secrets.token_hex(4)}"), "0.tmp")
+    with _own_folder(hidden.with_name(hidden.name[1:])) as folder:  # Gradio serves nothing from a hidden one
         yield folder
 
 
 @contextlib.contextmanager
-def _own_folder(path: Path) -> Iterator[Path]:
-    remove_abandoned(path.parent)
-    folder = own_file(path, f"{threading.get_ident()}.tmp")
+def _own_folder(folder: Path) -> Iterator[Path]:
+    remove_abandoned(folder.parent)
     folder.mkdir(mode=0o700)
     try:
         yield folder

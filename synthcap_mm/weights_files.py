@@ -22,6 +22,7 @@ from mmengine.logging import HistoryBuffer, print_log
 
 from synthcap_mm.errors import UserError, listed
 from synthcap_mm.pickle_limits import check_pickle
+from synthcap_mm.torchscript import STORAGES, is_torchscript, weights_of_torchscript
 
 _TRUSTED: ContextVar[bool] = ContextVar("trusted", default=False)
 #: How torch's format before archives begins: the pickle of a number.
@@ -93,14 +94,6 @@ def is_safetensors(path: str | Path) -> bool:
     return len(head) == 9 and head[8:] == b"{" and length <= min(_LONGEST_HEADER, path.stat().st_size - 8)
 
 
-def is_torchscript(path: str | Path) -> bool:
-    """Whether a file is an archive of TorchScript, which has code beside weights."""
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.split("/")[1:2] == ["code"] for name in archive.namelist())
-
-
 def state_dict_of(checkpoint: Mapping[str, Any], where: str | Path) -> dict[str, torch.Tensor]:
     """The weights of a captioner's checkpoint.
 
@@ -128,7 +121,7 @@ def _is_plain(tensor: torch.Tensor) -> bool:
     return (
         tensor.layout is torch.strided
         and tensor.device.type == "cpu"
-        and tensor.dtype in _STORAGES.values()
+        and tensor.dtype in STORAGES.values()
         and not tensor.is_nested
         and tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
     )
@@ -193,7 +186,7 @@ def _read(path: Path) -> Any:
     if zipfile.is_zipfile(path):
         _compare_with_checksums(path)
     if is_torchscript(path):
-        return _weights_of_torchscript(path)
+        return weights_of_torchscript(path)
     if _TRUSTED.get():
         print_log(f"{path} is trusted: what it holds is executed", logger="current", level=30)
         return torch.load(path, map_location="cpu", weights_only=False)
@@ -307,7 +300,7 @@ _STAND_INS: dict[str, Any] = {
 def _may_name(module: str, name: str) -> bool:
     """Whether a checkpoint may name this: what makes plain tensors, and what has a stand-in."""
     if module == "torch":
-        return name in _STORAGES or isinstance(getattr(torch, name, None), torch.dtype) or name in ("Size", "Tensor")
+        return name in STORAGES or isinstance(getattr(torch, name, None), torch.dtype) or name in ("Size", "Tensor")
     return f"{module}.{name}".replace("__builtin__", "builtins") in {
         *_STAND_INS,
         "_codecs.encode",
@@ -317,70 +310,3 @@ def _may_name(module: str, name: str) -> bool:
         "torch._utils._rebuild_parameter",
         "torch._tensor._rebuild_from_type_v2",
     }
-
-
-# ---- TorchScript, whose own loader runs the archive's code
-_STORAGES = {
-    "DoubleStorage": torch.float64, "FloatStorage": torch.float32, "HalfStorage": torch.float16,
-    "BFloat16Storage": torch.bfloat16, "LongStorage": torch.int64, "IntStorage": torch.int32,
-    "ShortStorage": torch.int16, "CharStorage": torch.int8, "ByteStorage": torch.uint8, "BoolStorage": torch.bool,
-}  # fmt: skip
-
-
-class _Object:
-    """An object of the archive: what it holds, by name."""
-
-    def __setstate__(self, state: Any) -> None:
-        self.held = state if isinstance(state, dict) else {}
-
-    def tensors(self, prefix: str = "") -> Iterator[tuple[str, torch.Tensor]]:
-        for name, value in getattr(self, "held", {}).items():
-            if isinstance(value, torch.Tensor):
-                yield prefix + name, value
-            elif isinstance(value, _Object):
-                yield from value.tensors(f"{prefix}{name}.")
-
-
-class _TorchScriptReader(pickle.Unpickler):
-    """Reads the objects of an archive as :class:`_Object`, and its tensors; calls nothing else."""
-
-    def __init__(self, archive: zipfile.ZipFile, root: str) -> None:
-        content = io.BytesIO(archive.read(f"{root}/data.pkl"))
-        check_pickle(content, lambda module, name: True)  # `find_class` decides
-        content.seek(0)
-        super().__init__(content)
-        self._archive, self._root = archive, root
-        self._storages: dict[str, torch.Tensor] = {}
-
-    def find_class(self, module: str, name: str) -> Any:
-        if module.split(".")[0] == "__torch__":
-            return _Object
-        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-            return _rebuilt
-        if (module, name) == ("collections", "OrderedDict"):
-            return dict
-        if module == "torch" and name in _STORAGES:
-            return _STORAGES[name]
-        if module == "torch.jit._pickle":  # lists of numbers, and tags of types
-            return lambda value, *_: value
-        raise pickle.UnpicklingError(f"GLOBAL {module}.{name}")
-
-    def persistent_load(self, pid: Any) -> torch.Tensor:
-        _, dtype, key, _, _ = pid
-        if key not in self._storages:
-            content = bytearray(self._archive.read(f"{self._root}/data/{key}"))
-            self._storages[key] = torch.frombuffer(content, dtype=dtype) if content else torch.empty(0, dtype=dtype)
-        return self._storages[key]
-
-
-def _rebuilt(storage: torch.Tensor, offset: int, size: tuple, stride: tuple, *_: Any) -> torch.Tensor:
-    return storage.as_strided(size, stride, offset)
-
-
-def _weights_of_torchscript(path: Path) -> dict[str, torch.Tensor]:
-    with zipfile.ZipFile(path) as archive:
-        root = archive.namelist()[0].split("/")[0]
-        module = _TorchScriptReader(archive, root).load()
-    if not isinstance(module, _Object):
-        raise UserError(f"{path} is an archive of TorchScript without a module in it")
-    return dict(module.tensors())

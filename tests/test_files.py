@@ -1,6 +1,7 @@
 """Files that are whole or not there, and what identifies their content."""
 
 import os
+import socket
 import subprocess
 import sys
 
@@ -212,10 +213,13 @@ def test_a_folder_is_whole_or_not_there(tmp_path):
     assert (tmp_path / "deep" / "x" / "part").stat().st_mode & 0o044
 
 
-def test_temporary_folders_nest_and_go():
+def test_temporary_folders_nest_and_go(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    left = tmp_path / f"synthcap-0a1b~999999999~{socket.gethostname()}~0.tmp"  # of a killed process
+    left.mkdir()
     with temporary_folder() as one, temporary_folder() as other:
-        assert one.is_dir() and other.is_dir() and one != other
-    assert not one.exists() and not other.exists()
+        assert {*tmp_path.iterdir()} == {one, other} and one != other
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_that_cannot_be_read_is_no_empty_one(tmp_path, monkeypatch):

@@ -284,7 +284,7 @@ def test_nothing_is_kept_when_it_ends(page_export, tmp_path, number):
     page = serve(page_export, tmp_path)
     try:
         assert page.upload("ok.png", (page.photos / "a.png").read_bytes())[0] == 200
-        assert any(page.tmp.glob("synthcap-page-*/**/ok.png"))
+        assert any(page.tmp.glob("synthcap-*~*/**/ok.png"))
         with (
             socket.create_connection(("127.0.0.1", page.port)) as half,
             socket.create_connection(half.getpeername()) as tab,
@@ -295,7 +295,7 @@ def test_nothing_is_kept_when_it_ends(page_export, tmp_path, number):
             tab.sendall(f"GET /gradio_api/heartbeat/x HTTP/1.1\r\n{head}\r\n".encode())
             assert tab.recv(15) == b"HTTP/1.1 200 OK"
             assert page.end(number) == 130
-        assert not list(page.tmp.glob("synthcap-page-*")) and "Traceback" not in page.log.read_text()
+        assert not list(page.tmp.glob("synthcap-*~*")) and "Traceback" not in page.log.read_text()
     finally:
         page.process.kill()
 

@@ -22,7 +22,8 @@ from synthcap_mm.models.backbones.open_clip_export import check_description
 from synthcap_mm.registry import MODELS
 from synthcap_mm.requirements import require
 from synthcap_mm.store.recipes import settings_recipe
-from synthcap_mm.weights_files import is_torchscript, not_finite, read_checkpoint
+from synthcap_mm.torchscript import is_torchscript
+from synthcap_mm.weights_files import not_finite, read_checkpoint
 
 if TYPE_CHECKING:
     from PIL.Image import Image
