@@ -43,12 +43,6 @@ def test_what_a_file_is_is_seen_by_its_content(tmp_path, weights):
         assert same(read_checkpoint(tmp_path / name), weights)
 
 
-def test_an_archive_of_torchscript_gives_its_weights_and_runs_nothing(tmp_path):
-    quiet = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Conv1d(2, 2, 1).double())
-    torch.jit.save(torch.jit.script(quiet), str(tmp_path / "quiet.safetensors"))
-    assert same(read_checkpoint(tmp_path / "quiet.safetensors"), quiet.state_dict())
-
-
 @pytest.mark.parametrize("place", ["meta", "state_dict", "message_hub"])
 def test_objects_are_refused_in_every_way_of_loading(tmp_path, weights, place):
     file = tmp_path / "trap.pth"
@@ -185,21 +179,6 @@ def test_pickles_that_ask_too_much_are_refused(tmp_path, name, code):
     archive(tmp_path / "c.pth", PICKLES[name], code=code)
     with pytest.raises(UserError):
         read_checkpoint(tmp_path / "c.pth")
-
-
-def test_modules_that_are_shared_keep_both_names(tmp_path):
-    class Twice(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.a = torch.nn.Linear(2, 2)
-            self.b = self.a
-
-        def forward(self, x):
-            return self.b(self.a(x))
-
-    module = Twice()
-    torch.jit.save(torch.jit.script(module), str(tmp_path / "c.pt"))
-    assert same(read_checkpoint(tmp_path / "c.pt"), module.state_dict())
 
 
 @pytest.mark.parametrize(
