@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import math
@@ -26,6 +27,10 @@ _ABANDONED = 86_400
 _OWN = re.compile(r"\..+~(?P<pid>\d{1,9})~(?P<host>[^~]+)~(\d+\.tmp|mark)", re.DOTALL)
 #: What file names cannot have on every system.
 _ODD = re.compile("[\x00-\x1f\x7f-\x9f\\\\\ud800-\udfff]|^[a-zA-Z]:")
+
+#: Files that this process holds a lock on. A loader's worker may outlive it by seconds, and must not keep them locked.
+_LOCKED: set[BinaryIO] = set()
+os.register_at_fork(after_in_child=lambda: [file.close() for file in _LOCKED])
 
 
 def inside(root: str | os.PathLike, name: Any, where: str | os.PathLike) -> Path:
@@ -201,16 +206,14 @@ def _raise(error: OSError) -> None:
 
 
 def all_files(
-    folder: str | os.PathLike,
-    follow_links: bool = False,
-    hidden: bool = True,
-    on_error: Callable[[OSError], None] = _raise,
+    folder: str | os.PathLike, hidden: bool = True, on_error: Callable[[OSError], None] = _raise
 ) -> Iterator[Path]:
-    """The files in a folder, sorted by name, then those in its subfolders.
+    """The files in a folder, sorted by name, then those in its subfolders, then those in folders that are links.
+
+    Each folder is entered once, by its real path, however many links lead to it.
 
     Args:
         folder: the folder.
-        follow_links: also into folders that are links. Default ``False``.
         hidden: also hidden files and folders. Default ``True``.
         on_error: called with the error of each folder that cannot be listed, which must not pass for an empty one.
             Default: raise it.
@@ -218,10 +221,41 @@ def all_files(
     Raises:
         OSError: see ``on_error``.
     """
-    for root, folders, names in os.walk(folder, onerror=on_error, followlinks=follow_links):
-        shown = [name for name in folders if hidden or not name.startswith(".")]
-        folders[:] = sorted(shown)
-        yield from (Path(root, name) for name in sorted(names) if hidden or not name.startswith("."))
+    seen, tops = set(), [os.fspath(folder)]
+    for top in tops:  # grows by the links that are found
+        for root, folders, names in os.walk(top, onerror=on_error):
+            if (place := os.path.realpath(root)) in seen:
+                folders.clear()
+                continue
+            seen.add(place)
+            folders[:] = sorted(name for name in folders if hidden or not name.startswith("."))
+            tops += [path for name in folders if os.path.islink(path := os.path.join(root, name))]
+            yield from (Path(root, name) for name in sorted(names) if hidden or not name.startswith("."))
+
+
+@contextlib.contextmanager
+def locked(path: str | os.PathLike, refusal: str) -> Iterator[None]:
+    """Keep other processes out of a block by a lock on the file ``path``; it ends with its process, however that ends.
+
+    Args:
+        path: the file; made, and left empty.
+        refusal: what a process is told that comes too late.
+
+    Raises:
+        UserError: ``refusal``, if another process is in the block.
+    """
+    with open(path, "ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(refusal) from None
+        except OSError:  # not every file system has locks
+            pass
+        _LOCKED.add(file)
+        try:
+            yield
+        finally:
+            _LOCKED.remove(file)
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:

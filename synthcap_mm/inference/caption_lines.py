@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from synthcap_mm.errors import UserError
-from synthcap_mm.files import naming, parse_json, read_json, write_atomically, write_json
+from synthcap_mm.files import locked, naming, parse_json, read_json, write_atomically, write_json
 
 
 class CaptionLines:
@@ -41,7 +39,12 @@ class CaptionLines:
         self._file: BinaryIO | None = None
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as lock:
-            lock.enter_context(_locked(self.path))
+            lock.enter_context(
+                locked(
+                    self.path.with_name(f".{self.path.name}.lock"),
+                    f"another process writes {self.path}: wait for its end, or give another --out",
+                )
+            )
             self._continue(json.loads(json.dumps(settings)))
             self._lock = lock.pop_all()
 
@@ -106,16 +109,3 @@ class CaptionLines:
     def __exit__(self, *error: object) -> None:
         self._file.close()
         self._lock.close()
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Keeps others from writing ``path``; the lock ends with its process, however that ends."""
-    with open(path.with_name(f".{path.name}.lock"), "ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"another process writes {path}: wait for its end, or give another --out") from None
-        except OSError:  # not every file system has locks
-            pass
-        yield
