@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import glob
 import os
@@ -37,6 +38,15 @@ class PhotoInput(NamedTuple):
 def is_url(text: str) -> bool:
     """Whether a text is an address to fetch from."""
     return text.lower().startswith(("http://", "https://"))
+
+
+def identity(item: PhotoInput) -> tuple[str, int, int] | str:
+    """What tells an input from all others: of a file its real path, bytes and time of change in ns; else the key."""
+    if isinstance(item.source, str) and not is_url(item.source):
+        with contextlib.suppress(OSError, ValueError):  # no such file; no name of a file
+            status = os.stat(item.source)
+            return os.path.realpath(item.source), status.st_size, status.st_mtime_ns
+    return item.key
 
 
 def _of_text(text: str) -> Iterator[PhotoInput]:
