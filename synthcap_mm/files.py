@@ -50,6 +50,11 @@ def inside(root: str | os.PathLike, name: Any, where: str | os.PathLike) -> Path
     return Path(root, name)
 
 
+def as_text(name: str | os.PathLike) -> str:
+    r"""A file name that can be stored and printed: bytes that are not UTF-8 are escaped, as ``caf\xe9.png``."""
+    return re.sub("[\udc80-\udcff]", lambda byte: rf"\x{ord(byte[0]) - 0xDC00:02x}", os.fspath(name))
+
+
 @contextlib.contextmanager
 def _temporary(path: Path) -> Iterator[tuple[Path, BinaryIO]]:
     """A new file beside ``path`` that is gone after the block."""
@@ -259,9 +264,9 @@ def locked(path: str | os.PathLike, refusal: str) -> Iterator[None]:
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:
-    """Write ``value`` as indented JSON, atomically."""
+    """Write ``value`` as indented JSON, atomically; in a file name, bytes that are not UTF-8 are JSON escapes."""
     with write_atomically(path) as file:
-        file.write((json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+        file.write((json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode(errors="backslashreplace"))
 
 
 def read_json(path: str | os.PathLike) -> Any:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from synthcap_mm.errors import UserError, listed
-from synthcap_mm.files import all_files
+from synthcap_mm.files import all_files, as_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -107,7 +107,7 @@ def find_images(
     others: Counter[str] = Counter()
     for path in all_files(root, hidden=False, on_error=failed):
         if path.suffix.lower() in wanted and _is_file(path):
-            paths[_as_text(path.relative_to(root))] = path
+            paths[as_text(path.relative_to(root))] = path
         else:
             others[_kind(path, wanted)] += 1
     left_out = f"left out: {listed((f'{count} {kind}' for kind, count in others.most_common()), 10)}"
@@ -117,12 +117,8 @@ def find_images(
     if others:
         from mmengine.logging import print_log
 
-        print_log(f"{_as_text(root)}: {left_out}", logger="current")
+        print_log(f"{as_text(root)}: {left_out}", logger="current")
     return {key: paths[key] for key in sorted(paths)}
-
-
-def _as_text(path: Path) -> str:
-    return os.fsencode(path.as_posix()).decode(errors="backslashreplace")
 
 
 def _kind(path: Path, wanted: Collection[str]) -> str:
@@ -132,7 +128,7 @@ def _kind(path: Path, wanted: Collection[str]) -> str:
         return f"{extension} (links to nowhere, or no files)"
     if extension in _HEIF_EXTENSIONS and extension not in image_extensions():
         return f"{extension} ({_HEIF})"
-    return extension if re.fullmatch(r"\.\w{1,9}", extension) else "others"
+    return extension if re.fullmatch(r"\.\w{1,9}", extension) else "other"
 
 
 def read_image(file: str | Path | bytes, name: str | None = None, max_pixels: int = MAX_PIXELS) -> Image:
@@ -152,7 +148,7 @@ def read_image(file: str | Path | bytes, name: str | None = None, max_pixels: in
         OSError: if the file cannot be opened.
         ValueError: if it does not decode; the message names it and says why.
     """
-    name = str(file) if name is None else name
+    name = as_text(file if name is None else name)
     with (
         io.BytesIO(file) if isinstance(file, bytes) else open(file, "rb") as stream,
         decoding(name),

@@ -12,6 +12,7 @@ from synthcap_mm.errors import UserError
 from synthcap_mm.files import (
     HashCache,
     all_files,
+    as_text,
     file_sha256,
     folder_sha256,
     inside,
@@ -22,6 +23,7 @@ from synthcap_mm.files import (
     remove_abandoned,
     temporary_folder,
     write_atomically,
+    write_json,
     write_once,
 )
 
@@ -236,6 +238,14 @@ def test_a_folder_that_cannot_be_read_is_no_empty_one(tmp_path, monkeypatch):
     for reading in (lambda: list(all_files(tmp_path)), lambda: folder_sha256(tmp_path)):
         with pytest.raises(PermissionError):
             reading()
+
+
+def test_names_that_are_not_utf8(tmp_path):
+    name = os.fsdecode(b"a\xff/caf\xe9 \xc3\xbc.png")
+    assert as_text(name) == r"a\xff/caf\xe9 ü.png" and as_text(tmp_path / "ü") == str(tmp_path / "ü")
+    write_json(tmp_path / "names.json", {name: 1, "ü": 2})
+    assert read_json(tmp_path / "names.json") == {name: 1, "ü": 2}
+    assert "ü" in (tmp_path / "names.json").read_text(encoding="utf-8")
 
 
 def test_each_folder_is_entered_once_whatever_links_lead_to_it(tmp_path):

@@ -386,7 +386,7 @@ def test_files_that_are_left_out_are_counted(tmp_path, said, monkeypatch):
     (tmp_path / "gone.png").symlink_to("nowhere")
     assert list(find_images(tmp_path)) == ["a.png"]
     assert len(said) == 1 and "\x1b" not in said[0] and "yyy" not in said[0]
-    for part in ("2 .heic (pip install pillow-heif)", "1 .txt", "3 others", "1 .png ("):
+    for part in ("2 .heic (pip install pillow-heif)", "1 .txt", "3 other", "1 .png ("):
         assert part in said[0]
     (tmp_path / "a.png").unlink()
     with pytest.raises(UserError, match=r"2 \.heic \(pip install pillow-heif\)"):
@@ -397,7 +397,10 @@ def test_names_that_are_not_utf8_are_keys_of_text(tmp_path):
     fill(tmp_path, "ü.png", os.fsdecode(b"b\xffd/caf\xe9.png"))
     found = find_images(tmp_path)
     assert list(found) == [r"b\xffd/caf\xe9.png", "ü.png"]
-    assert os.fsencode(found[r"b\xffd/caf\xe9.png"]).endswith(b"/b\xffd/caf\xe9.png")
+    path = found[r"b\xffd/caf\xe9.png"]
+    assert os.fsencode(path).endswith(b"/b\xffd/caf\xe9.png")
+    with pytest.raises(ValueError, match=r"/b\\xffd/caf\\xe9\.png "):
+        read_image(path)
 
 
 # ---- HEIC
