@@ -80,6 +80,12 @@ FAISS = [
     "faiss-cpu>=1.9,<2",
 ]
 
+# Photos in HEIC and HEIF, as phones make them.
+HEIF = [
+    # 1.8 is the release that is tested; libheif, which it holds, refuses pictures larger than their headers say.
+    "pillow-heif>=1.8,<2",
+]
+
 # The page of demo/app.py.
 DEMO = [
     # The release that the page is tested with in a browser; a major release renames what a page is made of.
@@ -105,6 +111,8 @@ TEST = [
     *TENSORBOARD,
     # The approximate search of curation is compared with the exact one.
     *FAISS,
+    # HEIC photos are read, and hostile ones refused.
+    *HEIF,
     # The page is tried in headless Chromium, where there is one.
     *DEMO,
     # Drives it; monthly releases of one major version, and the test uses little of it.
@@ -160,6 +168,7 @@ setup(
         "mmdet": MMDET,
         "tensorboard": TENSORBOARD,
         "faiss": FAISS,
+        "heif": HEIF,
         "demo": DEMO,
         "test": TEST,
     },

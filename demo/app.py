@@ -200,16 +200,18 @@ def addresses(host: str, port: int, allowed: list[str]) -> set[str]:
 
 
 def examples(folder: str | None, place: Path) -> list[str]:
-    """Photos to pick from: the first twelve of a folder, else some of the mini-world's, written to ``place``.
+    """Photos to pick from, written to ``place``: the first twelve of a folder, else some of the mini-world's.
 
-    Only what decodes as an image is shown to others: a link may be called ``.png`` and lead to anything.
+    They are shown as the captioner reads them, since no browser shows TIFF or HEIC, and a file that is called ``.png``
+    may be anything.
     """
-    picked = []
     if folder is not None:
+        picked: list[str] = []
         for path in find_images(folder).values():
             with contextlib.suppress(UserError, ValueError, OSError):
-                read_image(path, path.name, MAX_PIXELS)
-                picked.append(str(path))
+                shown = place / f"{len(picked):02}.png"
+                read_image(path, path.name, MAX_PIXELS).save(shown, compress_level=1)
+                picked.append(str(shown))
             if len(picked) == 12:
                 break
         return picked

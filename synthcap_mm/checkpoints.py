@@ -2,24 +2,42 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
+from mmengine.config import Config
 from mmengine.runner import FlexibleRunner, Runner
 
 from synthcap_mm.errors import UserError
 
 
-def latest_checkpoint(work_dir: str) -> str | None:
+def checkpoint_folder(work_dir: str, cfg: Config) -> Path:
+    """Where a training writes checkpoints: its work dir, or a folder of that name in the hook's ``out_dir``.
+
+    Args:
+        work_dir: the work dir.
+        cfg: the config.
+    """
+    out_dir = ((cfg.get("default_hooks") or {}).get("checkpoint") or {}).get("out_dir")
+    return Path(work_dir) if out_dir in (None, work_dir) else Path(out_dir, os.path.basename(work_dir.rstrip(os.sep)))
+
+
+def latest_checkpoint(work_dir: str, cfg: Config) -> str | None:
     """The checkpoint to go on from, or ``None``.
 
-    The one that MMEngine's ``last_checkpoint`` names; where that file was lost or
-    cut short by a kill, the last epoch's.
+    The one in the training's own folder that has the name in MMEngine's ``last_checkpoint``. The path there is not
+    followed: of a work dir that was copied or moved, it leads to another training. Where that file was lost or cut
+    short by a kill, the last epoch's.
+
+    Args:
+        work_dir: see :func:`checkpoint_folder`.
+        cfg: see there.
     """
-    pointer = Path(work_dir) / "last_checkpoint"
-    named = Path(pointer.read_text().strip() or "/nowhere") if pointer.is_file() else None
-    if named is not None and named.is_file():
-        return str(named)
-    epochs = {int(p.stem.split("_")[1]): p for p in Path(work_dir).glob("epoch_*.pth") if p.stem[6:].isdigit()}
+    pointer, folder = Path(work_dir, "last_checkpoint"), checkpoint_folder(work_dir, cfg)
+    name = Path(pointer.read_text().strip()).name if pointer.is_file() else ""
+    if (folder / name).is_file():
+        return str(folder / name)
+    epochs = {int(p.stem.split("_")[1]): p for p in folder.glob("epoch_*.pth") if p.stem[6:].isdigit()}
     return str(epochs[max(epochs)]) if epochs else None
 
 

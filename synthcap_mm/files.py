@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import math
@@ -27,6 +28,10 @@ _OWN = re.compile(r"(\.|synthcap-).+~(?P<pid>\d{1,9})~(?P<host>[^~]+)~(\d+\.tmp|
 #: What file names cannot have on every system.
 _ODD = re.compile("[\x00-\x1f\x7f-\x9f\\\\\ud800-\udfff]|^[a-zA-Z]:")
 
+#: Files that this process holds a lock on. A loader's worker may outlive it by seconds, and must not keep them locked.
+_LOCKED: set[BinaryIO] = set()
+os.register_at_fork(after_in_child=lambda: [file.close() for file in _LOCKED])
+
 
 def inside(root: str | os.PathLike, name: Any, where: str | os.PathLike) -> Path:
     """The path of a name that a data file gives to something below ``root``.
@@ -43,6 +48,11 @@ def inside(root: str | os.PathLike, name: Any, where: str | os.PathLike) -> Path
     if not isinstance(name, str) or not name or name[0] == "/" or ".." in name.split("/") or _ODD.search(name):
         raise UserError(f"{where}: {name!r} is no name of a file in a folder; expected one like 'folder/name.jpg'")
     return Path(root, name)
+
+
+def as_text(name: str | os.PathLike) -> str:
+    r"""A file name that can be stored and printed: bytes that are not UTF-8 are escaped, as ``caf\xe9.png``."""
+    return re.sub("[\udc80-\udcff]", lambda byte: rf"\x{ord(byte[0]) - 0xDC00:02x}", os.fspath(name))
 
 
 @contextlib.contextmanager
@@ -201,16 +211,14 @@ def _raise(error: OSError) -> None:
 
 
 def all_files(
-    folder: str | os.PathLike,
-    follow_links: bool = False,
-    hidden: bool = True,
-    on_error: Callable[[OSError], None] = _raise,
+    folder: str | os.PathLike, hidden: bool = True, on_error: Callable[[OSError], None] = _raise
 ) -> Iterator[Path]:
-    """The files in a folder, sorted by name, then those in its subfolders.
+    """The files in a folder, sorted by name, then those in its subfolders, then those in folders that are links.
+
+    Each folder is entered once, by its real path, however many links lead to it.
 
     Args:
         folder: the folder.
-        follow_links: also into folders that are links. Default ``False``.
         hidden: also hidden files and folders. Default ``True``.
         on_error: called with the error of each folder that cannot be listed, which must not pass for an empty one.
             Default: raise it.
@@ -218,16 +226,47 @@ def all_files(
     Raises:
         OSError: see ``on_error``.
     """
-    for root, folders, names in os.walk(folder, onerror=on_error, followlinks=follow_links):
-        shown = [name for name in folders if hidden or not name.startswith(".")]
-        folders[:] = sorted(shown)
-        yield from (Path(root, name) for name in sorted(names) if hidden or not name.startswith("."))
+    seen, tops = set(), [os.fspath(folder)]
+    for top in tops:  # grows by the links that are found
+        for root, folders, names in os.walk(top, onerror=on_error):
+            if (place := os.path.realpath(root)) in seen:
+                folders.clear()
+                continue
+            seen.add(place)
+            folders[:] = sorted(name for name in folders if hidden or not name.startswith("."))
+            tops += [path for name in folders if os.path.islink(path := os.path.join(root, name))]
+            yield from (Path(root, name) for name in sorted(names) if hidden or not name.startswith("."))
+
+
+@contextlib.contextmanager
+def locked(path: str | os.PathLike, refusal: str) -> Iterator[None]:
+    """Keep other processes out of a block by a lock on the file ``path``; it ends with its process, however that ends.
+
+    Args:
+        path: the file; made, and left empty.
+        refusal: what a process is told that comes too late.
+
+    Raises:
+        UserError: ``refusal``, if another process is in the block.
+    """
+    with open(path, "ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(refusal) from None
+        except OSError:  # not every file system has locks
+            pass
+        _LOCKED.add(file)
+        try:
+            yield
+        finally:
+            _LOCKED.remove(file)
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:
-    """Write ``value`` as indented JSON, atomically."""
+    """Write ``value`` as indented JSON, atomically; in a file name, bytes that are not UTF-8 are JSON escapes."""
     with write_atomically(path) as file:
-        file.write((json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+        file.write((json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode(errors="backslashreplace"))
 
 
 def read_json(path: str | os.PathLike) -> Any:

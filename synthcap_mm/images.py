@@ -7,26 +7,29 @@ import functools
 import io
 import math
 import os
+import re
 import stat
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from synthcap_mm.errors import UserError
-from synthcap_mm.files import all_files
+from synthcap_mm.errors import UserError, listed
+from synthcap_mm.files import all_files, as_text
 
 if TYPE_CHECKING:
     import numpy as np
     from PIL.Image import Image
 
-#: Extensions by which a folder's images are known.
-IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-
 #: Formats that are opened, by Pillow's names; others start programs (EPS) or open further files. JPEG includes the MPO
-#: files of cameras.
-FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
+#: files of cameras. HEIF is there with pillow-heif, the extra ``[heif]``.
+FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF", "HEIF")
+
+#: How pillow-heif is installed, whose files without it are known by their extension, and by their first bytes.
+_HEIF, _HEIF_EXTENSIONS = "pip install pillow-heif", (".heic", ".heics", ".heif", ".heifs", ".hif")
+_HEIF_CONTENT = re.compile(rb"....ftyp(hei[cxms]|hev[cxms]|mif1|msf1)", re.DOTALL)
 
 #: Most pixels of an image that is decoded. Pillow's own limit, as of version 13.
 MAX_PIXELS = 178_956_970
@@ -59,20 +62,30 @@ def _is_file(path: Path) -> bool:
         return False
 
 
+@functools.cache
+def image_extensions() -> frozenset[str]:
+    """Extensions by which a folder's images are known: those that Pillow gives to the formats that are read."""
+    from PIL import Image
+
+    formats = {*_known_formats(), "MPO"}
+    return frozenset(extension for extension, name in Image.EXTENSION.items() if name in formats)
+
+
 def find_images(
-    root: str | Path,
-    extensions: Sequence[str] = IMAGE_EXTENSIONS,
-    on_error: Callable[[OSError], None] | None = None,
+    root: str | Path, extensions: Collection[str] | None = None, on_error: Callable[[OSError], None] | None = None
 ) -> dict[str, Path]:
-    """All images in a folder and its subfolders, without hidden files and folders.
+    r"""All images in a folder and its subfolders, without hidden files and folders.
+
+    The log tells how many other files are there, by extension.
 
     Args:
         root: the folder.
-        extensions: those of images, in any case. Default :data:`IMAGE_EXTENSIONS`.
+        extensions: those of images, in any case. Default: :func:`image_extensions`.
         on_error: called with the error of each folder that cannot be listed. Default: raise it.
 
     Returns:
-        dict[str, Path]: path relative to ``root``, with '/', to the file; sorted.
+        dict[str, Path]: path relative to ``root``, with '/', to the file; sorted. Bytes that are not UTF-8 are
+            escaped in the first, as ``caf\xe9.png``: it is text wherever it goes.
 
     Raises:
         UserError: if the folder does not exist, or holds no image and could be listed.
@@ -81,7 +94,7 @@ def find_images(
     root = Path(root)
     if not root.is_dir():
         raise UserError(f"the photo folder {root} does not exist (it is relative to {Path.cwd()})")
-    wanted = {extension.lower() for extension in extensions}
+    wanted = image_extensions() if extensions is None else {extension.lower() for extension in extensions}
     errors = []
 
     def failed(error: OSError) -> None:
@@ -90,11 +103,32 @@ def find_images(
         errors.append(error)
         on_error(error)
 
-    found = all_files(root, hidden=False, on_error=failed)
-    paths = {p.relative_to(root).as_posix(): p for p in found if p.suffix.lower() in wanted and _is_file(p)}
+    paths: dict[str, Path] = {}
+    others: Counter[str] = Counter()
+    for path in all_files(root, hidden=False, on_error=failed):
+        if path.suffix.lower() in wanted and _is_file(path):
+            paths[as_text(path.relative_to(root))] = path
+        else:
+            others[_kind(path, wanted)] += 1
+    left_out = f"left out: {listed((f'{count} {kind}' for kind, count in others.most_common()), 10)}"
     if not paths and not errors:
-        raise UserError(f"no photo in {root} (looked for {', '.join(sorted(wanted))}, in subfolders too)")
+        found = f"; {left_out}" if others else ""
+        raise UserError(f"no photo in {root} (looked for {', '.join(sorted(wanted))}, in subfolders too{found})")
+    if others:
+        from mmengine.logging import print_log
+
+        print_log(f"{as_text(root)}: {left_out}", logger="current")
     return {key: paths[key] for key in sorted(paths)}
+
+
+def _kind(path: Path, wanted: Collection[str]) -> str:
+    """What a file that is left out is called."""
+    extension = path.suffix.lower()
+    if extension in wanted:
+        return f"{extension} (links to nowhere, or no files)"
+    if extension in _HEIF_EXTENSIONS and extension not in image_extensions():
+        return f"{extension} ({_HEIF})"
+    return extension if re.fullmatch(r"\.\w{1,9}", extension) else "other"
 
 
 def read_image(file: str | Path | bytes, name: str | None = None, max_pixels: int = MAX_PIXELS) -> Image:
@@ -114,7 +148,7 @@ def read_image(file: str | Path | bytes, name: str | None = None, max_pixels: in
         OSError: if the file cannot be opened.
         ValueError: if it does not decode; the message names it and says why.
     """
-    name = str(file) if name is None else name
+    name = as_text(file if name is None else name)
     with (
         io.BytesIO(file) if isinstance(file, bytes) else open(file, "rb") as stream,
         decoding(name),
@@ -159,7 +193,7 @@ def open_image(stream: BinaryIO, formats: Sequence[str] = FORMATS, max_pixels: i
         ValueError: if it is empty, or has more pixels.
         Exception: whatever Pillow raises; see :func:`decoding`.
     """
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     if not stream.seek(0, os.SEEK_END):
         raise ValueError("the file is empty (0 bytes)")
@@ -168,6 +202,11 @@ def open_image(stream: BinaryIO, formats: Sequence[str] = FORMATS, max_pixels: i
         opened = Image.open(stream, formats=[name for name in _known_formats() if name in formats])
     except Image.DecompressionBombError as error:
         raise ValueError(too_large) from error
+    except UnidentifiedImageError:
+        stream.seek(0)
+        if "HEIF" not in _known_formats() and _HEIF_CONTENT.match(stream.read(12)):
+            raise ValueError(f"HEIC and HEIF files are read with pillow-heif ({_HEIF})") from None
+        raise
     if opened.format == "PNG":  # Pillow does not compare a PNG's checksums when it decodes, and can use it no more then
         opened.verify()
         stream.seek(0)
@@ -186,6 +225,11 @@ def _known_formats() -> tuple[str, ...]:
     # malloc gives what is larger than 32 MB back when it is freed; of Pillow's blocks of 16 MB each thread keeps many.
     Image.core.set_block_size(1 << 26)
     Image.init()
+    with contextlib.suppress(ImportError):
+        import pillow_heif
+
+        # A thumbnail in the file may show something else than its picture.
+        pillow_heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False)
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 

@@ -16,12 +16,14 @@ The steps that make stores make only what is missing. The parts are in :mod:`~sy
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import os
+from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.dist import barrier
+from mmengine.dist import barrier, is_main_process
 from mmengine.logging import MMLogger, print_log
 from mmengine.runner import Runner
 
@@ -31,6 +33,7 @@ from synthcap_mm.engine.dry_run import dry_run as measure_training
 from synthcap_mm.engine.runners import build_runner
 from synthcap_mm.engine.testing import prepare_evaluators, run_test
 from synthcap_mm.errors import UserError
+from synthcap_mm.files import locked
 from synthcap_mm.missing_inputs import (
     check_store,
     curation_settings,
@@ -152,7 +155,8 @@ def train(cfg: Config, dry_run: bool = False) -> dict[str, float]:
         The test metrics, if ``cfg.test_best``, else nothing; nothing after a dry run.
 
     Raises:
-        UserError: if a store is missing or made by other settings, or TensorBoard is asked for and not installed.
+        UserError: if a store is missing or made by other settings, another process trains in the work dir, or
+            TensorBoard is asked for and not installed.
     """
     check_fields(cfg)
     start_logging(cfg)
@@ -173,6 +177,20 @@ def train(cfg: Config, dry_run: bool = False) -> dict[str, float]:
         print_log(f"a training of {cfg.config_name}:\n{cost.describe()}\nNothing was kept: this was a dry run.",
                   logger="synthcap_mm")  # fmt: skip
         return {}
+    with _only_training(cfg.work_dir):
+        return _train(cfg)
+
+
+def _only_training(work_dir: str) -> contextlib.AbstractContextManager:
+    """Keeps a second training out of a work dir: their checkpoints would mix."""
+    if not is_main_process():
+        return contextlib.nullcontext()
+    os.makedirs(work_dir, exist_ok=True)
+    refusal = f"another process trains in {work_dir}: wait for its end, or give another --work-dir"
+    return locked(Path(work_dir, ".lock"), refusal)
+
+
+def _train(cfg: Config) -> dict[str, float]:
     runner = build_runner(cfg)
     runner.train()
     if not cfg.get("test_best"):

@@ -1,6 +1,7 @@
 """Files that are whole or not there, and what identifies their content."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -12,15 +13,18 @@ from synthcap_mm.errors import UserError
 from synthcap_mm.files import (
     HashCache,
     all_files,
+    as_text,
     file_sha256,
     folder_sha256,
     inside,
+    locked,
     new_folder,
     own_file,
     read_json,
     remove_abandoned,
     temporary_folder,
     write_atomically,
+    write_json,
     write_once,
 )
 
@@ -238,3 +242,51 @@ def test_a_folder_that_cannot_be_read_is_no_empty_one(tmp_path, monkeypatch):
     for reading in (lambda: list(all_files(tmp_path)), lambda: folder_sha256(tmp_path)):
         with pytest.raises(PermissionError):
             reading()
+
+
+def test_names_that_are_not_utf8(tmp_path):
+    name = os.fsdecode(b"a\xff/caf\xe9 \xc3\xbc.png")
+    assert as_text(name) == r"a\xff/caf\xe9 ü.png" and as_text(tmp_path / "ü") == str(tmp_path / "ü")
+    write_json(tmp_path / "names.json", {name: 1, "ü": 2})
+    assert read_json(tmp_path / "names.json") == {name: 1, "ü": 2}
+    assert "ü" in (tmp_path / "names.json").read_text(encoding="utf-8")
+
+
+def test_each_folder_is_entered_once_whatever_links_lead_to_it(tmp_path):
+    for name in ("root/z/photo", "root/.hidden/x", "outside/deep/y"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    root = tmp_path / "root"
+    for link, target in {"a": "z", "loop": ".", "z/up": "..", "one": "../outside", "two": "../outside/deep"}.items():
+        (root / link).symlink_to(target)
+    (root / "nowhere").symlink_to("gone")
+    found = [path.relative_to(root).as_posix() for path in all_files(root, hidden=False)]
+    assert found == ["nowhere", "z/photo", "one/deep/y"]  # folders themselves first, then links
+    assert (root / ".hidden" / "x") in set(all_files(root))
+
+
+def test_a_lock_ends_with_its_process_and_is_not_inherited(tmp_path):
+    code = (
+        "import os, sys, time; from synthcap_mm.files import locked\n"
+        "with locked(sys.argv[1], 'late'):\n"
+        "    if os.fork() == 0: print('held', flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, tmp_path / "lock"], stdout=subprocess.PIPE, start_new_session=True
+    )
+    try:
+        assert process.stdout.readline() == b"held\n"
+        with pytest.raises(UserError, match="late"), locked(tmp_path / "lock", "late"):
+            pass
+        process.kill()
+        process.wait()
+        with locked(tmp_path / "lock", "late"):  # the child sleeps on
+            os.killpg(process.pid, 0)
+            with pytest.raises(UserError, match="late"), locked(tmp_path / "lock", "late"):
+                pass
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.stdout.close()
+    with locked(tmp_path / "lock", "late"):
+        pass

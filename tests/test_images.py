@@ -1,6 +1,9 @@
 """Photos as people have them: of every mode and depth, transparent, turned, animated, damaged, large."""
 
+import contextlib
 import io
+import os
+import re
 import struct
 import subprocess
 import sys
@@ -347,12 +350,140 @@ def test_warnings_of_pillow_do_not_spill(tmp_path):
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stderr == ""
 
 
-def test_find_photos(tmp_path):
-    for name in ("b.JPG", "a b.png", "ordner/ü.webp", ".hidden/c.jpg", "notes.txt"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(b"")
-    assert list(find_images(tmp_path)) == ["a b.png", "b.JPG", "ordner/ü.webp"]
-    with pytest.raises(UserError, match=r"\.bmp"):
+@pytest.fixture()
+def said(monkeypatch):
+    found = []
+    monkeypatch.setattr("mmengine.logging.print_log", lambda message, **options: found.append(message))
+    return found
+
+
+def fill(folder, *names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"")
+
+
+def test_find_photos(tmp_path, said):
+    fill(tmp_path, "b.JPG", "a b.png", "ordner/ü.webp", ".hidden/c.jpg")
+    assert list(find_images(tmp_path)) == ["a b.png", "b.JPG", "ordner/ü.webp"] and said == []
+    assert list(find_images(tmp_path, extensions=[".PNG"])) == ["a b.png"]
+    with pytest.raises(UserError, match=r"\.bmp.*1 \.png, 1 \.jpg"):
         find_images(tmp_path / ".hidden" / "..", extensions=(".bmp",))
     with pytest.raises(UserError, match="nowhere"):
         find_images(tmp_path / "nowhere")
+
+
+def test_every_extension_of_a_format_that_is_read_is_found(tmp_path):
+    names = {"a.jpg", "a.jpe", "a.jfif", "a.mpo", "a.png", "a.gif", "a.webp", "a.bmp", "a.tif", "a.ppm", "a.pgm",
+             "a.jp2", "a.j2k", "a.avif"}  # fmt: skip
+    fill(tmp_path, *names, "a.eps", "a.pdf", "a.ico", "a.svg")
+    assert set(find_images(tmp_path)) == names
+
+
+def test_files_that_are_left_out_are_counted(tmp_path, said, monkeypatch):
+    without_heif(monkeypatch)
+    fill(tmp_path, "a.png", "1.HEIC", "b/2.heic", "notes.txt", "c/README", "x.\x1b[2J", "y." + "y" * 50)
+    (tmp_path / "gone.png").symlink_to("nowhere")
+    assert list(find_images(tmp_path)) == ["a.png"]
+    assert len(said) == 1 and "\x1b" not in said[0] and "yyy" not in said[0]
+    for part in ("2 .heic (pip install pillow-heif)", "1 .txt", "3 other", "1 .png ("):
+        assert part in said[0]
+    (tmp_path / "a.png").unlink()
+    with pytest.raises(UserError, match=r"2 \.heic \(pip install pillow-heif\)"):
+        find_images(tmp_path)
+
+
+def test_names_that_are_not_utf8_are_keys_of_text(tmp_path):
+    fill(tmp_path, "ü.png", os.fsdecode(b"b\xffd/caf\xe9.png"))
+    found = find_images(tmp_path)
+    assert list(found) == [r"b\xffd/caf\xe9.png", "ü.png"]
+    path = found[r"b\xffd/caf\xe9.png"]
+    assert os.fsencode(path).endswith(b"/b\xffd/caf\xe9.png")
+    with pytest.raises(ValueError, match=r"/b\\xffd/caf\\xe9\.png "):
+        read_image(path)
+
+
+# ---- HEIC
+def forget_formats():
+    images._known_formats.cache_clear()
+    images.image_extensions.cache_clear()
+
+
+@pytest.fixture(autouse=True)
+def formats():
+    yield
+    forget_formats()
+
+
+def without_heif(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    monkeypatch.delitem(Image.OPEN, "HEIF", raising=False)
+    for extension in images._HEIF_EXTENSIONS:
+        monkeypatch.delitem(Image.EXTENSION, extension, raising=False)
+    forget_formats()
+
+
+def test_without_pillow_heif_an_heic_file_is_an_error_with_the_command(tmp_path, monkeypatch):
+    without_heif(monkeypatch)
+    for name in ("1.HEIC", "2.jpg"):
+        (tmp_path / name).write_bytes(b"\0\0\0\x18ftypheic")
+        with pytest.raises(ValueError, match=rf"{name}.*pip install pillow-heif"):
+            read_image(tmp_path / name)
+
+
+@pytest.fixture()
+def heif():
+    return pytest.importorskip("pillow_heif", reason="pillow-heif ABSENT: pip install 'synthcap_mm[heif]'")
+
+
+def heic(picture, path, **options):
+    images._known_formats()
+    picture.save(path, "HEIF", quality=95, **options)
+    return path
+
+
+def test_heic_photos_are_found_read_and_put_upright(heif, tmp_path, said):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture = photo_of(200, 120)
+    heic(picture, tmp_path / "a.HEIC", exif=exif.tobytes())
+    assert list(find_images(tmp_path)) == ["a.HEIC"] and said == []
+    upright = picture.rotate(-90, expand=True)
+    photo = read_image(tmp_path / "a.HEIC")
+    assert photo.size == (120, 200)
+    assert np.abs(np.asarray(photo, int) - np.asarray(upright, int)).mean() < 4
+
+
+def test_of_an_heic_file_it_is_the_picture_not_the_thumbnail(heif, tmp_path, monkeypatch):
+    monkeypatch.setattr(images, "SHORTER_SIDE", 40)
+    path = heic(photo_of(400, 400), tmp_path / "a.heic", thumbnails=[64])
+    photo = read_image(path)
+    whole = photo_of(400, 400).resize((40, 40), Image.Resampling.BICUBIC)
+    assert photo.size == (40, 40) and original_size(photo) == (400, 400)
+    assert np.abs(np.asarray(photo, int) - np.asarray(whole, int)).mean() < 3
+    with Image.open(path) as opened:
+        assert not opened.info["thumbnails"]
+
+
+def test_heic_files_keep_the_limit_of_pixels(heif, tmp_path, monkeypatch):
+    content = heic(photo_of(400, 300), tmp_path / "a.heic").read_bytes()
+    with pytest.raises(ValueError, match=r"a\.heic.* 0 million"):
+        read_image(tmp_path / "a.heic", max_pixels=400 * 300 - 1)
+    assert read_image(tmp_path / "a.heic", max_pixels=400 * 300).size == (400, 300)
+    (stated,) = re.finditer(b"ispe....(.{8})", content, re.DOTALL)
+    for width, height in ((20, 15), (30_000, 30_000)):  # a header that lies
+        forged = content[: stated.start(1)] + struct.pack(">II", width, height) + content[stated.end(1) :]
+        monkeypatch.setattr(images, "_reduced_rgb", lambda *a: pytest.fail("it was decoded"))
+        with pytest.raises(ValueError, match="forged"):
+            read_image(forged, "forged")
+
+
+def test_damaged_heic_files_are_value_errors(heif, tmp_path):
+    content = heic(photo_of(100, 80), tmp_path / "a.heic").read_bytes()
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        damaged = np.frombuffer(content, np.uint8).copy()[: rng.integers(1, len(content) + 1)]
+        places = rng.integers(0, min(len(damaged), 400), 3)
+        damaged[places] = rng.integers(0, 256, 3)
+        with contextlib.suppress(ValueError):
+            read_image(damaged.tobytes(), "upload 7")

@@ -97,7 +97,7 @@ def requirements(wheel) -> dict[str, list[Requirement]]:
 
 @pytest.mark.slow
 def test_bounds(requirements):
-    assert set(requirements) == {"", "t2i", "mmdet", "tensorboard", "faiss", "demo", "test"}
+    assert set(requirements) == {"", "t2i", "mmdet", "tensorboard", "faiss", "heif", "demo", "test"}
     for requirement in chain.from_iterable(requirements.values()):
         operators = {specifier.operator for specifier in requirement.specifier}
         assert {">=", "<"} <= operators, f"{requirement} lacks a bound"
@@ -144,8 +144,11 @@ def test_imports_are_required_and_requirements_imported(requirements):
         "mmcv": ["onedl-mmcv"],
         "diffusers": ["diffusers"],
         "faiss": ["faiss-cpu"],
+        "pillow_heif": ["pillow-heif"],
     }
-    runtime = {canonicalize_name(r.name) for extra in ("", "t2i", "mmdet", "faiss") for r in requirements[extra]}
+    runtime = {
+        canonicalize_name(r.name) for extra in ("", "t2i", "mmdet", "faiss", "heif") for r in requirements[extra]
+    }
     modules = imported("synthcap_mm") | imported("tools")
     used = set()
     for module, file in modules.items():

@@ -13,10 +13,11 @@ from synthcap_mm.store import Store, StoreError
 
 
 @pytest.fixture()
-def cfg(tiny_synthesis, tiny_stores):
+def cfg(tiny_synthesis, tiny_stores, tmp_path):
     store = tiny_stores[0]
     return Config(
         {
+            "work_dir": str(tmp_path / "work"),
             "synthesis": {**copy.deepcopy(tiny_synthesis), "store": store},
             "model": {"type": "SynthCaptioner", "store": store, "data_preprocessor": {"type": "CaptionPreprocessor"}},
             "train_dataloader": {"dataset": {"type": "SynthPairDataset", "store": store, "refined": True}},
@@ -41,6 +42,21 @@ def train(cfg, monkeypatch):
 
 def test_the_same_settings_are_trained_on(cfg, monkeypatch):
     train(cfg, monkeypatch)
+
+
+def test_a_second_training_in_a_work_dir_is_refused(cfg, monkeypatch, tmp_path):
+    def build_runner(first):
+        with pytest.raises(UserError, match=f"{tmp_path}/work.*--work-dir"):
+            pipeline.train(cfg)
+        other = copy.deepcopy(cfg)
+        other.work_dir = str(tmp_path / "other")
+        train(other, monkeypatch)
+        raise Went
+
+    monkeypatch.setattr(pipeline, "build_runner", build_runner)
+    with pytest.raises(Went):
+        pipeline.train(cfg)
+    train(cfg, monkeypatch)  # the lock ends with the training
 
 
 @pytest.mark.parametrize(

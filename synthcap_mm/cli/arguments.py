@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from synthcap_mm.commands import command
 from synthcap_mm.errors import UserError
+from synthcap_mm.files import as_text
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -106,7 +107,8 @@ def load_config(args: argparse.Namespace) -> Config:
     """The config that the arguments name, in its scope, with ``work_dir`` and ``launcher``.
 
     Raises:
-        UserError: see :func:`~synthcap_mm.config_reading.read_config`.
+        UserError: see :func:`~synthcap_mm.config_reading.read_config`; for a work dir whose name is not UTF-8, which
+            MMEngine cannot write into its files.
     """
     from mmengine.registry import init_default_scope
 
@@ -118,6 +120,8 @@ def load_config(args: argparse.Namespace) -> Config:
     if cfg.launcher != "none":
         os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
     cfg.work_dir = getattr(args, "work_dir", None) or cfg.get("work_dir") or str(Path("work_dirs") / cfg.config_name)
+    if (shown := as_text(cfg.work_dir)) != cfg.work_dir:
+        raise UserError(f"the work dir {shown} has a name that is not UTF-8: give another --work-dir")
     init_default_scope(cfg.get("default_scope", SCOPE))
     return cfg
 

@@ -83,7 +83,7 @@ def _resume(cfg: Config, checkpoint: str) -> None:
     if checkpoint != "auto":
         require_checkpoint(cfg, checkpoint)
         cfg.resume, cfg.load_from = True, checkpoint
-    elif (latest := latest_checkpoint(cfg.work_dir)) is not None:
+    elif (latest := latest_checkpoint(cfg.work_dir, cfg)) is not None:
         cfg.resume, cfg.load_from = True, latest
     else:  # the config's own load_from stays: a fine-tuning begins with it
         cfg.resume = False

@@ -17,7 +17,7 @@ from synthcap_mm.datasets.caption_formats import (
 from synthcap_mm.datasets.captions import CaptionFile
 from synthcap_mm.errors import UserError, listed
 from synthcap_mm.files import inside
-from synthcap_mm.images import IMAGE_EXTENSIONS, find_images, read_image
+from synthcap_mm.images import find_images, read_image
 from synthcap_mm.options import Data, That
 from synthcap_mm.registry import DATASETS
 
@@ -137,12 +137,11 @@ def _choose(
 
 @DATASETS.register_module()
 class PhotoFolder(PhotoSource):
-    """All photos in a folder and its subfolders; key = path relative to it, with '/'; sorted by key.
+    """All photos in a folder and its subfolders; key = path relative to it; sorted (see ``images.find_images``).
 
     Args:
         root (str | Path): the folder; hidden files and folders are left out.
-        extensions (Sequence[str]): lower-case extensions. Defaults to
-            :data:`~synthcap_mm.images.IMAGE_EXTENSIONS`.
+        extensions (Sequence[str], optional): take these only. Defaults to ``None``: those of all formats that are read.
         references (dict[str, list[str]] | str | Path, optional): reference
             captions by key, or a json file of such a mapping.
 
@@ -153,7 +152,7 @@ class PhotoFolder(PhotoSource):
     def __init__(
         self,
         root: str | Path,
-        extensions: Sequence[str] = IMAGE_EXTENSIONS,
+        extensions: Sequence[str] | None = None,
         references: dict[str, list[str]] | str | Path | None = None,
     ) -> None:
         paths = find_images(root, extensions)

@@ -120,7 +120,7 @@ def _files_by_name(folders: Iterable[Path]) -> dict[str, Path]:
     for folder in folders:
         if not folder.is_dir():
             raise UserError(f"the folder of downloads {folder} does not exist")
-        for path in all_files(folder, follow_links=True):
+        for path in all_files(folder):
             if not path.name.startswith("."):
                 found.setdefault(path.name, path)
     return found

@@ -64,7 +64,7 @@ class DivergenceHook(Hook):
 
     @staticmethod
     def _stop(runner: Runner, why: str) -> None:
-        last = latest_checkpoint(runner.work_dir)
+        last = latest_checkpoint(runner.work_dir, runner.cfg)
         kept = f"The last good checkpoint is {last}" if last else "No checkpoint was saved before"
         raise UserError(
             f"the training diverged: {why}. {kept}. A lower learning rate "

@@ -11,6 +11,7 @@ from typing import Any
 from mmengine.runner import FlexibleRunner, Runner
 from mmengine.runner.checkpoint import CheckpointLoader, get_torchvision_models
 
+from synthcap_mm.checkpoints import latest_checkpoint
 from synthcap_mm.errors import UserError
 from synthcap_mm.weights_files import local_file, read_checkpoint, state_dict_of
 
@@ -45,7 +46,7 @@ def load_from_nowhere(address: str, map_location: Any = None) -> dict[str, Any]:
 
 
 def explain_loading(runner: Runner | FlexibleRunner) -> None:
-    """Let a runner name the checkpoint that it cannot begin with or resume from, whatever does not fit.
+    """Let a runner resume from its own last checkpoint, and name the one that it cannot begin with or resume from.
 
     Args:
         runner: the runner; changed.
@@ -53,6 +54,9 @@ def explain_loading(runner: Runner | FlexibleRunner) -> None:
     load = runner.load_or_resume
 
     def load_or_resume() -> None:
+        if runner._resume and runner._load_from is None:  # MMEngine would follow `last_checkpoint` out of the work dir
+            runner._load_from = latest_checkpoint(runner.work_dir, runner.cfg)
+            runner._resume = runner._load_from is not None
         try:
             load()
         except (UserError, FileNotFoundError):

@@ -7,18 +7,18 @@ attributes.
 from __future__ import annotations
 
 import math
-import os
 import re
 from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.hooks import CheckpointHook, Hook
+from mmengine.hooks import Hook
 from mmengine.logging import HistoryBuffer
 from mmengine.optim import OptimWrapper
 from mmengine.runner import FlexibleRunner, Runner
 from torch.distributed.fsdp import FullyShardedDataParallel
 
+from synthcap_mm.checkpoints import checkpoint_folder
 from synthcap_mm.errors import UserError
 from synthcap_mm.weights_files import not_finite
 
@@ -67,20 +67,12 @@ def _history(runner: Runner | FlexibleRunner, hub: dict[str, Any]) -> dict[str, 
         for name, value in scalars.items()
         if isinstance(name, str) and name.isprintable() and isinstance(value, HistoryBuffer)
     }
-    known = _best(_folder(runner), info)
+    known = _best(checkpoint_folder(runner.work_dir, runner.cfg), info)
     ids = info.get("keep_ckpt_ids")
     if isinstance(ids, list) and all(type(number) is int and number >= 0 for number in ids):
         known["keep_ckpt_ids"] = list(ids)
     names = {name: value for name, value in resumed.items() if type(value) is bool and (name in kept or name in known)}
     return {"log_scalars": kept, "runtime_info": known, "resumed_keys": names}
-
-
-def _folder(runner: Runner | FlexibleRunner) -> Path:
-    """Where a run writes its checkpoints."""
-    out_dir = next((hook.out_dir for hook in runner.hooks if isinstance(hook, CheckpointHook)), None)
-    if out_dir in (None, runner.work_dir):
-        return Path(runner.work_dir)
-    return Path(out_dir) / os.path.basename(runner.work_dir.rstrip(os.sep))
 
 
 def _best(folder: Path, info: dict[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from synthcap_mm.datasets.caption_formats import (
     read_text,
 )
 from synthcap_mm.errors import UserError, listed
-from synthcap_mm.files import parse_json
+from synthcap_mm.files import as_text, parse_json
 
 
 def image_names(name: str) -> list[str]:
@@ -124,7 +124,7 @@ def _image_of(where: str, entry: Any) -> str:
     if name is None:
         fields = ", ".join(entry) or "no fields"
         raise UserError(f"{where}: no field 'image_id' (COCO's result format) or 'image' among {fields}")
-    return str(name)
+    return as_text(str(name))
 
 
 class References(NamedTuple):

@@ -3,45 +3,58 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from synthcap_mm.errors import UserError
-from synthcap_mm.files import naming, parse_json, read_json, write_atomically, write_json
+from synthcap_mm.files import locked, naming, parse_json, read_json, write_atomically, write_json
 
 
 class CaptionLines:
     """``captions.jsonl``: an object with ``image`` and ``captions``, or ``image`` and ``error``, a line.
 
-    The settings that the captions were written with stand beside the file, in ``NAME.settings.json``; a file
-    of other settings is not continued. When a file is opened again, a line that a kill cut short is
-    removed, and so are errors: their images are tried again. A file name that is not UTF-8 has JSON's escapes for the
-    bytes that are not: ``os.fsencode`` of the value that was read gives the name.
+    Of a file it also has ``file``: real path, size in bytes and time of change in ns, by which a photo is known again.
+
+    The settings that the captions were written with stand beside the file, in ``NAME.settings.json``; a file of other
+    settings is not continued. When a file is opened again, a line that a kill cut short is removed, and so are errors
+    and the captions of wanted photos that changed: these are tried again. A file name that is not UTF-8 has JSON's
+    escapes for the bytes that are not: ``os.fsencode`` of the value that was read gives the name.
 
     A context manager. One process at a time writes a file: the hidden file ``.NAME.lock`` is locked.
 
     Args:
         path: the file; its folder is made.
         settings: plain values that decide the captions.
+        wanted: what is to be captioned, see :func:`~synthcap_mm.inference.inputs.identity`. Default: nothing.
 
     Attributes:
-        done (set[str]): images that have their captions.
+        done (set): identities of images that have their captions.
 
     Raises:
         UserError: if the file was written with other settings, is not such a file, or another process writes it.
     """
 
-    def __init__(self, path: str | os.PathLike[str], settings: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        settings: dict[str, Any],
+        wanted: Iterable[tuple[str, int, int] | str] = (),
+    ) -> None:
         self.path = Path(path)
-        self.done: set[str] = set()
+        self.done: set[tuple[str, int, int] | str] = set()
+        self._now = {one[0]: one for one in wanted if isinstance(one, tuple)}
         self._file: BinaryIO | None = None
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as lock:
-            lock.enter_context(_locked(self.path))
+            lock.enter_context(
+                locked(
+                    self.path.with_name(f".{self.path.name}.lock"),
+                    f"another process writes {self.path}: wait for its end, or give another --out",
+                )
+            )
             self._continue(json.loads(json.dumps(settings)))
             self._lock = lock.pop_all()
 
@@ -69,7 +82,7 @@ class CaptionLines:
             )
 
     def _keep_captions(self) -> None:
-        """Remove errors and a line that was cut short; remember whose captions are there."""
+        """Remove errors, captions of changed photos and a line that was cut short; remember what is there."""
         with open(self.path, "rb") as file:
             lines = file.readlines()
         kept = []
@@ -78,8 +91,10 @@ class CaptionLines:
                 continue
             try:
                 row = dict(parse_json(self.path, line, number))
-                if "error" not in row:
-                    self.done.add(row["image"])
+                path, *change = row.get("file", [row["image"]])
+                one = (path, *change) if change else path
+                if "error" not in row and self._now.get(path, one) == one:
+                    self.done.add(one)
                     kept.append(line)
             except (UserError, ValueError, KeyError, TypeError) as error:
                 raise UserError(f"{self.path}, line {number} is no line of captions ({error!r}): delete it") from error
@@ -106,16 +121,3 @@ class CaptionLines:
     def __exit__(self, *error: object) -> None:
         self._file.close()
         self._lock.close()
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Keeps others from writing ``path``; the lock ends with its process, however that ends."""
-    with open(path.with_name(f".{path.name}.lock"), "ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"another process writes {path}: wait for its end, or give another --out") from None
-        except OSError:  # not every file system has locks
-            pass
-        yield

@@ -15,7 +15,7 @@ from synthcap_mm.files import file_sha256
 from synthcap_mm.inference.caption_lines import CaptionLines
 from synthcap_mm.inference.export_folder import MANIFEST, is_export
 from synthcap_mm.inference.inferencer import CaptionInferencer
-from synthcap_mm.inference.inputs import iter_inputs
+from synthcap_mm.inference.inputs import PhotoInput, identity, iter_inputs
 from synthcap_mm.progress import Progress
 
 
@@ -36,7 +36,7 @@ def caption_files(
     Args:
         model: a config, or an exported folder.
         checkpoint: of the config; ``None`` with an export.
-        inputs: files, folders, patterns, URLs. One that is named twice is captioned once.
+        inputs: files, folders, patterns, URLs. What is named twice is captioned once, whatever way a file is named.
         out: file to write, see :class:`~synthcap_mm.inference.caption_lines.CaptionLines`.
         batch_size: photos at once. Default 32.
         device: see :class:`~synthcap_mm.inference.inferencer.CaptionInferencer`. Default ``None``.
@@ -55,20 +55,23 @@ def caption_files(
     if not MMLogger.check_instance_created("synthcap_mm"):
         MMLogger.get_instance("synthcap_mm", logger_name="synthcap_mm", log_level="INFO")
     named = list(iter_inputs(list(inputs)))
-    by_key = {item.key: item for item in named}
+    images: dict[tuple[str, int, int] | str, PhotoInput] = {}
+    for item in named:
+        images.setdefault(identity(item), item)
     settings = {"model": Path(model).name, "weights": _weights_sha256(model, checkpoint), "dtype": dtype, **options}
-    counts: Counter[str] = Counter(captioned=0, unreadable=0, found=0, repeated=len(named) - len(by_key))
-    with CaptionLines(out, settings) as lines:
-        todo = [item for key, item in by_key.items() if key not in lines.done]
-        counts["found"] = len(by_key) - len(todo)
+    counts: Counter[str] = Counter(captioned=0, unreadable=0, found=0, repeated=len(named) - len(images))
+    with CaptionLines(out, settings, images) as lines:
+        todo = {one: item for one, item in images.items() if one not in lines.done}
+        counts["found"] = len(images) - len(todo)
         if todo:  # a model is loaded only if there is something to do
             inferencer = CaptionInferencer(
                 model, checkpoint, device=device, dtype=dtype, workers=workers,
                 allow_private_redirects=allow_private_redirects,
             )  # fmt: skip
-            with Progress("captions", len(by_key), counts["found"], "images") as bar:
-                for prediction in inferencer.stream(todo, batch_size, errors="report", **options):
-                    lines.write(prediction)
+            with Progress("captions", len(images), counts["found"], "images") as bar:
+                predictions = inferencer.stream(list(todo.values()), batch_size, errors="report", **options)
+                for prediction, one in zip(predictions, todo):
+                    lines.write(prediction if isinstance(one, str) else {**prediction, "file": one})
                     bar.update(1)
                     if "error" in prediction:
                         # A name that is not UTF-8 cannot be printed as it is.

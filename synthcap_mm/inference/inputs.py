@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import fnmatch
 import glob
 import os
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +16,7 @@ import torch
 from PIL import Image
 
 from synthcap_mm.errors import UserError
+from synthcap_mm.files import all_files
 from synthcap_mm.images import MAX_PIXELS, decoding, find_images, read_image, upright_rgb
 from synthcap_mm.inference.fetching import fetch
 from synthcap_mm.structures import CaptionSample
@@ -36,25 +40,56 @@ def is_url(text: str) -> bool:
     return text.lower().startswith(("http://", "https://"))
 
 
+def identity(item: PhotoInput) -> tuple[str, int, int] | str:
+    """What tells an input from all others: of a file its real path, bytes and time of change in ns; else the key."""
+    if isinstance(item.source, str) and not is_url(item.source):
+        with contextlib.suppress(OSError, ValueError):  # no such file; no name of a file
+            status = os.stat(item.source)
+            return os.path.realpath(item.source), status.st_size, status.st_mtime_ns
+    return item.key
+
+
 def _of_text(text: str) -> Iterator[PhotoInput]:
+    unreadable: list[OSError] = []
     # os.path's functions are False for what cannot be looked at, too long names among it.
     if is_url(text) or os.path.isfile(text):
-        yield PhotoInput(text, text)
+        found = [text]
     elif os.path.isdir(text):
-        unreadable: list[OSError] = []
-        for found in find_images(text, on_error=unreadable.append).values():
-            yield PhotoInput(str(found), str(found))
-        for error in unreadable:
-            yield PhotoInput(str(error.filename), error)
+        found = [str(path) for path in find_images(text, on_error=unreadable.append).values()]
     elif glob.has_magic(text):
-        found = sorted(name for name in glob.glob(text, recursive=True) if os.path.isfile(name))
-        if not found:
+        found = _matching(text, unreadable.append)
+        if not found and not unreadable:
             raise UserError(f"no file matches the pattern {text!r} (looked in {Path.cwd()})")
-        for name in found:
-            yield PhotoInput(name, name)
     else:
         # Missing files are reported the same way as files that do not decode, so that the others are captioned.
-        yield PhotoInput(text, text)
+        found = [text]
+    yield from (PhotoInput(name, name) for name in found)
+    yield from (PhotoInput(str(error.filename), error) for error in unreadable)
+
+
+def _matching(pattern: str, on_error: Callable[[OSError], None]) -> list[str]:
+    """Files that a pattern matches, sorted; ``**`` enters each folder once, whatever links lead to it."""
+    head, *tail = re.split(r"(?:^|(?<=/))\*\*(?:/|$)", pattern, maxsplit=1)
+    if not tail:
+        return sorted(name for name in glob.glob(pattern) if os.path.isfile(name))
+    parts = ["**", *filter(None, tail[0].split("/"))]
+    if parts[-1] == "**":
+        parts.append("*")
+    found = []
+    for root in glob.glob(head or "."):
+        for path in all_files(root, any(part.startswith(".") for part in parts), on_error):
+            if _fits(path.relative_to(root).parts, parts) and os.path.isfile(path):
+                found.append(str(path))
+    return sorted(found)
+
+
+def _fits(names: Sequence[str], parts: Sequence[str]) -> bool:
+    """Whether the names of a path fit the parts of a pattern."""
+    if not parts or not names:
+        return not parts and not names
+    if parts[0] == "**":
+        return _fits(names, parts[1:]) or _fits(names[1:], parts)
+    return fnmatch.fnmatchcase(names[0], parts[0]) and _fits(names[1:], parts[1:])
 
 
 def is_feature(value: Any) -> bool:

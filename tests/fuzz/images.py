@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import io
 import random
 import struct
@@ -28,6 +29,7 @@ _OPTIONS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "bmp": ("RGB", "BMP", {}),
     "tiff": ("RGB", "TIFF", {"compression": "tiff_lzw"}),
     "tiffr": ("RGBA", "TIFF", {}),
+    **({"heic": ("RGB", "HEIF", {"quality": 95})} if importlib.util.find_spec("pillow_heif") else {}),
 }
 
 
@@ -40,6 +42,9 @@ class Images(Kind):
         import numpy as np
         from PIL import Image
 
+        from synthcap_mm.images import image_extensions
+
+        image_extensions()  # registers HEIF with Pillow
         pixels = np.random.default_rng(0).integers(0, 80, (40, 56, 3), dtype=np.uint8)
         pixels += np.linspace(0, 170, 56, dtype=np.uint8)[:, None]
         picture = Image.fromarray(pixels)

@@ -1,12 +1,16 @@
 """train, test and test-many as one types them, on the mini-world made small."""
 
 import json
+import os
 import re
 import sys
+from argparse import Namespace
 
 import pytest
 from command_line import ROOT, run_command, run_process
 
+from synthcap_mm.cli.arguments import load_config
+from synthcap_mm.errors import UserError
 from synthcap_mm.store import Store
 
 
@@ -86,6 +90,11 @@ def test_a_dry_run_says_the_cost_and_touches_nothing(trained, tmp_path, small):
     said = run_command(tmp_path, "train", *arguments, status=1)
     assert "tools/synthesize.py" in said and "tools/encode_images.py" in said
     assert not list(tmp_path.iterdir())
+
+
+def test_a_work_dir_that_mmengine_cannot_write_is_refused():
+    with pytest.raises(UserError, match=r"w\\xe9.*--work-dir"):
+        load_config(Namespace(config="synthcap_mini.py", cfg_options=[], work_dir=os.fsdecode(b"w\xe9")))
 
 
 @pytest.mark.slow

@@ -88,9 +88,17 @@ def test_without_a_captioner_it_says_how_to_train_one(app, tmp_path, monkeypatch
 
 def test_examples(app, tmp_path):
     made = app.examples(None, tmp_path)
+    assert len(made) == 8
     (tmp_path / ".env").write_text("SECRET")
     (tmp_path / "link.png").symlink_to(".env")
-    assert len(made) == 8 and app.examples(str(tmp_path), tmp_path / "unused") == made
+    photo = Image.open(made[0]).convert("RGB")
+    for name in ("a.tif", "deep/a.jp2", os.fsdecode(b"deep/caf\xe9.tif")):
+        (tmp_path / "deep").mkdir(exist_ok=True)
+        photo.save(tmp_path / name, exif=b"Exif\0\0II*\0\x08\0\0\0\0\0\0\0\0\0")
+    (tmp_path / "shown").mkdir()
+    shown = app.examples(str(tmp_path), tmp_path / "shown")
+    assert shown == [str(tmp_path / "shown" / f"{number:02}.png") for number in range(11)]
+    assert Image.open(shown[0]).tobytes() == photo.tobytes() and not Image.open(shown[0]).getexif()
     with pytest.raises(UserError):
         app.examples(str(tmp_path / "nowhere"), tmp_path)
 

@@ -25,7 +25,6 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from small_runner import make_runner
 
-from synthcap_mm.checkpoints import latest_checkpoint
 from synthcap_mm.engine import atomic_backend
 from synthcap_mm.registry import HOOKS
 
@@ -109,8 +108,6 @@ def train(at, resume, **settings):
         wrapper = {"type": "MMDistributedDataParallel", "broadcast_buffers": False, "device_ids": None}
         changes = {"launcher": "pytorch", "cfg": {"model_wrapper_cfg": wrapper}}
     hooks = [{"type": "SecondIsBest"}] + ([{"type": "Killer", "at": at}] if at else [])
-    if resume:
-        changes["load_from"] = latest_checkpoint(settings["work_dir"])  # as tools/train.py --resume has it
     runner, diary = make_runner(**settings, resume=resume, hooks=hooks, epochs=3, **changes)
     runner.train()
     figures = {"losses": diary.losses, "scores": diary.scores, "best": runner.message_hub.get_info("best_ckpt")}

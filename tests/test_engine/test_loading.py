@@ -1,6 +1,7 @@
 """A training goes on from checkpoints of its own kind only, and believes no path in them."""
 
 import copy
+import shutil
 
 import pytest
 import torch
@@ -40,6 +41,23 @@ def resume(tiny_model, tiny_stores, trained, tmp_path):
         return runner
 
     return resume
+
+
+def test_a_copied_work_dir_is_resumed_from_its_own_checkpoint(tiny_model, tiny_stores, trained, tmp_path):
+    copied = shutil.copytree(trained, tmp_path / "copied")
+    (trained / "epoch_1.pth").write_text("of another training by now")
+    runner, _ = make_runner(tiny_model, tiny_stores, copied, epochs=2, resume=True)
+    runner.train()
+    assert runner._load_from == str(copied / "epoch_1.pth")
+    assert runner.epoch == 2 and (copied / "epoch_2.pth").is_file() and not (trained / "epoch_2.pth").exists()
+
+
+def test_where_nothing_was_saved_a_resumed_training_begins(tiny_model, tiny_stores, trained, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "last_checkpoint").write_text(str(trained / "epoch_1.pth"))
+    runner, diary = make_runner(tiny_model, tiny_stores, tmp_path / "empty", epochs=1, resume=True)
+    runner.train()
+    assert runner.epoch == 1 and min(diary.losses) == 0
 
 
 def test_no_path_of_the_file_is_touched(resume, tmp_path):

@@ -46,6 +46,13 @@ def test_one_line_of_jsonl(tmp_path):
     assert found.captions == {"7.jpg": "a dog"}
 
 
+def test_names_that_are_not_utf8_are_text(tmp_path):
+    line = r'{"image": "p/caf\udce9.png", "caption": "a dog"}'
+    assert read_predictions(write(tmp_path / "p.jsonl", line)).captions == {r"p/caf\xe9.png": "a dog"}
+    with pytest.raises(UserError, match="ud800"):
+        read_predictions(write(tmp_path / "q.jsonl", line.replace("dce9", "d800")))
+
+
 @pytest.mark.parametrize("cocoid", [True, False])
 def test_karpathys_test_split_by_any_of_its_names(tmp_path, cocoid):
     """Their own number of one image may be COCO's number of another."""

@@ -122,6 +122,43 @@ def test_a_name_that_is_not_utf8_is_written_and_found_again(job, tmp_path):
     assert caption_files(*job, device="cpu")["found"] == 13
 
 
+def test_a_photo_is_known_by_its_file_not_by_the_name_that_is_typed(job, tmp_path, monkeypatch):
+    photos = [path.resolve() for path in sorted((tmp_path / "photos").iterdir())]
+    (tmp_path / "link").symlink_to("photos")
+    monkeypatch.chdir(tmp_path)
+    name = photos[0].name
+    job[2] = [f"photos/{name}", f"./photos/{name}", str(photos[0]), f"link/../link/{name}"]
+    assert caption_files(*job, device="cpu")["repeated"] == 3
+    (row,) = rows(job[3])
+    status = photos[0].stat()
+    assert row["image"] == f"photos/{name}" and row["file"] == [str(photos[0]), status.st_size, status.st_mtime_ns]
+    job[2] = [f"link/{name}"]
+    assert caption_files(*job, device="cpu")["found"] == 1
+
+    # The same name in another folder is another photo.
+    (tmp_path / "other" / "photos").mkdir(parents=True)
+    shutil.copy(photos[1], tmp_path / "other" / "photos" / name)
+    monkeypatch.chdir(tmp_path / "other")
+    job[2] = [f"photos/{name}"]
+    assert caption_files(*job, device="cpu") == {"captioned": 1, "unreadable": 0, "found": 0, "repeated": 0}
+    of_both = rows(job[3])
+    assert [r["image"] for r in of_both] == [f"photos/{name}"] * 2 and of_both[0]["file"] != of_both[1]["file"]
+
+
+def test_a_photo_that_was_replaced_is_captioned_again(job, tmp_path):
+    caption_files(*job, device="cpu")
+    before = {row["image"]: row["caption"] for row in rows(job[3])}
+    (one, other) = next((a, b) for a in before for b in before if before[a] != before[b])
+    shutil.copy(other, one)
+    everything, job[2] = job[2], [other]
+    assert caption_files(*job, device="cpu")["found"] == 1 and len(rows(job[3])) == 12
+    job[2] = everything
+    counts = caption_files(*job, device="cpu")
+    assert (counts["captioned"], counts["found"]) == (1, 11)
+    assert {row["image"]: row["caption"] for row in rows(job[3])} == {**before, one: before[other]}
+    assert len(rows(job[3])) == 12
+
+
 def test_two_runs_do_not_write_one_file(job):
     caption_files(*job, device="cpu")
     before = job[3].read_bytes()

@@ -61,6 +61,22 @@ def test_nothing_to_caption_is_said(photos, tmp_path):
         keys({"image": "a.jpg"})
 
 
+def test_patterns_enter_each_folder_once(photos, tmp_path, monkeypatch):
+    (photos / "loop").symlink_to(".")
+    (photos / "again").symlink_to("ü")
+    (photos / ".thumbs").mkdir()
+    (photos / "a b.png").rename(photos / ".thumbs" / "t.png")
+    two = [str(photos / "ü" / name) for name in ("z.PNG", "ñandú.png")]
+    assert keys(str(photos / "**" / "*.[pP][nN][gG]")) == two
+    assert keys(str(photos / "**")) == keys(str(photos / "**" / "**")) == sorted([*two, str(photos / "notes.txt")])
+    assert keys(str(photos / "**" / "ü" / "**" / "z.*")) == two[:1]
+    assert keys(str(photos / "**" / ".thumbs" / "*")) == [str(photos / ".thumbs" / "t.png")]
+    assert keys(str(photos / "loo?" / "loop" / "*" / "z*")) == [str(photos / "loop/loop" / name / "z.PNG")
+                                                              for name in ("again", "ü")]  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    assert keys("**/z*") == ["photos/ü/z.PNG"]
+
+
 def test_a_file_whose_name_looks_like_a_pattern_is_that_file(tmp_path):
     Image.fromarray(PIXELS).save(tmp_path / "a[1].png")
     assert keys(str(tmp_path / "a[1].png")) == [str(tmp_path / "a[1].png")]

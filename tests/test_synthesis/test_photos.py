@@ -1,5 +1,7 @@
 """Stores of photos."""
 
+import os
+
 import numpy as np
 import pytest
 from store_files import Stopped, files, new_files
@@ -49,6 +51,18 @@ def test_photos_and_their_references_are_stored(tmp_path, tiny):
 def test_a_photo_that_does_not_decode_is_flagged(tmp_path):
     assert PhotoStore(**settings(tmp_path, broken=[7])).run()["flagged"] == 1
     assert Store.open(tmp_path / "photos").flagged() == {"photo 7.jpg": ["undecodable"]}
+
+
+def test_names_that_are_not_utf8_are_stored_as_text(photo_files):
+    kwargs, folder = photo_files
+    (folder / "03.png").rename(folder / os.fsdecode(b"caf\xe9.png"))
+    (folder / os.fsdecode(b"\xff.png")).write_bytes(b"")
+    kwargs["photos"]["references"] = {r"caf\xe9.png": ["a dog"]}
+    assert PhotoStore(**kwargs).run() == {"photos": 13, "flagged": 1, "shards_made": 4, "shards_reused": 0}
+    store = Store.open(kwargs["store"])
+    assert r"caf\xe9.png" in store.images.strings("key") and store.captions.strings("group") == [r"caf\xe9.png"]
+    assert store.flagged() == {r"\xff.png": ["undecodable"]}
+    assert PhotoStore(**kwargs).run()["shards_made"] == 0
 
 
 def test_a_photo_that_was_replaced_costs_its_shard(photo_files):
