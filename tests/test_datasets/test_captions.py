@@ -28,6 +28,22 @@ FORMATS = {
         [("x.jpg#0", "A dog", "x.jpg"), ("x.jpg#1", "Cats", "x.jpg")],
     ),
     "csv with ids": ("c.csv", "id,caption\nq,A dog\nr,Cats\n", [("q", "A dog", None), ("r", "Cats", None)]),
+    "csv with quotes that are not csv's": (
+        "c.csv", 'image,caption\nx.jpg,A 12" pipe\ny.jpg,Cats\n',
+        [("x.jpg#0", 'A 12" pipe', "x.jpg"), ("y.jpg#0", "Cats", "y.jpg")],
+    ),
+    "csv with a caption on two lines": (
+        "c.csv", 'image,caption\nx.jpg,"A ""big""\ndog, running"\ny.jpg,Cats\n',
+        [("x.jpg#0", 'A "big" dog, running', "x.jpg"), ("y.jpg#0", "Cats", "y.jpg")],
+    ),
+    "csv with a first caption on two lines": (
+        "c.csv", 'caption,image\n"A dog\n\nruns",x.jpg\nCats,y.jpg\n',
+        [("x.jpg#0", "A dog runs", "x.jpg"), ("y.jpg#0", "Cats", "y.jpg")],
+    ),
+    "tsv": (
+        "c.tsv", 'image\tcaption\nx.jpg\t"A ""big"" dog"\ny.jpg\tA dog, "Rex"\n',
+        [("x.jpg#0", 'A "big" dog', "x.jpg"), ("y.jpg#0", 'A dog, "Rex"', "y.jpg")],
+    ),
     "csv of captions": ("c.csv", "caption\nA dog\nCats\n", [DOG, CATS]),
     "json": (
         "c.json", [{"caption": "A dog", "id": 5, "image_id": 9}, {"text": "Cats"}, "A dog"], [("5", "A dog", "9"), CATS, DOG],
@@ -135,6 +151,19 @@ INFO = {"images": [{"id": 1, "open_images_id": "a"}]}
         ("c.csv", "image,caption\nx.jpg,a, b\n", {}, "line 2: 3 fields"),
         ("c.csv", '\n\nimage,caption\nx.jpg,"a\nb"\ny.jpg\n', {}, "line 6: 1 fields"),
         ("c.csv", "image,words\nx.jpg,a\n", {}, "line 2: no field 'caption'"),
+        # quotes that would swallow rows, or be learnt
+        ("c.csv", 'image,caption\nx.jpg,Cats\n\nx.jpg,"A dog\ny.jpg,Cats\n', {}, 'line 4: .*"A dog'),
+        ("c.csv", 'image,caption\nx.jpg,Cats\nx.jpg,"A dog\ny.jpg,"Stop" sign\n', {}, 'line 3: .*"A dog'),
+        ("c.csv", 'image,caption\nx.jpg,Cats\nx.jpg,"A dog\ny.jpg,12"\nz.jpg,Cats\n', {}, 'line 3: .*"A dog'),
+        ("c.csv", 'caption,image,split\n"A dog,x.jpg,a\n12",y.jpg,a\n', {}, 'line 2: .*"A dog'),
+        ("c.csv", 'caption\nCats\n"A dog\nBirds\n12"\n', {}, 'line 3: .*"A dog'),
+        ("c.csv", 'image,caption\nx.jpg,"A dog\n' + "y.jpg,Cats\n" * 20_000, {}, 'line 2: .*"A dog'),
+        ("c.tsv", 'image\tcaption\nx.jpg\t"Stop" sign\n', {}, 'line 2: .*"Stop'),
+        ("c.tsv", 'image\tcaption\nx.jpg\t"A dog\ny.jpg\t12"\n', {}, 'line 2: .*"A dog'),
+        ("c.csv", 'image,caption\nx.jpg,Cats\ny.jpg,"A \\"big\\" dog"\n', {}, "line 3: .*big"),
+        ("c.csv", 'image,caption\nx.jpg,"\\"Cats\\""\ny.jpg,A dog\n', {}, "line 2: .*Cats"),
+        ("c.csv", 'image,caption\nx.jpg,A \\"big\\" dog\n', {}, "line 2: .*big"),
+        ("c.csv", 'image,caption\nx.jpg, "A dog"\n', {}, 'line 2: .* "A dog"'),
         ("c.txt", "x.jpg#0\ta\nnonsense\ny.jpg#0\tb\n", {}, "line 2: expected 'name.jpg#0<tab>caption'"),
         ("c.txt", "x.jpg\tA dog\ny.jpg\tCats\n", {}, "line 1.*format='text'"),
         ("c.txt", "A dog\n", {"format": "coco"}, "line 1, column 1"),
