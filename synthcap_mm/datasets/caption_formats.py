@@ -60,8 +60,6 @@ def read_text(path: Path) -> str:
     if data.lstrip()[:14].lower().startswith((b"<!doctype html", b"<html")):
         raise UserError(f"{path}, line 1: this is a web page (a download that failed?), not a file of captions")
     text = decode(path, data)
-    if "\0" in text:
-        raise UserError(f"{path} holds NUL bytes: it is not a text file")
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import html
 import logging
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -15,6 +17,7 @@ from synthcap_mm.datasets.caption_formats import FORMATS, RawCaption, check_char
 from synthcap_mm.errors import UserError, listed
 from synthcap_mm.registry import DATASETS
 
+_ENTITY = re.compile(r"&(?:#\d+|#[xX][0-9a-fA-F]+|[A-Za-z][A-Za-z0-9]*);")
 #: What ``CaptionFile.format`` takes.
 Format = Literal[("auto", *FORMATS)]
 
@@ -113,6 +116,7 @@ class CaptionFile:
         captions, excluded = self._without_excluded(_named(written))
         if not captions:
             raise UserError(f"no caption is left of {self.path}: {len(empty)} are empty, the others excluded")
+        self._log_entities(captions)
         about = [_counts(captions)]
         about += [f"split {self.split}"] if self.split is not None else []
         about += _counts_by_split(raws)
@@ -167,6 +171,18 @@ class CaptionFile:
             raise UserError(f"{what}. Remove them, or set on_empty='skip'")
         print_log(f"{what}; skipped, since on_empty='skip'", logger="current", level=logging.WARNING)
 
+    def _log_entities(self, captions: Sequence[Caption]) -> None:
+        """Say once how many captions have HTML's names of characters in them."""
+        found = [caption.text for caption in captions if _without_entities(caption.text) != caption.text]
+        if found:
+            print_log(
+                f"{len(found)} of {len(captions)} captions of {self.path} hold HTML entities, which are learnt as they "
+                f"stand: {found[0]!r}. Write the characters that they stand for (Python's html.unescape gives them): "
+                f"{_without_entities(found[0])!r}",
+                logger="current",
+                level=logging.WARNING,
+            )
+
     def _without_excluded(self, captions: list[Caption]) -> tuple[list[Caption], list[str]]:
         """Captions of groups that are not excluded, and a line about the others."""
         if self.exclude_groups is None:
@@ -193,6 +209,10 @@ class CaptionFile:
         """One line: the file, its format, how many captions and groups, what each split has, what was left out."""
         self.read()
         return self._found
+
+
+def _without_entities(text: str) -> str:
+    return _ENTITY.sub(lambda entity: html.unescape(entity[0]), text)
 
 
 def _named(raws: Iterable[RawCaption]) -> list[Caption]:

@@ -136,7 +136,7 @@ INFO = {"images": [{"id": 1, "open_images_id": "a"}]}
         ("c.txt", "A dog\n\nCats\n  \n", {}, "line 2, line 4.*on_empty"),
         ("c.txt", "A dog\nA café\n".encode("latin-1"), {}, "line 2: not UTF-8"),
         ("c.txt", "A dog\nCats\n".encode("utf-16"), {}, "line 1: not UTF-8"),
-        ("c.bin", b"PK\0\0", {}, "NUL bytes"),
+        ("c.bin", b"PK\0\0", {}, "line 1: not UTF-8.*NUL bytes"),
         ("c.txt", "<!DOCTYPE html><html>404</html>", {}, "web page"),
         ("c.json", {"data": []}, {}, "the fields data"),
         ("c.json", '[{"caption": "A dog"},\n {"caption" "Cats"}]', {}, "line 2, column 13"),
@@ -225,6 +225,15 @@ def test_skipping_empty_captions_is_logged(tmp_path, logged):
     assert [c.text for c in source.read()] == ["A dog", "Cats"]
     assert "1 captions" in logged[0] and "line 2" in logged[0]
     assert "1 empty ones skipped" in source.describe()
+
+
+def test_html_entities_are_said_once_with_how_many(tmp_path, logged):
+    lines = ["Tom &amp; Jerry", "a man&#39;s dog", "AT&T; R&D", "fish & chips", "&#x27;Cats&#x27;", "a &nosuch; dog"]
+    source = CaptionFile(write(tmp_path / "c.txt", "\n".join(lines)))
+    assert [caption.text for caption in source.read()] == lines
+    source.describe()
+    (said,) = logged
+    assert said.startswith("3 of 6 captions") and "'Tom &amp; Jerry'" in said and "'Tom & Jerry'" in said
 
 
 @pytest.mark.parametrize("given", ["list", "text", "json", "json by split"])
