@@ -15,6 +15,7 @@ from mmengine.logging import print_log
 
 from synthcap_mm.datasets.caption_formats import FORMATS, RawCaption, check_characters, read_captions, read_names
 from synthcap_mm.errors import UserError, listed
+from synthcap_mm.evaluation.tokenizer import has_words
 from synthcap_mm.registry import DATASETS
 
 _ENTITY = re.compile(r"&(?:#\d+|#[xX][0-9a-fA-F]+|[A-Za-z][A-Za-z0-9]*);")
@@ -75,8 +76,8 @@ class CaptionFile:
         exclude_groups (list[str] | str | Path, optional): groups to leave out,
             or a file of them: text, one a line, or json, a list or lists by
             name. Names that do not occur are counted, and are no error.
-        on_empty (str): what to do with captions without text: ``'error'``, or
-            ``'skip'``, which logs how many. Defaults to ``'error'``.
+        on_empty (str): what to do with captions without words, such as ``'.'`` or an emoji, by which no caption can
+            be scored: ``'error'``, or ``'skip'``, which logs how many. Defaults to ``'error'``.
 
     Only :meth:`read` opens the file.
     """
@@ -102,7 +103,7 @@ class CaptionFile:
 
         Raises:
             UserError: if the file does not exist, is empty, not UTF-8, in no known format, has a
-                caption without text, a repeated id or an unknown split; the message names the line or field.
+                caption without words, a repeated id or an unknown split; the message names the line or field.
         """
         if self._captions is None:
             self._captions = self._read()
@@ -115,12 +116,12 @@ class CaptionFile:
             self._refuse_or_log_empty(empty)
         captions, excluded = self._without_excluded(_named(written))
         if not captions:
-            raise UserError(f"no caption is left of {self.path}: {len(empty)} are empty, the others excluded")
+            raise UserError(f"no caption is left of {self.path}: {len(empty)} have no words, the others are excluded")
         self._log_entities(captions)
         about = [_counts(captions)]
         about += [f"split {self.split}"] if self.split is not None else []
         about += _counts_by_split(raws)
-        about += [f"{len(empty)} empty ones skipped"] if empty else []
+        about += [f"{len(empty)} without words skipped"] if empty else []
         self._found = f"{self.path} ({found}): {', '.join([*about, *excluded])}"
         return captions
 
@@ -141,7 +142,7 @@ class CaptionFile:
         return chosen
 
     def _check(self, raws: list[RawCaption]) -> tuple[list[RawCaption], list[str]]:
-        """The captions with their text on one line, and the places of those without text."""
+        """The captions with their text on one line, and the places of those without words."""
         written, empty = [], []
         seen: dict[str, str] = {}
         for raw in raws:
@@ -159,14 +160,14 @@ class CaptionFile:
             if raw.id is not None:
                 seen[raw.id] = raw.where
             text = " ".join((raw.text or "").split())
-            if text:
+            if has_words(text):
                 written.append(raw._replace(text=text))
             else:
                 empty.append(raw.where)
         return written, empty
 
     def _refuse_or_log_empty(self, empty: list[str]) -> None:
-        what = f"{len(empty)} captions of {self.path} are empty: {listed(empty)}"
+        what = f"{len(empty)} captions of {self.path} have no words: {listed(empty)}"
         if self.on_empty == "error":
             raise UserError(f"{what}. Remove them, or set on_empty='skip'")
         print_log(f"{what}; skipped, since on_empty='skip'", logger="current", level=logging.WARNING)

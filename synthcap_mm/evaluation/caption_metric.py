@@ -91,6 +91,20 @@ class CaptionMetric(BaseMetric):
         self.scored: ScoredCaptions | None = None
         self._wants_feats = any("image_feats" in scorer.needs for scorer in self.scorers.values())
 
+    @BaseMetric.dataset_meta.setter
+    def dataset_meta(self, dataset_meta: dict | None) -> None:
+        """What a loop tells of its dataset when it is built, so that what cannot be scored is refused by then.
+
+        Raises:
+            UserError: if images have no reference with words, as the dataset's ``metainfo['wordless']`` lists them.
+        """
+        wordless = (dataset_meta or {}).get("wordless")
+        if wordless:
+            raise UserError(
+                f"{len(wordless)} images have no reference with words, so they have no score: {listed(wordless)}"
+            )
+        self._dataset_meta = dataset_meta
+
     def process(self, data_batch: Any, data_samples: Sequence[CaptionSample]) -> None:
         """Keep a batch's captions.
 

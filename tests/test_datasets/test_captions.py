@@ -136,6 +136,8 @@ INFO = {"images": [{"id": 1, "open_images_id": "a"}]}
         ("c.txt", "A dog\n\nCats\n  \n", {}, "line 2, line 4.*on_empty"),
         ("c.txt", "A dog\nA café\n".encode("latin-1"), {}, "line 2: not UTF-8"),
         ("c.txt", "A dog\nCats\n".encode("utf-16"), {}, "line 1: not UTF-8"),
+        ("c.txt", "A dog\n.\nCats\n\U0001f415 \U0001f600\n...\n", {}, "3 captions.*line 2, line 4, line 5.*on_empty"),
+        ("c.json", [{"caption": "A dog"}, {"caption": "!"}], {}, r"\[1\].*on_empty"),
         ("c.bin", b"PK\0\0", {}, "line 1: not UTF-8.*NUL bytes"),
         ("c.txt", "<!DOCTYPE html><html>404</html>", {}, "web page"),
         ("c.json", {"data": []}, {}, "the fields data"),
@@ -144,7 +146,7 @@ INFO = {"images": [{"id": 1, "open_images_id": "a"}]}
         ("c.json", [{"caption": "A dog"}, {"image": 3}], {}, r"\[1\]: no field 'caption'"),
         ("c.json", [{"caption": "A dog"}, 5], {}, r"\[1\]"),
         ("c.json", [{"caption": ["A dog"]}], {}, r"\[0\]: expected text, found list"),
-        ("c.json", [{"caption": None}], {}, r"empty: \[0\]"),
+        ("c.json", [{"caption": None}], {}, r"no words: \[0\]"),
         ("c.json", '[{"caption": "a dog"}, {"caption": "a \\ud83d cat"}]', {}, r"\[1\]: \\ud83d"),
         ("c.jsonl", '{"text": "A dog"}\n{"text": \n', {}, "line 2"),
         ("c.json", [{"id": 3, "text": "a"}, {"id": 3, "text": "b"}], {}, r"\[1\]: the id '3' .*\[0\]"),
@@ -221,10 +223,10 @@ def logged():
 
 
 def test_skipping_empty_captions_is_logged(tmp_path, logged):
-    source = CaptionFile(write(tmp_path / "c.txt", "A dog\n\nCats\n"), on_empty="skip")
+    source = CaptionFile(write(tmp_path / "c.txt", "A dog\n\nCats\n.\n"), on_empty="skip")
     assert [c.text for c in source.read()] == ["A dog", "Cats"]
-    assert "1 captions" in logged[0] and "line 2" in logged[0]
-    assert "1 empty ones skipped" in source.describe()
+    assert "2 captions" in logged[0] and "line 2, line 4" in logged[0]
+    assert "2 without words skipped" in source.describe()
 
 
 def test_html_entities_are_said_once_with_how_many(tmp_path, logged):

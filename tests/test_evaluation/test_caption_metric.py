@@ -106,6 +106,14 @@ def test_incomplete_input_is_named(predictions, references, said):
         score_captions(predictions, references)
 
 
+def test_images_that_cannot_be_scored_are_refused_before_the_first_batch():
+    metric = CaptionMetric()
+    metric.dataset_meta = {"keys": ["a.jpg"], "wordless": []}
+    assert metric.dataset_meta == {"keys": ["a.jpg"], "wordless": []}
+    with pytest.raises(UserError, match=r": b\.jpg"):
+        metric.dataset_meta = {"keys": ["a.jpg", "b.jpg"], "wordless": ["b.jpg"]}
+
+
 def test_unknown_metrics_list_the_known():
     for metrics in (["CIDEr", "Spice"], []):
         with pytest.raises(UserError, match=r"BLEU, CHAIR, CIDEr, CLIPScore, .*ObjectErrors"):

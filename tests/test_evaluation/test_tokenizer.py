@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from synthcap_mm.evaluation.tokenizer import ptb_tokenize
+from synthcap_mm.evaluation.tokenizer import has_words, ptb_tokenize
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -73,6 +73,15 @@ def test_the_quick_path_says_what_the_rules_say(monkeypatch):
     monkeypatch.setattr(tokenizer, "_PLAIN", re.compile("(?!)"))
     monkeypatch.setattr(tokenizer, "_SIMPLE", re.compile("(?!)"))
     assert [ptb_tokenize(caption) for caption in captions] == quick
+
+
+def test_what_has_words_has_tokens():
+    assert {caption: has_words(caption) for caption in HARD} == {
+        caption: bool(ptb_tokenize(caption)) for caption in HARD
+    }
+    wordless = ["", " ", ".", " . ", "...", "- -- ;", '"', "\U0001f415", "\U0001f600."]
+    assert not any(map(has_words, wordless)) and not any(map(ptb_tokenize, wordless))
+    assert all(map(has_words, ["a", "1", "\U0001f415 dog", ". dog", "狗", "สุนัข"]))
 
 
 def test_a_long_caption_takes_no_long_time():
