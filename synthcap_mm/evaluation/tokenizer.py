@@ -13,9 +13,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from typing import Literal
 
 from synthcap_mm.evaluation.ptb_characters import HYPHENS, LETTERS, SYMBOLS
 
+#: What the metrics count: words in the Penn Treebank manner, or characters.
+Tokenize = Literal["ptb", "char"]
 #: Tokens that the COCO evaluation drops. The brackets stay in, as its list names
 #: them in upper case (``-LRB-``) and the tokens are in lower case by then.
 PUNCTUATIONS = frozenset(
@@ -85,6 +88,7 @@ _NAMED = {
     **dict.fromkeys("–—―\x96\x97", "--"),
     **dict.fromkeys("\x80¤₠", "$"),
 }
+_SIGNS = frozenset(_NAMED.values())
 
 _QUOTES = dict.fromkeys("“«\x93", "``") | dict.fromkeys("”»\x94", "''")
 _QUOTES |= dict.fromkeys("`‘‹‛\x91", "`") | dict.fromkeys("’›\x92", "'")
@@ -283,6 +287,21 @@ def ptb_tokenize(caption: str) -> list[str]:
         list[str]: the tokens; empty for a caption of punctuation only.
     """
     return list(_tokens(caption))
+
+
+def char_tokenize(caption: str) -> list[str]:
+    """The characters of a caption, for scripts that put no blanks between words.
+
+    Args:
+        caption (str): a sentence.
+
+    Returns:
+        list[str]: the characters of :func:`ptb_tokenize`'s tokens, so lower case and without punctuation. They are
+        code points: vowels and tones that Thai writes above a letter are characters of their own. A bracket or another
+        sign that a token has a name for (``-lrb-``) is one.
+    """
+    parts = ([token] if token in _SIGNS else token for token in ptb_tokenize(caption))
+    return [part for of_token in parts for part in of_token if part.strip()]
 
 
 def has_words(caption: str) -> bool:
