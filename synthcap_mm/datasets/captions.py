@@ -62,6 +62,9 @@ class CaptionFile:
     An id "of the sentence" is a hash of it: 16 hexadecimal digits of BLAKE2b, and ``-2``, ``-3``, … behind
     them where the sentence is repeated. A sentence that is inserted or deleted changes no other's id.
 
+    Quotes of a csv are read as in RFC 4180; a row that could be read in another way too, such as one with a quote that
+    would swallow the rows below it, is refused.
+
     Any run of white space within a caption, line breaks included, becomes one blank. A caption of more than 2,000
     characters is refused.
 
