@@ -235,19 +235,22 @@ def _csv_rows(path: Path, text: str) -> Iterator[tuple[str, dict[str, str]]]:
         yield f"line {record.line}", dict(zip(columns, record.cells))
 
 
+def _are_like_rows(lines: Sequence[str], columns: int, delimiter: str) -> bool:
+    """Whether all lines have the cells of a row, with blanks at the same places: text has blanks behind its commas."""
+    shapes = {tuple(cell[:1].isspace() for cell in line.split(delimiter)) for line in lines if line.strip()}
+    return len(shapes) == 1 and len(*shapes) == columns
+
+
 def _doubt(record: _Record, columns: Sequence[str], delimiter: str) -> str | None:
     """Why a row cannot be read for certain, and what to do; ``None`` if it can."""
     found, wanted = len(record.cells), len(columns)
     if found != wanted:
         hint = "the row is cut short" if found < wanted else f"{_QUOTING}, with no blank before the first of them"
         return f"{found} fields where the header has {wanted} ({', '.join(columns)}); {hint}"
-    lines = [line for line in record.lines if line.strip()]
-    # In running text a blank follows the comma, and none does between cells.
-    shapes = {tuple(cell[:1].isspace() for cell in line.split(delimiter)) for line in lines}
-    if len(lines) > 1 and len(shapes) == 1 and len(*shapes) == wanted:
+    if len(record.lines) > 1 and _are_like_rows(record.lines, wanted, delimiter):
         return (
-            f"quotes make one cell of {len(lines)} lines, each of which could be a row by itself; remove a quote that "
-            "should not be there, or write the cell on one line"
+            f"quotes make one cell of {len(record.lines)} lines, each of which could be a row by itself; remove a quote "
+            "that should not be there, or write the cell on one line"
         )
     if any(re.fullmatch(r'\s+".*"\s*', cell, re.DOTALL) for cell in record.cells):
         return "a blank stands before the quotes of a cell; remove it"
