@@ -249,8 +249,8 @@ def _doubt(record: _Record, columns: Sequence[str], delimiter: str) -> str | Non
         return f"{found} fields where the header has {wanted} ({', '.join(columns)}); {hint}"
     if len(record.lines) > 1 and _are_like_rows(record.lines, wanted, delimiter):
         return (
-            f"quotes make one cell of {len(record.lines)} lines, each of which could be a row by itself; remove a quote "
-            "that should not be there, or write the cell on one line"
+            f"quotes make one cell of {len(record.lines)} lines, each of which could be a row by itself; remove the "
+            "quote that should not be there, or write the cell on one line"
         )
     if any(re.fullmatch(r'\s+".*"\s*', cell, re.DOTALL) for cell in record.cells):
         return "a blank stands before the quotes of a cell; remove it"

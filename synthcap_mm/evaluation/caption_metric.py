@@ -107,8 +107,8 @@ class CaptionMetric(BaseMetric):
         wordless = (dataset_meta or {}).get("wordless")
         if wordless:
             raise UserError(
-                f"{len(wordless)} images have no reference with words, so they have no score: {listed(wordless)}. Leave "
-                "them out of the captions or photos, and make the store again"
+                f"{len(wordless)} images have no reference with words, so they have no score: {listed(wordless)}. "
+                "Leave them out of the captions or photos, and make the store again"
             )
         self._dataset_meta = dataset_meta
 
