@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import fcntl
 import hashlib
@@ -10,6 +11,7 @@ import math
 import os
 import re
 import secrets
+import shlex
 import shutil
 import socket
 import tempfile
@@ -31,6 +33,12 @@ _ODD = re.compile("[\x00-\x1f\x7f-\x9f\\\\\ud800-\udfff]|^[a-zA-Z]:")
 #: Files that this process holds a lock on. A loader's worker may outlive it by seconds, and must not keep them locked.
 _LOCKED: set[BinaryIO] = set()
 os.register_at_fork(after_in_child=lambda: [file.close() for file in _LOCKED])
+#: What no text in Windows-1252 has: bytes without a character; UTF-8; a long run of other letters than ASCII's; a
+#: capital or a sign within a word.
+_NOT_WESTERN = re.compile(
+    rb"[\x81\x8d\x8f\x90\x9d]|[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\x80-\xff]{4}"
+    rb"|[a-z][\x8a\x8c\x8e\x9f\xc0-\xde]|[a-z][\xa1-\xbf][a-z]"
+)
 
 
 def inside(root: str | os.PathLike, name: Any, where: str | os.PathLike) -> Path:
@@ -322,16 +330,43 @@ def decode(path: str | os.PathLike, data: bytes, first_line: int = 1) -> str:
         first_line: number of the first line in the file. Default 1.
 
     Raises:
-        UserError: if it is not UTF-8; the line is named.
+        UserError: if it is not UTF-8, or has NUL bytes; the line is named, and the encoding that the bytes show.
     """
     try:
-        return data.decode("utf-8-sig")
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = first_line + error.object.count(b"\n", 0, error.start)
-        raise UserError(
-            f"{path}, line {line}: not UTF-8 text ({error.reason}). Text in another encoding is converted by, "
-            f"e.g., iconv -f ISO-8859-1 -t UTF-8 '{path}' > NEW_FILE"
-        ) from None
+        raise UserError(_not_utf8(path, data, first_line, error.start, error.reason)) from None
+    if "\0" in text:
+        raise UserError(_not_utf8(path, data, first_line, data.index(b"\0"), "NUL bytes"))
+    return text
+
+
+def _encoding_of(data: bytes) -> str | None:
+    """The encoding that bytes which are not UTF-8 show, by its name for iconv; ``None`` if they show none."""
+    if data.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+        return "UTF-32"
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "UTF-16"
+    if b"\0" in data:  # the other half of each ASCII character
+        halves = [data[start::2].count(0) * 4 > len(data) for start in (0, 1)]
+        return {(True, False): "UTF-16BE", (False, True): "UTF-16LE"}.get(tuple(halves))
+    return None if _NOT_WESTERN.search(data) else "WINDOWS-1252"
+
+
+def _not_utf8(path: str | os.PathLike, data: bytes, first_line: int, start: int, reason: str) -> str:
+    """What to say of bytes that are no UTF-8 text from ``start`` on."""
+    line = data.count(b"\n", 0, start)
+    said = f"{path}, line {first_line + line}: not UTF-8 text ({reason})"
+    encoding = _encoding_of(data)
+    file = shlex.quote(str(path))
+    if encoding is None:
+        return f"{said}. Repair the line, or convert the file: iconv -f ITS_ENCODING -t UTF-8 {file} > NEW_FILE"
+    lines = data.decode(encoding, "replace").removeprefix("\ufeff").split("\n")
+    sample = lines[min(line, len(lines) - 1)].strip()[:60]
+    return (
+        f"{said}. It looks like {encoding}, in which the line is {sample!r}; if that is right: "
+        f"iconv -f {encoding} -t UTF-8 {file} > NEW_FILE"
+    )
 
 
 def file_sha256(path: str | os.PathLike) -> str:

@@ -14,6 +14,7 @@ from synthcap_mm.files import (
     HashCache,
     all_files,
     as_text,
+    decode,
     file_sha256,
     folder_sha256,
     inside,
@@ -135,6 +136,49 @@ def test_damaged_json_names_line_and_column(tmp_path):
         path.write_bytes(content)
         with pytest.raises(UserError, match=place):
             read_json(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding", "shown"),
+    [
+        ("a man’s “big” dog…", "cp1252", "WINDOWS-1252"),
+        ("a café at night", "latin-1", "WINDOWS-1252"),  # which has Latin-1's letters at the same places
+        ("the café’s große Bären", "cp1252", "WINDOWS-1252"),
+        ("a dog", "utf-16", "UTF-16"),
+        ("a dog", "utf-16-le", "UTF-16LE"),
+        ("a dog", "utf-16-be", "UTF-16BE"),
+        ("a dog", "utf-32", "UTF-32"),
+    ],
+)
+def test_the_encoding_that_bytes_show_is_named_with_the_line(text, encoding, shown):
+    with pytest.raises(UserError, match="line 7: not UTF-8") as error:
+        decode("my captions.txt", text.encode(encoding), first_line=7)
+    assert repr(text) in str(error.value)
+    assert f"iconv -f {shown} -t UTF-8 'my captions.txt'" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [
+        ("Собака бежит", "cp1251"),
+        ("一只狗在草地上", "gbk"),
+        ("一隻狗在草地上", "big5"),
+        ("犬が走る", "shift_jis"),
+        ("สุนัขวิ่ง", "tis-620"),
+        ("pies może biec", "cp1250"),
+        ("un café près d’ici", "mac_roman"),
+    ],
+)
+def test_no_encoding_is_named_that_the_bytes_do_not_show(text, encoding):
+    with pytest.raises(UserError, match="line 1: not UTF-8") as error:
+        decode("c.txt", text.encode(encoding))
+    assert "looks like" not in str(error.value)
+
+
+def test_a_damaged_line_of_a_utf8_file_shows_no_encoding():
+    with pytest.raises(UserError, match="line 2: not UTF-8") as error:
+        decode("c.txt", "a café\n".encode() + b"a caf\xe9\n")
+    assert "looks like" not in str(error.value)
 
 
 def test_whole_json_is_read(tmp_path):

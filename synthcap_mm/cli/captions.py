@@ -120,6 +120,12 @@ def eval_captions(argv: Sequence[str]) -> None:
     )
     parser.add_argument("files", nargs="+", metavar="FILE", help="PRED REF, or A B REF")
     parser.add_argument("--metrics", nargs="+", help="names (docs/metrics.md; default: BLEU ROUGE_L CIDEr length)")
+    parser.add_argument(
+        "--tokenize",
+        choices=("ptb", "char"),
+        default="ptb",
+        help="count words, or characters: for Chinese, Japanese, Thai (default: ptb, words)",
+    )
     parser.add_argument("--split", help="of the references, where they have splits (Karpathy's: test)")
     parser.add_argument(
         "--out", metavar="FILE", help="json to write: averages and each image's scores, or the comparison"
@@ -153,5 +159,5 @@ def eval_captions(argv: Sequence[str]) -> None:
     evaluate(
         predictions, references, metrics, split=args.split, out=args.out, store=args.store,
         encoder=None if args.config is None else read_config(args.config).synthesis.encoder,
-        samples=args.samples, seed=args.seed,
+        samples=args.samples, seed=args.seed, tokenize=args.tokenize,
     )  # fmt: skip

@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 from synthcap_mm.datasets.features import as_feature
 from synthcap_mm.datasets.tagging import tags_by_features
 from synthcap_mm.errors import UserError
+from synthcap_mm.evaluation.tokenizer import has_words
 from synthcap_mm.options import Data, Model, Name
 from synthcap_mm.registry import DATASETS
 from synthcap_mm.store import Store, StoreError
@@ -71,6 +72,14 @@ class CaptionEvalDataset(Dataset):
                 self._tags = dict(zip(self._rows.tolist(), tags_by_features(tags, self.store, self._rows)))
         else:
             self._open_photos(photos, allow_missing)
+        self.metainfo["wordless"] = [
+            key
+            for key, row in zip(self.metainfo["keys"], self._rows.tolist())
+            if not any(map(has_words, self._references_of(row, key)))
+        ]
+
+    def _references_of(self, row: int, key: str) -> list[str]:
+        return self._references.get(key, []) if self._photos is None else self._photos.references(row)
 
     def _open_photos(self, photos: dict[str, Any], allow_missing: bool) -> None:
         self._photos = DATASETS.build(photos)
@@ -156,7 +165,7 @@ class CaptionEvalDataset(Dataset):
                 key=key,
                 source="real",
                 image=image,
-                references=self._photos.references(row),
+                references=self._references_of(row, key),
                 domain=self._domains[row],
             )
         images = self.store.images
@@ -167,6 +176,6 @@ class CaptionEvalDataset(Dataset):
             source="real",
             feat=as_feature(images.feature(row), f"photo {key!r} of {self.store.path}"),
             tags=self.store.tags(row) if self._tags is None else self._tags[row],
-            references=self._references.get(key, []),
+            references=self._references_of(row, key),
             domain=self._domains.get(row),
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import csv
 import re
+import shlex
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from numbers import Real
@@ -22,6 +23,7 @@ _ID_FIELDS = ("id", "caption_id", "sentid")
 _GROUP_FIELDS = ("image", "image_id", "image_name", "filename", "file_name", "group")
 #: What tells an image or a caption from others.
 _NAMES = {*_ID_FIELDS, *_GROUP_FIELDS, "imgid", "category_id", "split", "domain"}
+_QUOTING = 'A cell that holds quotes or the delimiter is written in quotes, its own quotes twice: "a ""big"" dog"'
 _OTHER_COLUMNS = ("comment_number", "caption_number", "split", "score", "url")
 
 
@@ -58,8 +60,6 @@ def read_text(path: Path) -> str:
     if data.lstrip()[:14].lower().startswith((b"<!doctype html", b"<html")):
         raise UserError(f"{path}, line 1: this is a web page (a download that failed?), not a file of captions")
     text = decode(path, data)
-    if "\0" in text:
-        raise UserError(f"{path} holds NUL bytes: it is not a text file")
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
@@ -189,27 +189,72 @@ def _delimiter(header: str) -> str:
     return max(",\t|;", key=header.count)
 
 
+class _Record(NamedTuple):
+    """A row of a csv: the number of its first line, its lines as they stand in the file, and its cells."""
+
+    line: int
+    lines: list[str]
+    cells: list[str]
+
+
+def _csv_records(path: Path, text: str, delimiter: str) -> Iterator[_Record]:
+    """The rows of a csv, the header too; empty lines are none.
+
+    Raises:
+        UserError: for quotes that are none of csv's: what follows them would be swallowed, or they would be learnt.
+    """
+    lines = [f"{line}\n" for line in lines_of(text)]
+    escaped = next((n for n, line in enumerate(lines, 1) if '\\"' in line), None)
+    if escaped is not None:
+        raise UserError(f'{path}, line {escaped}: csv knows no \\": {lines[escaped - 1][:80]!r}. {_QUOTING}')
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    begins = 0
+    try:
+        for cells in reader:
+            if cells:
+                yield _Record(begins + 1, lines[begins : reader.line_num], cells)
+            begins = reader.line_num
+    except csv.Error as error:
+        raise UserError(
+            f"{path}, line {begins + 1}: a quote opens a cell, and none closes it as in csv ({error}): "
+            f"{lines[begins][:80]!r}. {_QUOTING}. If no cell of the file is quoted on purpose, remove all quotes: "
+            f"tr -d '\"' < {shlex.quote(str(path))} > NEW_FILE"
+        ) from None
+
+
 def _csv_rows(path: Path, text: str) -> Iterator[tuple[str, dict[str, str]]]:
     """The place of each row, where it begins, and its fields by column."""
-    lines = [f"{line}\n" for line in lines_of(text)]
-    above = next(n for n, line in enumerate(lines) if line.strip())  # blank lines above the header
-    delimiter = _delimiter(lines[above])
-    reader = csv.reader(lines[above:], delimiter=delimiter)
-    try:
-        columns = [name.strip().lower() for name in next(reader)]
-        begins = above + reader.line_num + 1
-        for row in reader:
-            where, begins = f"line {begins}", above + reader.line_num + 1
-            if row and len(row) != len(columns):
-                hint = "quote captions that hold the delimiter" if len(row) > len(columns) else "the row is cut short"
-                raise UserError(
-                    f"{path}, {where}: {len(row)} fields where the header has {len(columns)} "
-                    f"({', '.join(columns)}); {hint}: {delimiter.join(row)[:80]!r}"
-                )
-            if row:
-                yield where, dict(zip(columns, row))
-    except csv.Error as error:
-        raise UserError(f"{path}, line {above + reader.line_num}: not valid csv: {error}") from None
+    delimiter = _delimiter(next(line for line in lines_of(text) if line.strip()))
+    records = _csv_records(path, text, delimiter)
+    header = next(record.cells for record in records if "".join(record.cells).strip())
+    columns = [name.strip().lower() for name in header]
+    for record in records:
+        why = _doubt(record, columns, delimiter)
+        if why is not None:
+            raise UserError(f"{path}, line {record.line}: {why}: {''.join(record.lines)[:80]!r}")
+        yield f"line {record.line}", dict(zip(columns, record.cells))
+
+
+def _are_like_rows(lines: Sequence[str], columns: int, delimiter: str) -> bool:
+    """Whether all lines have the cells of a row, with blanks at the same places: text has blanks behind its commas."""
+    shapes = {tuple(cell[:1].isspace() for cell in line.split(delimiter)) for line in lines if line.strip()}
+    return len(shapes) == 1 and len(*shapes) == columns
+
+
+def _doubt(record: _Record, columns: Sequence[str], delimiter: str) -> str | None:
+    """Why a row cannot be read for certain, and what to do; ``None`` if it can."""
+    found, wanted = len(record.cells), len(columns)
+    if found != wanted:
+        hint = "the row is cut short" if found < wanted else f"{_QUOTING}, with no blank before the first of them"
+        return f"{found} fields where the header has {wanted} ({', '.join(columns)}); {hint}"
+    if len(record.lines) > 1 and _are_like_rows(record.lines, wanted, delimiter):
+        return (
+            f"quotes make one cell of {len(record.lines)} lines, each of which could be a row by itself; remove the "
+            "quote that should not be there, or write the cell on one line"
+        )
+    if any(re.fullmatch(r'\s+".*"\s*', cell, re.DOTALL) for cell in record.cells):
+        return "a blank stands before the quotes of a cell; remove it"
+    return None
 
 
 def _read_csv(path: Path, text: str) -> list[RawCaption]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import html
 import logging
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -13,8 +15,10 @@ from mmengine.logging import print_log
 
 from synthcap_mm.datasets.caption_formats import FORMATS, RawCaption, check_characters, read_captions, read_names
 from synthcap_mm.errors import UserError, listed
+from synthcap_mm.evaluation.tokenizer import has_words
 from synthcap_mm.registry import DATASETS
 
+_ENTITY = re.compile(r"&(?:#\d+|#[xX][0-9a-fA-F]+|[A-Za-z][A-Za-z0-9]*);")
 #: What ``CaptionFile.format`` takes.
 Format = Literal[("auto", *FORMATS)]
 
@@ -58,6 +62,9 @@ class CaptionFile:
     An id "of the sentence" is a hash of it: 16 hexadecimal digits of BLAKE2b, and ``-2``, ``-3``, … behind
     them where the sentence is repeated. A sentence that is inserted or deleted changes no other's id.
 
+    Quotes of a csv are read as in RFC 4180; a row that could be read in another way too, such as one with a quote that
+    would swallow the rows below it, is refused.
+
     Any run of white space within a caption, line breaks included, becomes one blank. A caption of more than 2,000
     characters is refused.
 
@@ -72,8 +79,8 @@ class CaptionFile:
         exclude_groups (list[str] | str | Path, optional): groups to leave out,
             or a file of them: text, one a line, or json, a list or lists by
             name. Names that do not occur are counted, and are no error.
-        on_empty (str): what to do with captions without text: ``'error'``, or
-            ``'skip'``, which logs how many. Defaults to ``'error'``.
+        on_empty (str): what to do with captions without words, such as ``'.'`` or an emoji, by which no caption can
+            be scored: ``'error'``, or ``'skip'``, which logs how many. Defaults to ``'error'``.
 
     Only :meth:`read` opens the file.
     """
@@ -99,7 +106,7 @@ class CaptionFile:
 
         Raises:
             UserError: if the file does not exist, is empty, not UTF-8, in no known format, has a
-                caption without text, a repeated id or an unknown split; the message names the line or field.
+                caption without words, a repeated id or an unknown split; the message names the line or field.
         """
         if self._captions is None:
             self._captions = self._read()
@@ -112,11 +119,12 @@ class CaptionFile:
             self._refuse_or_log_empty(empty)
         captions, excluded = self._without_excluded(_named(written))
         if not captions:
-            raise UserError(f"no caption is left of {self.path}: {len(empty)} are empty, the others excluded")
+            raise UserError(f"no caption is left of {self.path}: {len(empty)} have no words, the others are excluded")
+        self._log_entities(captions)
         about = [_counts(captions)]
         about += [f"split {self.split}"] if self.split is not None else []
         about += _counts_by_split(raws)
-        about += [f"{len(empty)} empty ones skipped"] if empty else []
+        about += [f"{len(empty)} without words skipped"] if empty else []
         self._found = f"{self.path} ({found}): {', '.join([*about, *excluded])}"
         return captions
 
@@ -137,7 +145,7 @@ class CaptionFile:
         return chosen
 
     def _check(self, raws: list[RawCaption]) -> tuple[list[RawCaption], list[str]]:
-        """The captions with their text on one line, and the places of those without text."""
+        """The captions with their text on one line, and the places of those without words."""
         written, empty = [], []
         seen: dict[str, str] = {}
         for raw in raws:
@@ -155,17 +163,29 @@ class CaptionFile:
             if raw.id is not None:
                 seen[raw.id] = raw.where
             text = " ".join((raw.text or "").split())
-            if text:
+            if has_words(text):
                 written.append(raw._replace(text=text))
             else:
                 empty.append(raw.where)
         return written, empty
 
     def _refuse_or_log_empty(self, empty: list[str]) -> None:
-        what = f"{len(empty)} captions of {self.path} are empty: {listed(empty)}"
+        what = f"{len(empty)} captions of {self.path} have no words: {listed(empty)}"
         if self.on_empty == "error":
             raise UserError(f"{what}. Remove them, or set on_empty='skip'")
         print_log(f"{what}; skipped, since on_empty='skip'", logger="current", level=logging.WARNING)
+
+    def _log_entities(self, captions: Sequence[Caption]) -> None:
+        """Say once how many captions have HTML's names of characters in them."""
+        found = [caption.text for caption in captions if _without_entities(caption.text) != caption.text]
+        if found:
+            print_log(
+                f"{len(found)} of {len(captions)} captions of {self.path} hold HTML entities, which are learnt as they "
+                f"stand: {found[0]!r}. Write the characters that they stand for (Python's html.unescape gives them): "
+                f"{_without_entities(found[0])!r}",
+                logger="current",
+                level=logging.WARNING,
+            )
 
     def _without_excluded(self, captions: list[Caption]) -> tuple[list[Caption], list[str]]:
         """Captions of groups that are not excluded, and a line about the others."""
@@ -193,6 +213,10 @@ class CaptionFile:
         """One line: the file, its format, how many captions and groups, what each split has, what was left out."""
         self.read()
         return self._found
+
+
+def _without_entities(text: str) -> str:
+    return _ENTITY.sub(lambda entity: html.unescape(entity[0]), text)
 
 
 def _named(raws: Iterable[RawCaption]) -> list[Caption]:

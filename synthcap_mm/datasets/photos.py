@@ -16,6 +16,7 @@ from synthcap_mm.datasets.caption_formats import (
 )
 from synthcap_mm.datasets.captions import CaptionFile
 from synthcap_mm.errors import UserError, listed
+from synthcap_mm.evaluation.tokenizer import has_words
 from synthcap_mm.files import inside
 from synthcap_mm.images import find_images, read_image
 from synthcap_mm.options import Data, That
@@ -104,6 +105,8 @@ def _clean_references(origin: str, key: str, captions: Any) -> list[str]:
             raise UserError(f"{origin}: a reference caption of {key} is empty or no text: {caption!r}")
         check_characters(f"{origin}: a reference caption of {key!a}", caption)
         cleaned.append(" ".join(caption.split()))
+    if cleaned and not any(map(has_words, cleaned)):
+        raise UserError(f"{origin}: no reference caption of {key} has words: {listed(cleaned)}")
     return cleaned
 
 

@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 from synthcap_mm.datasets.features import as_feature
 from synthcap_mm.datasets.tagging import caption_tagger, tags_by_features
 from synthcap_mm.errors import UserError
+from synthcap_mm.evaluation.tokenizer import has_words
 from synthcap_mm.options import Model, Name, NotNegative, Positive, Seed, Share
 from synthcap_mm.registry import DATASETS
 from synthcap_mm.store import Store, StoreError
@@ -30,7 +31,8 @@ class SynthPairDataset(Dataset):
     Nothing but two small integers a caption is held in memory: features, texts and
     detections are read from the mapped store. Captions none of whose images is
     usable (flagged) are left out and counted in :attr:`metainfo`; that of held-out
-    captions has their ``keys`` too, by which metrics know who is missing.
+    captions has their ``keys`` too, by which metrics know who is missing, and the keys of the ``wordless``, whose
+    captions no metric can score.
     A warning says so when the held-out captions are of fewer than 20 groups, too
     few to choose a checkpoint by CIDEr.
 
@@ -121,9 +123,10 @@ class SynthPairDataset(Dataset):
         left_out = count - len(rows)
         self._rows = rows.astype(np.int32)
         if not len(rows):
+            none_held_out = split == "heldout" and not count
             raise UserError(
                 f"the store {store} has no usable pair in its split {split!r} ({left_out} captions have only flagged "
-                "images)" + ("; synthesis.holdout is 0" if split == "heldout" and not left_out else "")
+                "images)" + ("; synthesis.holdout is 0, or all captions are of one group" if none_held_out else "")
             )
         self._tagger = caption_tagger(tags) if tags is not None and split == "train" else None
         self._tags: dict[int, list[Tag]] | None = None
@@ -175,6 +178,11 @@ class SynthPairDataset(Dataset):
             text = self.store.captions.value("text", int(row))
             self._references.setdefault(self._group(int(row)), []).append(text)
         self.metainfo["keys"] = [str(self.store.captions.value("id", int(row))) for row in self._rows]
+        self.metainfo["wordless"] = [
+            key
+            for key, row in zip(self.metainfo["keys"], self._rows)
+            if not any(map(has_words, self._references[self._group(int(row))]))
+        ]
         groups = len({self._group(int(row)) for row in self._rows})
         if groups < FEW_GROUPS:
             # CIDEr weighs a word by how few images have it, so for a single image it is always 0.

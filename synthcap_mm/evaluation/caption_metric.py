@@ -17,6 +17,7 @@ from synthcap_mm.evaluation.caption_set import CaptionSet
 from synthcap_mm.evaluation.clip_scorers import text_encoder
 from synthcap_mm.evaluation.scored_captions import ScoredCaptions, score_set, write_scored
 from synthcap_mm.evaluation.scorer import DEFAULT_METRICS, build_scorers
+from synthcap_mm.evaluation.tokenizer import Tokenize
 from synthcap_mm.options import Component, Model
 from synthcap_mm.registry import METRICS
 from synthcap_mm.structures import CaptionSample
@@ -60,6 +61,9 @@ class CaptionMetric(BaseMetric):
         encoder (dict, optional): config of the encoder for the text of CLIPScore and RefCLIPScore; built when they
             are computed. It must be the one that made the features of the test set's store. Defaults to None: the
             tools take the encoder of the config's ``synthesis``.
+        tokenize (str): ``'ptb'``: BLEU, ROUGE-L, CIDEr and the like count words, as in the COCO evaluation;
+            ``'char'``: characters, for Chinese, Japanese, Thai and other scripts that put no blanks between words.
+            Defaults to ``'ptb'``.
         collect_device (str): see :class:`mmengine.evaluator.BaseMetric`. Defaults to 'cpu'.
         prefix (str, optional): put before the metrics' names. Defaults to None:
             they are 'CIDEr' and so on, which is what ``save_best`` names.
@@ -78,6 +82,7 @@ class CaptionMetric(BaseMetric):
         metrics: Sequence[str | Annotated[dict, Component("CAPTION_SCORERS")]] = DEFAULT_METRICS,
         outfile_prefix: str | None = None,
         encoder: Model | None = None,
+        tokenize: Tokenize = "ptb",
         collect_device: Literal["cpu", "gpu"] = "cpu",
         prefix: str | None = None,
         collect_dir: str | None = None,
@@ -88,8 +93,24 @@ class CaptionMetric(BaseMetric):
         self.scorers = build_scorers(metrics)
         self.outfile_prefix = outfile_prefix
         self.encoder = encoder
+        self.tokenize = tokenize
         self.scored: ScoredCaptions | None = None
         self._wants_feats = any("image_feats" in scorer.needs for scorer in self.scorers.values())
+
+    @BaseMetric.dataset_meta.setter
+    def dataset_meta(self, dataset_meta: dict | None) -> None:
+        """What a loop tells of its dataset when it is built, so that what cannot be scored is refused by then.
+
+        Raises:
+            UserError: if images have no reference with words, as the dataset's ``metainfo['wordless']`` lists them.
+        """
+        wordless = (dataset_meta or {}).get("wordless")
+        if wordless:
+            raise UserError(
+                f"{len(wordless)} images have no reference with words, so they have no score: {listed(wordless)}. "
+                "Leave them out of the captions or photos, and make the store again"
+            )
+        self._dataset_meta = dataset_meta
 
     def process(self, data_batch: Any, data_samples: Sequence[CaptionSample]) -> None:
         """Keep a batch's captions.
@@ -181,7 +202,8 @@ class CaptionMetric(BaseMetric):
             if self.encoder is not None and len(feats) == len(unique):
                 encode = text_encoder(self.encoder, store_encoder)
         predictions = {key: result.caption for key, result in unique.items()}
-        return CaptionSet(predictions, {key: result.references for key, result in unique.items()}, feats, encode)
+        references = {key: result.references for key, result in unique.items()}
+        return CaptionSet(predictions, references, feats, encode, self.tokenize)
 
     def compute_metrics(self, results: Sequence[_Result]) -> dict[str, float]:
         """Score gathered results; the same sample twice counts once.

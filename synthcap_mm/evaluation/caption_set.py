@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property, lru_cache
 from typing import Any
 
 from synthcap_mm.errors import UserError, listed
-from synthcap_mm.evaluation.tokenizer import ptb_tokenize
+from synthcap_mm.evaluation.tokenizer import Tokenize, char_tokenize, ptb_tokenize
+
+#: Letters of scripts that put no blanks between words: Thai and Lao, kana, Chinese characters.
+_UNSPACED = re.compile("[\u0e01-\u0edf\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
+_BLANK_BETWEEN = re.compile(rf"(?<={_UNSPACED.pattern})\s+(?={_UNSPACED.pattern})")
 
 
 @lru_cache(maxsize=1 << 17)  # the references are the same at each validation
-def _tokenized(caption: str) -> str:
-    return " ".join(ptb_tokenize(caption))
+def _tokenized(caption: str, tokenize: Tokenize) -> str:
+    return " ".join(char_tokenize(caption) if tokenize == "char" else ptb_tokenize(caption))
 
 
 class CaptionSet:
@@ -23,6 +28,8 @@ class CaptionSet:
         references (Mapping[str, Sequence[str]]): captions of people by image key; the same keys.
         image_feats (Mapping[str, array], optional): ``(D,)`` by image key, of one encoder. Defaults to ``None``.
         encode_text (Callable, optional): texts → ``(N, D)`` features of the same encoder. Defaults to ``None``.
+        tokenize (str): ``'ptb'``: words, as the COCO evaluation splits them; ``'char'``: characters. Defaults to
+            ``'ptb'``.
 
     Attributes:
         keys (list[str]): of the images, sorted: the same sums, to the bit, whatever the order of the predictions.
@@ -37,6 +44,7 @@ class CaptionSet:
         references: Mapping[str, Sequence[str]],
         image_feats: Mapping[str, Any] | None = None,
         encode_text: Callable[[list[str]], Any] | None = None,
+        tokenize: Tokenize = "ptb",
     ) -> None:
         if not predictions:
             raise UserError("there are no captions to score")
@@ -54,6 +62,7 @@ class CaptionSet:
         self.references = {key: list(references[key]) for key in self.keys}
         self.image_feats = image_feats
         self.encode_text = encode_text
+        self.tokenize = tokenize
         wordless = [key for key in self.keys if not any(self.truth[key])]
         if wordless:
             raise UserError(f"{len(wordless)} images have no reference with words: {listed(wordless)}")
@@ -64,17 +73,25 @@ class CaptionSet:
     @cached_property
     def truth(self) -> dict[str, list[str]]:
         """References, tokenised, as pycocoevalcap's scorers take them."""
-        return {key: [_tokenized(text) for text in self.references[key]] for key in self.keys}
+        return {key: [_tokenized(text, self.tokenize) for text in self.references[key]] for key in self.keys}
 
     @cached_property
     def hypotheses(self) -> dict[str, list[str]]:
         """Predictions, tokenised, one a list, as pycocoevalcap's scorers take them."""
-        return {key: [_tokenized(self.predictions[key])] for key in self.keys}
+        return {key: [_tokenized(self.predictions[key], self.tokenize)] for key in self.keys}
 
     @property
     def empty(self) -> list[str]:
         """Keys of the images whose caption has no characters but blanks."""
         return [key for key in self.keys if not self.predictions[key].strip()]
+
+    @property
+    def unspaced(self) -> bool:
+        """Whether the references are mostly in a script without blanks between words, and nobody put them there."""
+        text = " ".join(text for texts in self.references.values() for text in texts)
+        letters = len(_UNSPACED.findall(text))
+        # Chinese that was split has a blank after about 2 characters, Thai after about 5.
+        return letters * 2 > len("".join(text.split())) and letters > 8 * len(_BLANK_BETWEEN.findall(text))
 
     def subset(self, keys: Iterable[str]) -> CaptionSet:
         """The same of some of the images."""
@@ -84,4 +101,5 @@ class CaptionSet:
             {key: self.references[key] for key in keys},
             self.image_feats,
             self.encode_text,
+            self.tokenize,
         )

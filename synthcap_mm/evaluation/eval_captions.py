@@ -17,6 +17,7 @@ from synthcap_mm.evaluation.prediction_files import References, image_names, joi
 from synthcap_mm.evaluation.reporting import metrics_table
 from synthcap_mm.evaluation.scored_captions import ScoredCaptions, score_set, write_scored
 from synthcap_mm.evaluation.scorer import DEFAULT_METRICS, build_scorers
+from synthcap_mm.evaluation.tokenizer import Tokenize
 from synthcap_mm.files import write_json
 from synthcap_mm.store import Store
 
@@ -56,6 +57,7 @@ def eval_captions(
     encoder: Mapping[str, Any] | None = None,
     samples: int = 10000,
     seed: int = 0,
+    tokenize: Tokenize = "ptb",
 ) -> dict[str, Any]:
     """Score one file of predictions, or compare two by a paired bootstrap over the images.
 
@@ -69,6 +71,7 @@ def eval_captions(
         encoder: config of the encoder that made it. Default ``None``.
         samples: resamples of the bootstrap. Default 10000.
         seed: of the bootstrap. Default 0.
+        tokenize: see :class:`~synthcap_mm.evaluation.CaptionMetric`. Default ``'ptb'``.
 
     Returns:
         The averages of one file, or of two the comparison: for each metric ``a``, ``b``, ``difference``, and where
@@ -88,7 +91,7 @@ def eval_captions(
         encode = None if encoder is None else text_encoder(encoder, opened.encoder)
     scored: list[ScoredCaptions] = []
     for file in predictions:
-        captions = CaptionSet(join(read_predictions(file), truth), truth.captions, feats, encode)
+        captions = CaptionSet(join(read_predictions(file), truth), truth.captions, feats, encode, tokenize)
         if captions.empty:
             count = f"{len(captions.empty)} of {len(captions)} captions of {file}"
             _say(f"{count} are empty, and count as such: {listed(captions.empty)}")
@@ -103,9 +106,17 @@ def eval_captions(
         )
         return scored[0].averages
     compared = compare(*scored, samples=samples, seed=seed)
-    _say(f"{len(truth.captions)} images of {references}\n{comparison_table(compared, predictions, scored[0].skipped)}")
+    by = ", by characters" if tokenize == "char" else ""
+    table = comparison_table(compared, predictions, scored[0].skipped)
+    _say(f"{len(truth.captions)} images of {references}{by}\n{table}")
     if out is not None:
-        settings = {"a": predictions[0], "b": predictions[1], "references": references, "images": len(truth.captions)}
+        settings = {
+            "a": predictions[0],
+            "b": predictions[1],
+            "references": references,
+            "images": len(truth.captions),
+            "tokenize": tokenize,
+        }
         write_json(out, {**settings, "samples": samples, "seed": seed, "metrics": compared})
         _say(f"written to {out}")
     return compared

@@ -42,7 +42,7 @@ class Meteor(CaptionScorer):
         memory (str): Java's heap. Defaults to ``'2G'``, as in pycocoevalcap.
     """
 
-    needs = ("java",)
+    needs = ("java", "words")
     version = "1.5"
 
     def __init__(self, memory: str = "2G") -> None:
@@ -127,7 +127,7 @@ class Spice(CaptionScorer):
     their place. **This call has not been run**, since they could not be had.
     """
 
-    needs = ("java",)
+    needs = ("java", "words")
     files = ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar")
 
     def lacks(self, captions: CaptionSet) -> str | None:

@@ -40,6 +40,7 @@ class ObjectHallucination(CaptionScorer):
             that the list lacks, or an image that is scored is not in it.
     """
 
+    needs = ("words",)
     metric = "ObjectHallucination"
 
     def __init__(self, synonyms: str, instances: str | Sequence[str]) -> None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import numpy as np
+from mmengine.logging import print_log
 
 from synthcap_mm.errors import UserError
 from synthcap_mm.evaluation.caption_set import CaptionSet
 from synthcap_mm.evaluation.scorer import DEFAULT_METRICS, CaptionScorer, Scores, SkippedError, build_scorers
+from synthcap_mm.evaluation.tokenizer import Tokenize
 from synthcap_mm.files import write_json
 
 
@@ -23,7 +27,7 @@ class ScoredCaptions:
         averages: by name.
         per_image: by image key, then by name; only the metrics that an image has.
         skipped: why a metric that was asked for has no number, by the name it was asked for.
-        notes: version or definition of a metric, by the name it was asked for.
+        notes: version or definition of a metric, by the name it was asked for; ``'tokenize'`` where characters count.
     """
 
     averages: dict[str, float] = field(default_factory=dict)
@@ -49,6 +53,18 @@ class ScoredCaptions:
                     self.per_image[key][metric] = value
 
 
+@cache
+def _warn_of_unspaced() -> None:
+    """Say once that words are counted where there are no blanks between them."""
+    print_log(
+        "the references put no blanks between words, as Chinese, Japanese and Thai do: a sentence counts as one word, "
+        "and BLEU, ROUGE-L and CIDEr say next to nothing. Score by characters: tokenize='char' in CaptionMetric, "
+        "--tokenize char of eval-captions",
+        logger="current",
+        level=logging.WARNING,
+    )
+
+
 def score_set(captions: CaptionSet, scorers: Mapping[str, CaptionScorer]) -> ScoredCaptions:
     """Score a set by several metrics; those that cannot be computed are listed as skipped, with the reason.
 
@@ -57,6 +73,10 @@ def score_set(captions: CaptionSet, scorers: Mapping[str, CaptionScorer]) -> Sco
         scorers: by name, see :func:`~synthcap_mm.evaluation.scorer.build_scorers`.
     """
     found = ScoredCaptions(per_image={key: {} for key in captions.keys})
+    if captions.tokenize == "char":
+        found.notes["tokenize"] = "char: characters count as words"
+    elif captions.unspaced:
+        _warn_of_unspaced()
     for name, scorer in scorers.items():
         why = scorer.lacks(captions)
         if why is not None:
@@ -75,6 +95,7 @@ def score_captions(
     predictions: Mapping[str, str],
     references: Mapping[str, Sequence[str]],
     metrics: Sequence[str | Mapping[str, Any]] = DEFAULT_METRICS,
+    tokenize: Tokenize = "ptb",
 ) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
     """Score captions against references, by metrics that need nothing else.
 
@@ -84,6 +105,8 @@ def score_captions(
         references (dict[str, list[str]]): reference captions by image key; the same keys.
         metrics (list[str | dict]): see :func:`~synthcap_mm.evaluation.scorer.build_scorers`. Defaults to
             BLEU, ROUGE_L, CIDEr and length.
+        tokenize (str): ``'ptb'``: by words; ``'char'``: by characters, for scripts that put no blanks between words.
+            Defaults to ``'ptb'``.
 
     Returns:
         tuple: ``(averages, per_image)``; the averages over the images are keyed
@@ -96,7 +119,7 @@ def score_captions(
         UserError: for unknown metrics, no images, keys that are on one side only, images without references
             that have words, or a metric that cannot be computed here (:func:`score_set` lists those instead).
     """
-    found = score_set(CaptionSet(predictions, references), build_scorers(metrics))
+    found = score_set(CaptionSet(predictions, references, tokenize=tokenize), build_scorers(metrics))
     if found.skipped:
         raise UserError("; ".join(f"{name} {why}" for name, why in found.skipped.items()))
     return found.averages, found.per_image

@@ -15,6 +15,7 @@ from synthcap_mm.registry import CAPTION_SCORERS
 NEEDS = {
     "java": "needs Java (a `java` on the PATH)",
     "image_feats": "needs features of the images: a test set read from a store of real photos",
+    "words": "counts English words, and the captions are split into characters",
     "encoder": "needs the encoder of the images' features for the text: encoder=dict(type=...)",
 }
 #: Without Java and without anything beside the captions.
@@ -61,6 +62,7 @@ class CaptionScorer(ABC):
         there = {
             "java": "java" in self.needs and shutil.which("java") is not None,
             "image_feats": feats is not None and all(key in feats for key in captions.keys),
+            "words": captions.tokenize == "ptb",
             "encoder": captions.encode_text is not None,
         }
         return next((NEEDS[need] for need in self.needs if not there[need]), None)

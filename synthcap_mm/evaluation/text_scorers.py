@@ -16,7 +16,7 @@ def _words(captions: CaptionSet) -> list[list[str]]:
 
 @CAPTION_SCORERS.register_module("length")
 class Length(CaptionScorer):
-    """``length``: mean words of a caption, without punctuation."""
+    """``length``: mean words (or characters: ``tokenize='char'``) of a caption, without punctuation."""
 
     def score(self, captions: CaptionSet) -> Scores:
         """See :class:`CaptionScorer`."""

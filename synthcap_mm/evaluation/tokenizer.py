@@ -12,10 +12,13 @@ and docs/metrics.md, which has the rate of captions that differ).
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Literal
 
 from synthcap_mm.evaluation.ptb_characters import HYPHENS, LETTERS, SYMBOLS
 
+#: What the metrics count: words in the Penn Treebank manner, or characters.
+Tokenize = Literal["ptb", "char"]
 #: Tokens that the COCO evaluation drops. The brackets stay in, as its list names
 #: them in upper case (``-LRB-``) and the tokens are in lower case by then.
 PUNCTUATIONS = frozenset(
@@ -85,6 +88,7 @@ _NAMED = {
     **dict.fromkeys("–—―\x96\x97", "--"),
     **dict.fromkeys("\x80¤₠", "$"),
 }
+_SIGNS = frozenset(_NAMED.values())
 
 _QUOTES = dict.fromkeys("“«\x93", "``") | dict.fromkeys("”»\x94", "''")
 _QUOTES |= dict.fromkeys("`‘‹‛\x91", "`") | dict.fromkeys("’›\x92", "'")
@@ -246,6 +250,31 @@ def _scan(text: str, start: int) -> tuple[list[str], int]:
     return action(token), start + len(token)
 
 
+def _tokens(caption: str) -> Iterator[str]:
+    plain = _PLAIN.fullmatch(caption)
+    if plain is not None and not (plain.group(2) and _abbreviation(caption, plain.start(1))):
+        words = caption.lower().replace(",", " ").rstrip(". ").split()
+        if _SPLIT.keys().isdisjoint(words):
+            yield from words
+            return
+    text = caption if caption.isascii() and caption.isprintable() else _UNKNOWN.sub(" ", caption)
+    position, end = 0, len(text)
+    while position < end:
+        blank = _BLANK.match(text, position)
+        if blank is not None:
+            position = blank.end()
+            continue
+        simple = _SIMPLE.match(text, position)  # most words: no rule can match more
+        if simple is not None:
+            word = simple.group(1).lower()
+            if word not in _SPLIT and not (simple.group(2) == "." and _abbreviation(text, position)):
+                yield word
+                position = simple.end()
+                continue
+        found, position = _scan(text, position)
+        yield from (token for token in found if token not in PUNCTUATIONS)
+
+
 def ptb_tokenize(caption: str) -> list[str]:
     """Tokens of a caption, as the COCO evaluation sees them.
 
@@ -257,26 +286,24 @@ def ptb_tokenize(caption: str) -> list[str]:
     Returns:
         list[str]: the tokens; empty for a caption of punctuation only.
     """
-    plain = _PLAIN.fullmatch(caption)
-    if plain is not None and not (plain.group(2) and _abbreviation(caption, plain.start(1))):
-        words = caption.lower().replace(",", " ").rstrip(". ").split()
-        if _SPLIT.keys().isdisjoint(words):
-            return words
-    text = caption if caption.isascii() and caption.isprintable() else _UNKNOWN.sub(" ", caption)
-    tokens: list[str] = []
-    position, end = 0, len(text)
-    while position < end:
-        blank = _BLANK.match(text, position)
-        if blank is not None:
-            position = blank.end()
-            continue
-        simple = _SIMPLE.match(text, position)  # most words: no rule can match more
-        if simple is not None:
-            word = simple.group(1).lower()
-            if word not in _SPLIT and not (simple.group(2) == "." and _abbreviation(text, position)):
-                tokens.append(word)
-                position = simple.end()
-                continue
-        found, position = _scan(text, position)
-        tokens.extend(found)
-    return [token for token in tokens if token not in PUNCTUATIONS]
+    return list(_tokens(caption))
+
+
+def char_tokenize(caption: str) -> list[str]:
+    """The characters of a caption, for scripts that put no blanks between words.
+
+    Args:
+        caption (str): a sentence.
+
+    Returns:
+        list[str]: the characters of :func:`ptb_tokenize`'s tokens, so lower case and without punctuation. They are
+        code points: vowels and tones that Thai writes above a letter are characters of their own. A bracket or another
+        sign that a token has a name for (``-lrb-``) is one.
+    """
+    parts = ([token] if token in _SIGNS else token for token in ptb_tokenize(caption))
+    return [part for of_token in parts for part in of_token if part.strip()]
+
+
+def has_words(caption: str) -> bool:
+    """Whether a caption has any token; ``'.'`` and an emoji have none, and no score can be computed with them."""
+    return next(_tokens(caption), None) is not None

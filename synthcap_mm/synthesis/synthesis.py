@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import torch
 from mmengine.logging import print_log
 
-from synthcap_mm.errors import UserError
+from synthcap_mm.errors import UserError, listed
 from synthcap_mm.files import HashCache, names_in
 from synthcap_mm.options import Component, Count, Data, Device, Model, Name, Part, Seed, check_when_built
 from synthcap_mm.registry import DATASETS, MODELS
@@ -155,6 +155,12 @@ class Synthesis:
         captions = DATASETS.build(self.captions_cfg).read()[: self.limit]
         if not captions:
             raise UserError("the caption source holds no captions")
+        groups = {caption.group or caption.id for caption in captions}
+        if self.holdout and self.limit is None and len(groups) == 1:
+            raise UserError(
+                f"the captions ({len(captions)}) are of one group, {listed(groups)}, so that none can be held out for "
+                "validation: give captions of two groups, or set synthesis.holdout=0 and validate on photos"
+            )
         return captions
 
     @cached_property

@@ -89,6 +89,7 @@ def test_captions_are_scored_and_compared(tmp_path):
     assert "ROUGE_L    100.00" in said and (tmp_path / "scores.json").is_file()
     said = run("a.json", "b.json", "ref.json", "--metrics", "ROUGE_L", "--samples", "100")
     assert "95 % interval" in said
+    assert "characters" in run("a.json", "ref.json", "--tokenize", "char")
     assert "PRED REF" in run("a.json", status=2)
     assert "--synonyms" in run("a.json", "ref.json", "--metrics", "CHAIR", status=2)
     assert "none.json" in run("none.json", "ref.json", status=1)

@@ -24,7 +24,7 @@ def broken(tmp_path, tiny):
 def test_photos_come_with_tags_and_references(tiny_stores, tiny):
     dataset, source = CaptionEvalDataset(tiny_stores[1]), tiny.TinyPhotos()
     store = Store.open(tiny_stores[1])
-    assert len(dataset) == 12 and dataset.metainfo["missing"] == 0
+    assert len(dataset) == 12 and dataset.metainfo["missing"] == 0 and dataset.metainfo["wordless"] == []
     for i in (0, 5, 11):
         sample = dataset[i]
         assert sample.key == source.keys[i] and sample.source == "real"
@@ -60,8 +60,9 @@ def test_photos_without_references_have_none(tmp_path, tiny, monkeypatch):
     monkeypatch.setattr(tiny.TinyPhotos, "references", lambda self, i: [])
     path = str(tmp_path / "photos")
     PhotoStore(path, {"type": "TinyPhotos"}, {"type": "TinyEncoder"}).run()
-    sample = CaptionEvalDataset(path)[4]
-    assert sample.references == [] and sample.tags == []
+    dataset = CaptionEvalDataset(path)
+    assert dataset[4].references == [] and dataset[4].tags == []
+    assert dataset.metainfo["wordless"] == dataset.metainfo["keys"]  # no metric can score them
 
 
 # ---- photos as they are
@@ -86,6 +87,7 @@ def test_photos_of_a_coco_json_come_as_images(coco, tiny):
     dataset, source = CaptionEvalDataset(photos=coco), tiny.TinyPhotos()
     assert len(dataset) == 12 and dataset.store is None
     assert dataset.metainfo["keys"] == [f"photo {i}.png" for i in range(12)]
+    assert dataset.metainfo["wordless"] == []
     sample = dataset[5]
     assert np.array_equal(np.asarray(sample.image), np.asarray(source.load(5)))
     assert (sample.key, sample.source, sample.feat) == ("photo 5.png", "real", None)

@@ -28,6 +28,22 @@ FORMATS = {
         [("x.jpg#0", "A dog", "x.jpg"), ("x.jpg#1", "Cats", "x.jpg")],
     ),
     "csv with ids": ("c.csv", "id,caption\nq,A dog\nr,Cats\n", [("q", "A dog", None), ("r", "Cats", None)]),
+    "csv with quotes that are not csv's": (
+        "c.csv", 'image,caption\nx.jpg,A 12" pipe\ny.jpg,Cats\n',
+        [("x.jpg#0", 'A 12" pipe', "x.jpg"), ("y.jpg#0", "Cats", "y.jpg")],
+    ),
+    "csv with a caption on two lines": (
+        "c.csv", 'image,caption\nx.jpg,"A ""big""\ndog, running"\ny.jpg,Cats\n',
+        [("x.jpg#0", 'A "big" dog, running', "x.jpg"), ("y.jpg#0", "Cats", "y.jpg")],
+    ),
+    "csv with a first caption on two lines": (
+        "c.csv", 'caption,image\n"A dog\n\nruns",x.jpg\nCats,y.jpg\n',
+        [("x.jpg#0", "A dog runs", "x.jpg"), ("y.jpg#0", "Cats", "y.jpg")],
+    ),
+    "tsv": (
+        "c.tsv", 'image\tcaption\nx.jpg\t"A ""big"" dog"\ny.jpg\tA dog, "Rex"\n',
+        [("x.jpg#0", 'A "big" dog', "x.jpg"), ("y.jpg#0", 'A dog, "Rex"', "y.jpg")],
+    ),
     "csv of captions": ("c.csv", "caption\nA dog\nCats\n", [DOG, CATS]),
     "json": (
         "c.json", [{"caption": "A dog", "id": 5, "image_id": 9}, {"text": "Cats"}, "A dog"], [("5", "A dog", "9"), CATS, DOG],
@@ -120,7 +136,9 @@ INFO = {"images": [{"id": 1, "open_images_id": "a"}]}
         ("c.txt", "A dog\n\nCats\n  \n", {}, "line 2, line 4.*on_empty"),
         ("c.txt", "A dog\nA café\n".encode("latin-1"), {}, "line 2: not UTF-8"),
         ("c.txt", "A dog\nCats\n".encode("utf-16"), {}, "line 1: not UTF-8"),
-        ("c.bin", b"PK\0\0", {}, "NUL bytes"),
+        ("c.txt", "A dog\n.\nCats\n\U0001f415 \U0001f600\n...\n", {}, "3 captions.*line 2, line 4, line 5.*on_empty"),
+        ("c.json", [{"caption": "A dog"}, {"caption": "!"}], {}, r"\[1\].*on_empty"),
+        ("c.bin", b"PK\0\0", {}, "line 1: not UTF-8.*NUL bytes"),
         ("c.txt", "<!DOCTYPE html><html>404</html>", {}, "web page"),
         ("c.json", {"data": []}, {}, "the fields data"),
         ("c.json", '[{"caption": "A dog"},\n {"caption" "Cats"}]', {}, "line 2, column 13"),
@@ -128,13 +146,26 @@ INFO = {"images": [{"id": 1, "open_images_id": "a"}]}
         ("c.json", [{"caption": "A dog"}, {"image": 3}], {}, r"\[1\]: no field 'caption'"),
         ("c.json", [{"caption": "A dog"}, 5], {}, r"\[1\]"),
         ("c.json", [{"caption": ["A dog"]}], {}, r"\[0\]: expected text, found list"),
-        ("c.json", [{"caption": None}], {}, r"empty: \[0\]"),
+        ("c.json", [{"caption": None}], {}, r"no words: \[0\]"),
         ("c.json", '[{"caption": "a dog"}, {"caption": "a \\ud83d cat"}]', {}, r"\[1\]: \\ud83d"),
         ("c.jsonl", '{"text": "A dog"}\n{"text": \n', {}, "line 2"),
         ("c.json", [{"id": 3, "text": "a"}, {"id": 3, "text": "b"}], {}, r"\[1\]: the id '3' .*\[0\]"),
         ("c.csv", "image,caption\nx.jpg,a, b\n", {}, "line 2: 3 fields"),
         ("c.csv", '\n\nimage,caption\nx.jpg,"a\nb"\ny.jpg\n', {}, "line 6: 1 fields"),
         ("c.csv", "image,words\nx.jpg,a\n", {}, "line 2: no field 'caption'"),
+        # quotes that would swallow rows, or be learnt
+        ("c.csv", 'image,caption\nx.jpg,Cats\n\nx.jpg,"A dog\ny.jpg,Cats\n', {}, 'line 4: .*"A dog'),
+        ("c.csv", 'image,caption\nx.jpg,Cats\nx.jpg,"A dog\ny.jpg,"Stop" sign\n', {}, 'line 3: .*"A dog'),
+        ("c.csv", 'image,caption\nx.jpg,Cats\nx.jpg,"A dog\ny.jpg,12"\nz.jpg,Cats\n', {}, 'line 3: .*"A dog'),
+        ("c.csv", 'caption,image,split\n"A dog,x.jpg,a\n12",y.jpg,a\n', {}, 'line 2: .*"A dog'),
+        ("c.csv", 'caption\nCats\n"A dog\nBirds\n12"\n', {}, 'line 3: .*"A dog'),
+        ("c.csv", 'image,caption\nx.jpg,"A dog\n' + "y.jpg,Cats\n" * 20_000, {}, 'line 2: .*"A dog'),
+        ("c.tsv", 'image\tcaption\nx.jpg\t"Stop" sign\n', {}, 'line 2: .*"Stop'),
+        ("c.tsv", 'image\tcaption\nx.jpg\t"A dog\ny.jpg\t12"\n', {}, 'line 2: .*"A dog'),
+        ("c.csv", 'image,caption\nx.jpg,Cats\ny.jpg,"A \\"big\\" dog"\n', {}, "line 3: .*big"),
+        ("c.csv", 'image,caption\nx.jpg,"\\"Cats\\""\ny.jpg,A dog\n', {}, "line 2: .*Cats"),
+        ("c.csv", 'image,caption\nx.jpg,A \\"big\\" dog\n', {}, "line 2: .*big"),
+        ("c.csv", 'image,caption\nx.jpg, "A dog"\n', {}, 'line 2: .* "A dog"'),
         ("c.txt", "x.jpg#0\ta\nnonsense\ny.jpg#0\tb\n", {}, "line 2: expected 'name.jpg#0<tab>caption'"),
         ("c.txt", "x.jpg\tA dog\ny.jpg\tCats\n", {}, "line 1.*format='text'"),
         ("c.txt", "A dog\n", {"format": "coco"}, "line 1, column 1"),
@@ -192,10 +223,19 @@ def logged():
 
 
 def test_skipping_empty_captions_is_logged(tmp_path, logged):
-    source = CaptionFile(write(tmp_path / "c.txt", "A dog\n\nCats\n"), on_empty="skip")
+    source = CaptionFile(write(tmp_path / "c.txt", "A dog\n\nCats\n.\n"), on_empty="skip")
     assert [c.text for c in source.read()] == ["A dog", "Cats"]
-    assert "1 captions" in logged[0] and "line 2" in logged[0]
-    assert "1 empty ones skipped" in source.describe()
+    assert "2 captions" in logged[0] and "line 2, line 4" in logged[0]
+    assert "2 without words skipped" in source.describe()
+
+
+def test_html_entities_are_said_once_with_how_many(tmp_path, logged):
+    lines = ["Tom &amp; Jerry", "a man&#39;s dog", "AT&T; R&D", "fish & chips", "&#x27;Cats&#x27;", "a &nosuch; dog"]
+    source = CaptionFile(write(tmp_path / "c.txt", "\n".join(lines)))
+    assert [caption.text for caption in source.read()] == lines
+    source.describe()
+    (said,) = logged
+    assert said.startswith("3 of 6 captions") and "'Tom &amp; Jerry'" in said and "'Tom & Jerry'" in said
 
 
 @pytest.mark.parametrize("given", ["list", "text", "json", "json by split"])

@@ -47,9 +47,10 @@ def test_photo_folder_errors(tmp_path):
     photo(tmp_path / "a.jpg")
     with pytest.raises(UserError, match=r"b\.jpg"):
         PhotoFolder(tmp_path, references={"b.jpg": ["A dog"]})
-    for wrong in ("A dog", 5):
+    for wrong in ("A dog", 5, ["A dog", " "], [".", "!"]):
         with pytest.raises(UserError, match=r"a\.jpg"):
             PhotoFolder(tmp_path, references={"a.jpg": wrong})
+    assert PhotoFolder(tmp_path, references={"a.jpg": [".", "A dog"]}).references(0) == [".", "A dog"]
 
 
 @pytest.fixture()

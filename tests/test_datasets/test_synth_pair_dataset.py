@@ -129,6 +129,16 @@ def test_a_caption_without_a_group_is_its_own(tmp_path, tiny):
     assert heldout[0].group == group_id(heldout[0].key)
 
 
+def test_held_out_groups_without_words_are_told_to_the_metrics(tmp_path, tiny):
+    texts = {"half": [".", "a dog"], "none": [".", "..."], **{c.id: [c.text] for c in tiny.sentences(4)}}
+    captions = [(f"{group}{n}", text, group) for group, of_group in texts.items() for n, text in enumerate(of_group)]
+    source = {"type": "ListedCaptions", "captions": captions}
+    Synthesis(str(tmp_path / "s"), source, {"type": "TinyEncoder"}, holdout=0.99).run()
+    heldout = SynthPairDataset(str(tmp_path / "s"), pairs=None, split="heldout")
+    assert {"half0", "half1"} < set(heldout.metainfo["keys"])
+    assert heldout.metainfo["wordless"] == ["none0", "none1"]
+
+
 def test_few_held_out_groups_are_warned_of(tmp_path, monkeypatch):
     from synthcap_mm.datasets import synth_pair_dataset
 

@@ -8,7 +8,14 @@ from pathlib import Path
 import pytest
 
 from synthcap_mm.errors import UserError
-from synthcap_mm.evaluation import CaptionMetric, score_captions
+from synthcap_mm.evaluation import (
+    CaptionMetric,
+    CaptionSet,
+    build_scorers,
+    score_captions,
+    score_set,
+    scored_captions,
+)
 from synthcap_mm.evaluation.tokenizer import ptb_tokenize
 from synthcap_mm.registry import METRICS
 from synthcap_mm.structures import CaptionSample
@@ -53,6 +60,74 @@ def test_equals_plain_pycocoevalcap():
         assert per_image[key]["ROUGE_L"] == pytest.approx(100 * rouges[row])
         assert per_image[key]["CIDEr"] == pytest.approx(100 * ciders[row])
     assert averages["length"] == pytest.approx((6 + 5 + 4 + 7) / 4)
+
+
+ASIAN = {
+    "a": ["一只狗在草地上奔跑。", "草地上有一只狗"],
+    "b": ["两个人骑着马", "两个男人在田野里骑马。"],
+    "c": ["สุนัขวิ่งบนสนามหญ้า", "สุนัขตัวหนึ่ง"],
+    "d": ["犬が芝生の上を走っています。", "走る犬"],
+}
+SAID = {"a": "一只狗在奔跑", "b": "两个男人骑马", "c": "สุนัขวิ่ง", "d": "犬が走っている。"}
+
+
+def test_by_characters_equals_pycocoevalcap_on_characters_with_blanks_between():
+    from pycocoevalcap.bleu.bleu import Bleu
+    from pycocoevalcap.cider.cider import Cider
+    from pycocoevalcap.rouge.rouge import Rouge
+
+    truth = {key: [" ".join(text) for text in texts] for key, texts in ASIAN.items()}
+    said = {key: [" ".join(text)] for key, text in SAID.items()}
+    metric = CaptionMetric(tokenize="char")
+    metric.process(None, make_samples(SAID, ASIAN))
+    averages = metric.evaluate(4)
+    assert averages["CIDEr"] == pytest.approx(100 * Cider().compute_score(truth, said)[0])
+    assert averages["ROUGE_L"] == pytest.approx(100 * Rouge().compute_score(truth, said)[0])
+    bleu, _ = Bleu(4).compute_score(truth, said, verbose=0)
+    assert [averages[f"BLEU-{n}"] for n in (1, 2, 3, 4)] == pytest.approx([100 * b for b in bleu])
+    assert averages["length"] == pytest.approx((6 + 6 + 9 + 8) / 4) and averages["CIDEr"] > 100
+    assert "char" in metric.scored.notes["tokenize"]
+    words, _ = score_captions(SAID, ASIAN)
+    assert words["CIDEr"] < 2 and words["length"] == 5 / 4  # a sentence and a full stop
+    assert score_captions(SAID, ASIAN, tokenize="char")[0] == averages
+    english, _ = score_captions({"x": "a cat", "y": "a b"}, {"x": ["a car"], "y": ["a b"]}, ["BLEU"], tokenize="char")
+    assert english["BLEU-1"] == pytest.approx(100 * 5 / 6, abs=1e-4)
+
+
+@pytest.fixture()
+def said(monkeypatch):
+    """Warnings of the scores, as in a new process."""
+    messages = []
+    monkeypatch.setattr(scored_captions, "print_log", lambda message, **options: messages.append(message))
+    scored_captions._warn_of_unspaced.cache_clear()
+    return messages
+
+
+def test_references_without_blanks_between_words_are_warned_of_once(said):
+    for _ in range(2):
+        score_captions(SAID, ASIAN)
+    assert len(said) == 1 and "tokenize='char'" in said[0] and "--tokenize char" in said[0]
+
+
+@pytest.mark.parametrize(
+    ("texts", "tokenize"),
+    [
+        (ASIAN["a"], "char"),
+        (["一只 狗 在 草地 上 奔跑 。", "草地 上 有 一只 狗"], "ptb"),  # somebody split it
+        (["สุนัข วิ่ง บน สนามหญ้า"], "ptb"),
+        (["a dog", "the sign says 狗"], "ptb"),
+        (["개가 잔디 위를 달린다"], "ptb"),  # Korean has blanks
+    ],
+)
+def test_no_warning_where_words_can_be_told(said, texts, tokenize):
+    score_captions({"x": texts[0]}, {"x": texts}, tokenize=tokenize)
+    assert said == []
+
+
+def test_metrics_of_english_words_are_skipped_by_characters(monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda name: "/usr/bin/java")
+    captions = CaptionSet(SAID, ASIAN, tokenize="char")
+    assert set(score_set(captions, build_scorers(["METEOR", "length"])).skipped) == {"METEOR"}
 
 
 def test_domains_are_scored_by_themselves_too():
@@ -104,6 +179,14 @@ def test_captions_without_words_score_zero():
 def test_incomplete_input_is_named(predictions, references, said):
     with pytest.raises(UserError, match=said):
         score_captions(predictions, references)
+
+
+def test_images_that_cannot_be_scored_are_refused_before_the_first_batch():
+    metric = CaptionMetric()
+    metric.dataset_meta = {"keys": ["a.jpg"], "wordless": []}
+    assert metric.dataset_meta == {"keys": ["a.jpg"], "wordless": []}
+    with pytest.raises(UserError, match=r": b\.jpg"):
+        metric.dataset_meta = {"keys": ["a.jpg", "b.jpg"], "wordless": ["b.jpg"]}
 
 
 def test_unknown_metrics_list_the_known():

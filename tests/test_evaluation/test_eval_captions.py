@@ -64,6 +64,17 @@ def test_two_files_are_compared_over_images(files, said):
     assert backwards["verdict"] == "b" and backwards["difference"] == pytest.approx(-row["difference"])
 
 
+def test_by_characters(files, said):
+    folder, other = files
+    pair = [str(folder / "a.json"), str(folder / "b.json")]
+    found = eval_captions(pair[1:], str(folder / "ref.csv"), tokenize="char")
+    assert found == score_captions(other, REFERENCES, tokenize="char")[0] != score_captions(other, REFERENCES)[0]
+    assert "characters" in said[-1]
+    compared = eval_captions(pair, str(folder / "ref.csv"), ["CIDEr"], out=str(folder / "c.json"), tokenize="char")
+    assert compared["CIDEr"]["b"] == found["CIDEr"] and "by characters" in said[-2]
+    assert json.loads((folder / "c.json").read_text())["tokenize"] == "char"
+
+
 def test_an_interval_with_zero_is_a_tie(files, said):
     folder, _ = files
     pair = [str(folder / "a.json")] * 2

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from synthcap_mm.evaluation.tokenizer import ptb_tokenize
+from synthcap_mm.evaluation.tokenizer import char_tokenize, has_words, ptb_tokenize
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -73,6 +73,30 @@ def test_the_quick_path_says_what_the_rules_say(monkeypatch):
     monkeypatch.setattr(tokenizer, "_PLAIN", re.compile("(?!)"))
     monkeypatch.setattr(tokenizer, "_SIMPLE", re.compile("(?!)"))
     assert [ptb_tokenize(caption) for caption in captions] == quick
+
+
+def test_what_has_words_has_tokens():
+    assert {caption: has_words(caption) for caption in HARD} == {
+        caption: bool(ptb_tokenize(caption)) for caption in HARD
+    }
+    wordless = ["", " ", ".", " . ", "...", "- -- ;", '"', "\U0001f415", "\U0001f600."]
+    assert not any(map(has_words, wordless)) and not any(map(ptb_tokenize, wordless))
+    assert all(map(has_words, ["a", "1", "\U0001f415 dog", ". dog", "狗", "สุนัข"]))
+
+
+@pytest.mark.parametrize(
+    ("caption", "characters"),
+    [
+        ("一只狗在草地上奔跑。", list("一只狗在草地上奔跑。")),
+        ("犬 が\n走る", list("犬が走る")),
+        ("สุนัขวิ่ง", list("สุนัขวิ่ง")),  # with its vowels and tones
+        ("A dog, 12 cats.", list("adog12cats")),
+        ("一只(黑)狗…", ["一", "只", "-lrb-", "黑", "-rrb-", "狗"]),
+        (" . ", []),
+    ],
+)
+def test_characters_of_a_caption(caption, characters):
+    assert char_tokenize(caption) == characters
 
 
 def test_a_long_caption_takes_no_long_time():

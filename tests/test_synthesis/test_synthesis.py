@@ -221,6 +221,17 @@ def test_no_captions_is_an_error(tiny_synthesis):
         make(tiny_synthesis, captions={"type": "TinyCaptions", "num": 0})
 
 
+def test_captions_of_one_group_are_refused_unless_none_is_to_be_held_out(tmp_path, tiny_synthesis):
+    (tmp_path / "one.txt").write_text("a red dog\n")
+    one = {"type": "CaptionFile", "path": str(tmp_path / "one.txt")}
+    both = {"type": "ListedCaptions", "captions": [("1", "a red dog", "x.jpg"), ("2", "a dog", "x.jpg")]}
+    for captions in (one, both):
+        with pytest.raises(UserError, match=r"synthesis\.holdout=0"):
+            make(tiny_synthesis, captions=captions)
+    assert make(tiny_synthesis, captions=one, holdout=0.0)["captions"] == 1
+    assert make(tiny_synthesis, limit=1)["captions"] == 1  # a try
+
+
 @pytest.mark.parametrize(
     "stage, changes, option",
     [
