@@ -13,7 +13,8 @@ from synthcap_mm.errors import UserError, listed
 from synthcap_mm.evaluation.bootstrap import paired_bootstrap
 from synthcap_mm.evaluation.caption_set import CaptionSet
 from synthcap_mm.evaluation.clip_scorers import text_encoder
-from synthcap_mm.evaluation.prediction_files import References, image_names, join, read_predictions, read_references
+from synthcap_mm.evaluation.image_names import find_images
+from synthcap_mm.evaluation.prediction_files import References, join, read_predictions, read_references
 from synthcap_mm.evaluation.reporting import metrics_table
 from synthcap_mm.evaluation.scored_captions import ScoredCaptions, score_set, write_scored
 from synthcap_mm.evaluation.scorer import DEFAULT_METRICS, build_scorers
@@ -27,13 +28,13 @@ def _say(message: str, level: int = logging.INFO) -> None:
 
 def _features(store: Store, keys: Sequence[str]) -> dict[str, np.ndarray]:
     """Features of images, from a store of photos."""
-    rows = {name: row for row, key in enumerate(store.images.strings("key")) for name in reversed(image_names(key))}
-    place = {key: next((rows[n] for n in image_names(key) if n in rows), None) for key in keys}
-    missing = [key for key, row in place.items() if row is None]
+    rows = {key: row for row, key in enumerate(store.images.strings("key"))}
+    stored = find_images(keys, {key: [key] for key in rows}, str(store.path))
+    missing = [key for key in keys if key not in stored]
     if missing:
         raise UserError(f"the store {store.path} lacks {len(missing)} of {len(keys)} images: {listed(missing)}")
-    feats = store.images.features(np.array(list(place.values()))).astype(np.float32)
-    return dict(zip(place, feats, strict=True))
+    feats = store.images.features(np.array([rows[stored[key]] for key in keys])).astype(np.float32)
+    return dict(zip(keys, feats, strict=True))
 
 
 def _log_single_references(truth: References) -> None:

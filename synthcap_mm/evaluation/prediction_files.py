@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from synthcap_mm.datasets.caption_formats import (
@@ -17,19 +17,8 @@ from synthcap_mm.datasets.caption_formats import (
     read_text,
 )
 from synthcap_mm.errors import UserError, listed
+from synthcap_mm.evaluation.image_names import find_images
 from synthcap_mm.files import parse_json
-
-
-def image_names(name: str) -> list[str]:
-    """What an image may be called: its name, that without folders, without extension, and COCO's number in it.
-
-    ``'val2014/COCO_val2014_000000000042.jpg'`` is also ``'42'``. The likeliest comes first.
-    """
-    last = PurePosixPath(name).name
-    stem = last.rpartition(".")[0] or last
-    number = stem.rpartition("_")[2]
-    is_number = number.isascii() and number.isdigit()
-    return list(dict.fromkeys([name, last, stem, *([str(int(number))] if is_number else [])]))
 
 
 def _own_images(path: Path, text: str) -> dict[str, Any] | None:
@@ -133,12 +122,12 @@ class References(NamedTuple):
     Attributes:
         path: the file.
         captions: captions by image.
-        images: the image of each name that it may go by; names that two images share are left out.
+        names: what the file calls each image.
     """
 
     path: Path
     captions: dict[str, list[str]]
-    images: dict[str, str]
+    names: dict[str, list[str]]
 
 
 def read_references(path: str | Path, split: str | None = None) -> References:
@@ -157,7 +146,7 @@ def read_references(path: str | Path, split: str | None = None) -> References:
     own = _own_images(path, read_text(path))
     if own is not None:
         captions = {key: list(image["references"]) for key, image in own.items()}
-        return References(path, captions, _image_by_name({key: [key] for key in captions}))
+        return References(path, captions, {key: [key] for key in captions})
     found, raws = read_captions(path)
     raws = _of_split(path, found, raws, split)
     if any(raw.group is None for raw in raws):
@@ -171,7 +160,7 @@ def read_references(path: str | Path, split: str | None = None) -> References:
         called = in_file.get(raw.group, [raw.group])
         names[called[0]] = called
         captions.setdefault(called[0], []).append(raw.text)
-    return References(path, captions, _image_by_name(names))
+    return References(path, captions, names)
 
 
 def _of_split(path: Path, found: str, raws: Sequence[RawCaption], split: str | None) -> Sequence[RawCaption]:
@@ -200,24 +189,13 @@ def _names_in_file(path: Path, found: str) -> dict[str, list[str]]:
         parts = [str(image[field]) for field in ("filepath", "filename") if field in image]
         number = [str(image["cocoid"])] if "cocoid" in image else []
         imgid = str(image.get("imgid", n))
-        names[imgid] = [*parts[-1:], *(["/".join(parts)] if parts else [imgid]), *number]
+        # The whole path first, which is the image's key: two folders may have a file of the same name.
+        names[imgid] = [*(["/".join(parts)] if parts else [imgid]), *parts[-1:], *number]
     return names
 
 
-def _image_by_name(names: Mapping[str, Sequence[str]]) -> dict[str, str]:
-    """The image of each name; the file's own names count before what they may be shortened to."""
-    image: dict[str, str] = {}
-    for forms in (lambda name: [name], image_names):
-        candidates: dict[str, set[str]] = {}
-        for key, own in names.items():
-            for form in (form for name in own for form in forms(name)):
-                candidates.setdefault(form, set()).add(key)
-        image |= {form: next(iter(keys)) for form, keys in candidates.items() if len(keys) == 1 and form not in image}
-    return image
-
-
 def join(predictions: Predictions, references: References) -> dict[str, str]:
-    """Predictions by the references' images.
+    """Predictions by the references' images, found by :func:`~synthcap_mm.evaluation.image_names.find_images`.
 
     Args:
         predictions: see :func:`read_predictions`.
@@ -229,8 +207,9 @@ def join(predictions: Predictions, references: References) -> dict[str, str]:
     joined: dict[str, str] = {}
     name_of: dict[str, str] = {}
     extra = []
+    images = find_images(predictions.captions, references.names, str(references.path))
     for name, caption in predictions.captions.items():
-        key = next((references.images[n] for n in image_names(name) if n in references.images), None)
+        key = images.get(name)
         if key is None:
             extra.append(name)
             continue
@@ -242,7 +221,8 @@ def join(predictions: Predictions, references: References) -> dict[str, str]:
     if extra:
         raise UserError(
             f"{predictions.path}: {len(extra)} predictions are for images that {references.path} lacks: "
-            f"{listed(extra)}; its images are called {listed(references.captions, 2)}"
+            f"{listed(extra)}; its images are called {listed(references.captions, 2)}. A shorter name ('1' for "
+            "'photos/a/1.jpg') will do where it is the end of only one image's"
         )
     missing = [key for key in references.captions if key not in joined]
     if missing:

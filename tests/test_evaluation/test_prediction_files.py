@@ -4,7 +4,7 @@ import pytest
 from caption_samples import COCO, KARPATHY, write
 
 from synthcap_mm.errors import UserError
-from synthcap_mm.evaluation.prediction_files import image_names, join, read_predictions, read_references
+from synthcap_mm.evaluation.prediction_files import join, read_predictions, read_references
 
 RESULTS = [{"image_id": 7, "caption": "a dog"}, {"image_id": 8, "caption": "cats"}]
 OURS = {"metrics": {}, "images": {"a/7.jpg": {"references": ["A dog", "x"], "hypothesis": "a dog", "scores": {}}}}
@@ -12,19 +12,6 @@ OURS = {"metrics": {}, "images": {"a/7.jpg": {"references": ["A dog", "x"], "hyp
 
 def joined(predictions, references, split=None):
     return join(read_predictions(predictions), read_references(references, split))
-
-
-@pytest.mark.parametrize(
-    ("name", "names"),
-    [
-        ("val2014/COCO_val2014_000000000042.jpg",
-         ["val2014/COCO_val2014_000000000042.jpg", "COCO_val2014_000000000042.jpg", "COCO_val2014_000000000042", "42"]),
-        ("7", ["7"]),
-        ("1000_6b.jpg", ["1000_6b.jpg", "1000_6b"]),
-    ],
-)  # fmt: skip
-def test_names_of_an_image(name, names):
-    assert image_names(name) == names
 
 
 @pytest.mark.parametrize(
@@ -55,11 +42,24 @@ def test_karpathys_test_split_by_any_of_its_names(tmp_path, cocoid):
             image["cocoid"] = number
     content["images"].append({**content["images"][3], "imgid": 4, "filename": "9.jpg", "cocoid": 9})
     ref = write(tmp_path / "ref.json", content)
-    assert read_references(ref).captions == {"3.jpg": ["picture 3", "image 3"], "9.jpg": ["picture 3", "image 3"]}
+    assert read_references(ref).captions == {
+        "val2014/3.jpg": ["picture 3", "image 3"],
+        "val2014/9.jpg": ["picture 3", "image 3"],
+    }
     number = 4 if cocoid else "3.jpg"
     pred = write(tmp_path / "p.json", [{"image_id": number, "caption": "x"}, {"image_id": 9, "caption": "y"}])
-    assert joined(pred, ref) == {"3.jpg": "x", "9.jpg": "y"}
-    assert set(read_references(ref, "train").captions) == {"0.jpg"}
+    assert joined(pred, ref) == {"val2014/3.jpg": "x", "val2014/9.jpg": "y"}
+    assert set(read_references(ref, "train").captions) == {"val2014/0.jpg"}
+
+
+def test_files_of_one_name_in_two_folders_keep_their_own_captions(tmp_path):
+    content = json.loads(json.dumps(KARPATHY))
+    content["images"].append({**content["images"][3], "imgid": 4, "filepath": "more", "sentences": [{"raw": "a cat"}]})
+    ref = write(tmp_path / "ref.json", content)
+    found = read_references(ref).captions
+    assert found == {"val2014/3.jpg": ["picture 3", "image 3"], "more/3.jpg": ["a cat"]}
+    pred = [{"image_id": "x/more/3.jpg", "caption": "x"}, {"image_id": "val2014/3.jpg", "caption": "y"}]
+    assert joined(write(tmp_path / "p.json", pred), ref) == {"more/3.jpg": "x", "val2014/3.jpg": "y"}
 
 
 def test_other_references(tmp_path):
