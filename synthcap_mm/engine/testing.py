@@ -58,20 +58,21 @@ def run_test(runner: Runner, cfg: Config, checkpoint: str) -> dict[str, float]:
     runner.register_hook(keep)
     metrics = runner.test()
     if is_main_process():
-        skipped = {name: why for metric in ours for name, why in metric.scored.skipped.items()}
-        notes = {name: note for metric in ours for name, note in metric.scored.notes.items()}
+        about = {
+            part: {name: text for metric in ours for name, text in getattr(metric.scored, part).items()}
+            for part in ("skipped", "notes", "warnings")
+        }
         report = {
             "config": cfg.config_name,
             "checkpoint": str(checkpoint),
             "seed": runner.seed,
             "validation": chosen_by,
             "metrics": metrics,
-            "skipped": skipped,
-            "notes": notes,
+            **about,
         }
         path = folder / "test_metrics.json"
         write_json(path, json.loads(json.dumps(report, default=float)))
-        table = metrics_table(metrics, skipped, notes)
+        table = metrics_table(metrics, **about)
         print_log(f"test metrics ({checkpoint}):\n{table}\nwritten to {path}", logger="current")
         if keep.samples and (picture := save_test_gallery(cfg, keep.samples, folder / "gallery.png")):
             print_log(f"gallery: {picture}", logger="current")

@@ -209,8 +209,9 @@ class CaptionMetric(BaseMetric):
             own = captions.subset(key for key, result in unique.items() if result.domain == domain)
             of_domain = score_set(own, {n: s for n, s in self.scorers.items() if n not in scored.skipped})
             scored.averages |= {f"{domain}/{name}": value for name, value in of_domain.averages.items()}
-        for name, why in scored.skipped.items():
-            print_log(f"{name} skipped: {why}", logger="current", level=logging.WARNING)
+            scored.warnings |= {f"{domain}/{name}": why for name, why in of_domain.warnings.items()}
+        for name, why in [*((n, f"skipped: {w}") for n, w in scored.skipped.items()), *scored.warnings.items()]:
+            print_log(f"{name} {why}", logger="current", level=logging.WARNING)
         if captions.empty:
             print_log(
                 f"{len(captions.empty)} of {len(unique)} predicted captions are empty: {listed(captions.empty)}",

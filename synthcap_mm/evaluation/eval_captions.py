@@ -97,14 +97,15 @@ def eval_captions(
         if out is not None and len(predictions) == 1:
             write_scored(out, captions, scored[0])
     if len(scored) == 1:
-        table = metrics_table(scored[0].averages, scored[0].skipped, scored[0].notes)
+        table = metrics_table(scored[0].averages, scored[0].skipped, scored[0].notes, scored[0].warnings)
         _say(
             f"{predictions[0]}, {len(truth.captions)} images of {references}:\n{table}"
             + (f"\nwritten to {out}" if out else "")
         )
         return scored[0].averages
     compared = compare(*scored, samples=samples, seed=seed)
-    _say(f"{len(truth.captions)} images of {references}\n{comparison_table(compared, predictions, scored[0].skipped)}")
+    table = comparison_table(compared, predictions, scored[0].skipped, scored[0].warnings)
+    _say(f"{len(truth.captions)} images of {references}\n{table}")
     if out is not None:
         settings = {"a": predictions[0], "b": predictions[1], "references": references, "images": len(truth.captions)}
         write_json(out, {**settings, "samples": samples, "seed": seed, "metrics": compared})
@@ -148,9 +149,12 @@ def compare(a: ScoredCaptions, b: ScoredCaptions, samples: int = 10000, seed: in
 
 
 def comparison_table(
-    compared: Mapping[str, Mapping[str, Any]], files: Sequence[str], skipped: Mapping[str, str]
+    compared: Mapping[str, Mapping[str, Any]],
+    files: Sequence[str],
+    skipped: Mapping[str, str],
+    warnings: Mapping[str, str],
 ) -> str:
-    """The comparison as text, one metric a line."""
+    """The comparison as text, one metric a line; then skipped metrics with the reason, and warnings."""
     lines = [f"A: {files[0]}", f"B: {files[1]}"]
     width = max([len(name) for name in [*compared, *skipped]], default=0)
     lines.append(f"  {'':<{width}}  {'A':>8}  {'B':>8}  {'A − B':>8}  95 % interval")
@@ -166,6 +170,7 @@ def comparison_table(
             line += "  none: a figure of the whole set"
         lines.append(line)
     lines += [f"  {name:<{width}}  skipped: {why}" for name, why in skipped.items()]
+    lines += [f"  {name}: {why}" for name, why in warnings.items()]
     if starred:
         lines.append("* A and B are of the whole set; difference and interval are of the mean of the images' scores")
     return "\n".join(lines)

@@ -10,6 +10,8 @@ from pathlib import PurePosixPath
 
 from mmengine.logging import print_log
 
+from synthcap_mm.errors import shown
+
 
 def coco_number(name: str) -> str | None:
     """COCO's number of an image: the twelve digits, no more, that its file's name ends with.
@@ -50,7 +52,7 @@ def find_images(names: Iterable[str], images: Mapping[str, Sequence[str]], where
         name, key = next(iter(short.items()))
         print_log(
             f"{len(short)} of {len(names)} images are joined with those of {where} by the end of their names, which is "
-            f"unique on both sides: {name!r} with {key!r}" + (", …" if len(short) > 1 else ""),
+            f"unique on both sides: {shown(name)!r} with {shown(key)!r}" + (", …" if len(short) > 1 else ""),
             logger="current",
             level=logging.WARNING,
         )

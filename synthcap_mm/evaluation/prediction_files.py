@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,33 +16,72 @@ from synthcap_mm.datasets.caption_formats import (
     read_json,
     read_text,
 )
-from synthcap_mm.errors import UserError, listed
+from synthcap_mm.errors import UserError, listed, shown
 from synthcap_mm.evaluation.image_names import find_images
 from synthcap_mm.files import parse_json
 
+#: Fields of other forms than ``{image: [caption]}``.
+_FIELDS = {"images", "annotations", "image", "image_id", "caption", "text", "comment", "raw", "sentence", "prompt"}
 
-def _own_images(path: Path, text: str) -> dict[str, Any] | None:
-    """The images of a json that :class:`CaptionMetric` wrote, or ``None`` if the text is of another file."""
-    first, _, rest = text.strip().partition("\n")
-    if first[:1] != "{" or (rest and first.rstrip()[-1:] == "}"):  # several lines: jsonl
+
+def _object_of(path: Path, text: str) -> dict[str, Any] | None:
+    """The JSON object that a file is; ``None``: it is a list, or has one value a line, or is no JSON."""
+    if text.lstrip()[:1] != "{":
         return None
-    data = parse_json(path, text)
-    images = data.get("images")
+    try:
+        return parse_json(path, text)
+    except UserError as error:
+        try:
+            next(iter(json_lines(path, text)))
+        except UserError:
+            raise error from None
+        return None
+
+
+def _own_images(path: Path, data: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """The images of a json that :class:`CaptionMetric` wrote, or ``None`` if it is another's."""
+    images = (data or {}).get("images")
     if not isinstance(images, dict):
         return None
     for key, image in images.items():
+        where = f"{path}, images[{shown(key)!r}]"
         image = image if isinstance(image, dict) else {}
         if not _are_texts([image.get("hypothesis")]) or not _are_texts(image.get("references")):
-            raise UserError(
-                f"{path}, images[{key!r}]: expected a caption, 'hypothesis', and a list of them, 'references'"
-            )
+            raise UserError(f"{where}: expected a caption, 'hypothesis', and a list of them, 'references'")
         for caption in (image["hypothesis"], *image["references"]):
-            check_length(f"{path}, images[{key!r}]", caption)
+            check_length(where, caption)
     return images
 
 
 def _are_texts(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(one, str) for one in value)
+
+
+def _by_image(path: Path, data: Mapping[str, Any] | None) -> dict[str, list[str]] | None:
+    """Captions in pycocoevalcap's form, ``{image: [caption]}`` or ``{image: [{"caption": caption}]}``.
+
+    Returns:
+        ``None`` if it is another form.
+    """
+    if not data or data.keys() & _FIELDS or not _texts(next(iter(data.values()))):
+        return None
+    found = {}
+    for name, value in data.items():
+        where = f"{path}, {shown(name)!r}"
+        found[name] = _texts(value)
+        if not found[name]:
+            raise UserError(f"{where}: expected a list of captions, as the others have, found {shown(repr(value))}")
+        for caption in found[name]:
+            check_characters(where, caption, name)
+            check_length(where, caption)
+    return found
+
+
+def _texts(value: Any) -> list[str]:
+    """The captions of a caption or a list of them; none if it is something else."""
+    values = value if isinstance(value, list) else [value]
+    texts = [one.get("caption") if isinstance(one, dict) else one for one in values]
+    return texts if _are_texts(texts) else []
 
 
 class Predictions(NamedTuple):
@@ -71,7 +110,8 @@ def read_predictions(path: str | Path) -> Predictions:
 
     Args:
         path: COCO's result format (a list of ``{"image_id": …, "caption": …}``), lines of ``{"image": …,
-            "caption": …}`` as ``tools/caption.py`` writes them, or the json of :class:`CaptionMetric`.
+            "caption": …}`` as ``tools/caption.py`` writes them, pycocoevalcap's ``{image: [caption]}``, or the json of
+            :class:`CaptionMetric`.
 
     Raises:
         UserError: if there is no such file, it is none of these, an image has several captions, or one is too long;
@@ -79,26 +119,31 @@ def read_predictions(path: str | Path) -> Predictions:
     """
     path = Path(path)
     text = read_text(path)
-    images = _own_images(path, text)
+    data = _object_of(path, text)
+    images = _own_images(path, data)
     if images is not None:
         return Predictions(path, {key: image["hypothesis"] for key, image in images.items()}, [])
+    by_image = _by_image(path, data)
+    if by_image is not None:
+        return Predictions(path, {name: _only(path, name, texts) for name, texts in by_image.items()}, [])
     captions: dict[str, str] = {}
     places: dict[str, str] = {}
     failed: list[str] = []
-    for place, entry in _entries(path, text):
+    for place, entry in _entries(path, text) if data is None else [("line 1", data)]:
         where = f"{path}, {place}"
         name = _image_of(where, entry)
         if entry.get("caption") is None and "error" in entry:
             failed.append(name)
             continue
         if not isinstance(entry.get("caption"), str):
-            raise UserError(f"{where}: 'caption' of the image {name!r} is not a string: {entry.get('caption')!r}")
+            value = shown(repr(entry.get("caption")))
+            raise UserError(f"{where}: 'caption' of the image {shown(name)!r} is not a string: {value}")
         check_characters(where, entry["caption"], name)
         check_length(where, entry["caption"])
         if name in captions:
             raise UserError(
-                f"{where}: the image {name!r} has a caption already, at {places[name]}; of several captions, keep the "
-                "best"
+                f"{where}: the image {shown(name)!r} has a caption already, at {places[name]}; of several captions, "
+                "keep the best"
             )
         captions[name], places[name] = entry["caption"], place
     if not captions:
@@ -106,13 +151,22 @@ def read_predictions(path: str | Path) -> Predictions:
     return Predictions(path, captions, failed)
 
 
+def _only(path: Path, name: str, texts: Sequence[str]) -> str:
+    if len(texts) > 1:
+        raise UserError(f"{path}, {shown(name)!r}: {len(texts)} captions of one image; keep the best")
+    return texts[0]
+
+
 def _image_of(where: str, entry: Any) -> str:
     if not isinstance(entry, dict):
         raise UserError(f"{where}: expected an object, found {type(entry).__name__}")
     name = next((entry[field] for field in ("image_id", "image") if entry.get(field) is not None), None)
     if name is None:
-        fields = ", ".join(entry) or "no fields"
-        raise UserError(f"{where}: no field 'image_id' (COCO's result format) or 'image' among {fields}")
+        raise UserError(
+            f"{where}: no field 'image_id' (COCO's result format) or 'image' among {listed(entry) or 'no fields'}"
+        )
+    if not isinstance(name, (str, int)):
+        raise UserError(f"{where}: an image is named by a number or text, found {shown(repr(name))}")
     return str(name)
 
 
@@ -135,7 +189,8 @@ def read_references(path: str | Path, split: str | None = None) -> References:
 
     Args:
         path: any format of :class:`~synthcap_mm.datasets.captions.CaptionFile` that names the images (COCO's and
-            Karpathy's json, Flickr's files, …), or the json of :class:`CaptionMetric`.
+            Karpathy's json, Flickr's files, …), pycocoevalcap's ``{image: [caption, …]}``, or the json of
+            :class:`CaptionMetric`.
         split: of a file with splits. Defaults to ``None``: Karpathy's ``'test'``, all of NoCaps' domains.
 
     Raises:
@@ -143,9 +198,10 @@ def read_references(path: str | Path, split: str | None = None) -> References:
             long, has several splits and none is chosen, or lacks the split.
     """
     path = Path(path)
-    own = _own_images(path, read_text(path))
-    if own is not None:
-        captions = {key: list(image["references"]) for key, image in own.items()}
+    data = _object_of(path, read_text(path))
+    own = _own_images(path, data)
+    captions = _by_image(path, data) if own is None else {key: image["references"] for key, image in own.items()}
+    if captions is not None:
         return References(path, captions, {key: [key] for key in captions})
     found, raws = read_captions(path)
     raws = _of_split(path, found, raws, split)
@@ -156,7 +212,7 @@ def read_references(path: str | Path, split: str | None = None) -> References:
     captions = {}
     for raw in raws:
         if not isinstance(raw.text, str):
-            raise UserError(f"{path}, {raw.where}: a caption is a text, found {raw.text!r}")
+            raise UserError(f"{path}, {raw.where}: a caption is a text, found {shown(repr(raw.text))}")
         called = in_file.get(raw.group, [raw.group])
         names[called[0]] = called
         captions.setdefault(called[0], []).append(raw.text)
@@ -168,11 +224,11 @@ def _of_split(path: Path, found: str, raws: Sequence[RawCaption], split: str | N
     if split is None and found == "karpathy":
         split = "test"
     if split is None and len(splits) > 1 and found != "nocaps":
-        raise UserError(f"{path} has the splits {', '.join(splits)}: name one (--split)")
+        raise UserError(f"{path} has the splits {listed(splits, 20)}: name one (--split)")
     if split in (None, "all"):
         return raws
     if split not in splits:
-        raise UserError(f"{path} has no split {split!r}; it has {', '.join(splits) or 'none'}")
+        raise UserError(f"{path} has no split {split!r}; it has {listed(splits, 20) or 'none'}")
     return [raw for raw in raws if raw.split == split]
 
 
@@ -215,7 +271,8 @@ def join(predictions: Predictions, references: References) -> dict[str, str]:
             continue
         if key in joined:
             raise UserError(
-                f"{predictions.path}: {name_of[key]!r} and {name!r} are the same image of {references.path}, {key!r}"
+                f"{predictions.path}: {shown(name_of[key])!r} and {shown(name)!r} are the same image of "
+                f"{references.path}, {shown(key)!r}"
             )
         joined[key], name_of[key] = caption, name
     if extra:

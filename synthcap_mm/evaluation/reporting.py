@@ -36,14 +36,17 @@ class KeepSamplesHook(Hook):
 
 
 def metrics_table(
-    metrics: Mapping[str, float], skipped: Mapping[str, str] | None = None, notes: Mapping[str, str] | None = None
+    metrics: Mapping[str, float],
+    skipped: Mapping[str, str] | None = None,
+    notes: Mapping[str, str] | None = None,
+    warnings: Mapping[str, str] | None = None,
 ) -> str:
-    """Metrics as a text table, one a line; then skipped metrics with the reason, and notes."""
-    skipped, notes = skipped or {}, notes or {}
+    """Metrics as a text table, one a line; then skipped metrics with the reason, notes, and warnings."""
+    skipped = skipped or {}
     width = max(map(len, [*metrics, *skipped]), default=0)
     lines = [f"  {name:<{width}}  {float(value):8.2f}" for name, value in metrics.items()]
     lines += [f"  {name:<{width}}  skipped: {why}" for name, why in skipped.items()]
-    lines += [f"  {name}: {note}" for name, note in notes.items()]
+    lines += [f"  {name}: {note}" for name, note in [*(notes or {}).items(), *(warnings or {}).items()]]
     return "\n".join(lines)
 
 

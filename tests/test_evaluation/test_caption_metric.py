@@ -70,6 +70,33 @@ def test_domains_are_scored_by_themselves_too():
     assert len(scores) == 3 * len(plain)
 
 
+def test_of_few_images_cider_is_no_figure(tmp_path, monkeypatch):
+    from synthcap_mm.evaluation import caption_metric
+
+    logged = []
+    monkeypatch.setattr(caption_metric, "print_log", lambda message, **options: logged.append(message))
+
+    def warnings(references, domain=None):
+        logged.clear()
+        metric = CaptionMetric(outfile_prefix=str(tmp_path / "val"))
+        samples = make_samples(dict.fromkeys(references, "a dog"), references)
+        if domain is not None:
+            samples[0].domain = domain
+        metric.process(None, samples)
+        metric.evaluate(len(references))
+        assert json.loads((tmp_path / "val.json").read_text())["warnings"] == metric.scored.warnings
+        assert logged == [f"{name} {why}" for name, why in metric.scored.warnings.items()]
+        return metric.scored.warnings
+
+    many = {f"{n}.jpg": [f"a dog and {n} cats"] for n in range(20)}
+    assert warnings(many) == {}
+    few = warnings({key: texts for key, texts in many.items() if key != "7.jpg"})
+    assert set(few) == {"CIDEr"} and "19 image(s), fewer than 20" in few["CIDEr"]
+    assert set(warnings(many, "in-domain")) == {"in-domain/CIDEr"}
+    # five held-out captions of one image are five samples with the same references
+    assert "of 4 image(s)" in warnings({f"{n}": [f"a dog and {n // 5} cats"] for n in range(20)})["CIDEr"]
+
+
 def test_known_values_by_hand():
     # one wrong word of four: unigram precision 3/4; LCS 3 of 4 on both sides; no shared 4-gram
     averages, _ = score_captions({"x": "a b c d", "y": "e f g h"}, {"x": ["a b c z"], "y": ["e f g z"]})

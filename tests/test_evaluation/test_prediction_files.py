@@ -21,6 +21,11 @@ def joined(predictions, references, split=None):
         [{"image_id": "7", "caption": "a dog"}, {"image_id": "x/8.jpg", "caption": "cats", "score": 1}],
         '{"image": "photos/7.jpg", "caption": "a dog", "captions": ["a dog", "x"]}\n\n{"image": "8.jpg", "caption": "cats"}\n',
         {"images": {"7": {"hypothesis": "a dog", "references": []}, "8": {"hypothesis": "cats", "references": []}}},
+        {"7": ["a dog"], "8": ["cats"]},  # pycocoevalcap's form
+        {"7": "a dog", "8.jpg": "cats"},
+        {"7": [{"image_id": 7, "caption": "a dog"}], "8": [{"caption": "cats"}]},
+        json.dumps({"7": ["a dog"], "8": ["cats"]}, indent=1),
+        json.dumps(RESULTS, indent=1),
     ],
 )
 def test_predictions_of_every_kind_meet_cocos_references(tmp_path, content):
@@ -69,6 +74,41 @@ def test_other_references(tmp_path):
     assert joined(ours, ours) == {"a/7.jpg": "a dog"}
 
 
+@pytest.mark.parametrize("indent", [None, 1])
+def test_references_in_pycocoevalcaps_form(tmp_path, indent):
+    content = {"7": ["A dog", "The dog"], "8": ["Cats"], "9": "A boat", "a/10.jpg": [{"caption": "A bus"}]}
+    found = read_references(write(tmp_path / "ref.json", json.dumps(content, indent=indent)))
+    assert found.captions == {"7": ["A dog", "The dog"], "8": ["Cats"], "9": ["A boat"], "a/10.jpg": ["A bus"]}
+
+
+@pytest.mark.parametrize("read", [read_predictions, read_references])
+@pytest.mark.parametrize("indent", [None, 1])
+@pytest.mark.parametrize(
+    "content",
+    [
+        {f"field {n}": n for n in range(5000)},
+        {"7": ["a dog"], **{f"{n}": n for n in range(5000)}},
+        {"7": ["a dog"], "8": ["x" * 1000]*999 + [7]},
+        [{f"field {n}": n for n in range(5000)}],
+        [{"image_id": ["x"] * 5000, "caption": "a dog"}],
+        [{"image_id": "x" * 5000, "caption": ["a dog"] * 5000}],
+        {"images": {"x" * 5000: {"hypothesis": 7}}},
+    ],
+)  # fmt: skip
+def test_valid_json_of_another_kind_is_refused_in_a_few_words(tmp_path, read, indent, content):
+    with pytest.raises(UserError) as error:
+        read(write(tmp_path / "p.json", json.dumps(content, indent=indent)))
+    said = str(error.value).removeprefix(str(tmp_path))
+    assert "p.json" in said and len(said) < 600 and "not valid JSON" not in said
+
+
+def test_json_that_ends_too_soon_is_named_where_it_ends(tmp_path):
+    whole = json.dumps({"7": ["a dog"], "8": ["cats"]}, indent=1)
+    for read in (read_predictions, read_references):
+        with pytest.raises(UserError, match=r"line 7, column \d+: not valid JSON"):
+            read(write(tmp_path / "p.json", whole[:-4]))
+
+
 def test_a_short_name_that_two_share_is_nobodys(tmp_path):
     ref = write(tmp_path / "ref.csv", "image,caption\na/1.jpg,A dog\nb/1.jpg,Cats\n")
     with pytest.raises(UserError, match=r"1 predictions are for images that .*ref.csv lacks: 1.jpg"):
@@ -93,6 +133,8 @@ def test_a_short_name_that_two_share_is_nobodys(tmp_path):
         ("[{", r"line 1, column 3"),
         ('{"image": "7.jpg", "caption": "x"}\n{"image', r"line 2"),
         ([], "no predictions"),
+        ({"7": ["a dog", "the dog"], "8": ["cats"]}, "'7': 2 captions"),
+        ({"7": ["a dog"], "8": []}, r"'8': expected a list of captions.*\[\]"),
         ('{"image": "8.jpg", "error": "truncated"}\n{"image": "7.jpg", "caption": "x"}', r"8 \(1 could not"),
     ],
 )
