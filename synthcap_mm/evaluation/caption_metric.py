@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
+import torch
 from mmengine.dist import broadcast_object_list, collect_results, get_world_size, is_main_process
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
@@ -15,9 +16,10 @@ from mmengine.logging import print_log
 from synthcap_mm.errors import UserError, listed
 from synthcap_mm.evaluation.caption_set import CaptionSet
 from synthcap_mm.evaluation.clip_scorers import text_encoder
+from synthcap_mm.evaluation.nearest_caption import floor_of, nearest_captions
 from synthcap_mm.evaluation.scored_captions import ScoredCaptions, score_set, write_scored
 from synthcap_mm.evaluation.scorer import DEFAULT_METRICS, build_scorers
-from synthcap_mm.options import Component, Model
+from synthcap_mm.options import Component, Model, Name
 from synthcap_mm.registry import METRICS
 from synthcap_mm.structures import CaptionSample
 
@@ -51,6 +53,9 @@ class CaptionMetric(BaseMetric):
     (``'in-domain/CIDEr'``); CIDEr then counts words in that domain only. The names without a
     domain are of all images ("entire").
 
+    With ``floor`` each metric has another beside it, ``'nearest/CIDEr'``: that of the training caption nearest to each
+    image, which needs no training. A captioner that is worth its training is above it.
+
     Args:
         metrics (Sequence[str | dict]): names, or ``dict(type=NAME, ...)`` where a metric has options. Defaults to
             ``('BLEU', 'ROUGE_L', 'CIDEr', 'length')``, which needs no Java.
@@ -60,6 +65,9 @@ class CaptionMetric(BaseMetric):
         encoder (dict, optional): config of the encoder for the text of CLIPScore and RefCLIPScore; built when they
             are computed. It must be the one that made the features of the test set's store. Defaults to None: the
             tools take the encoder of the config's ``synthesis``.
+        floor (str, optional): store whose training captions the nearest one is taken from, by the image's feature,
+            which must be of the store's encoder. Defaults to None: no floor; the tools that test give
+            ``model.store``, or the memory that takes its place.
         collect_device (str): see :class:`mmengine.evaluator.BaseMetric`. Defaults to 'cpu'.
         prefix (str, optional): put before the metrics' names. Defaults to None:
             they are 'CIDEr' and so on, which is what ``save_best`` names.
@@ -78,6 +86,7 @@ class CaptionMetric(BaseMetric):
         metrics: Sequence[str | Annotated[dict, Component("CAPTION_SCORERS")]] = DEFAULT_METRICS,
         outfile_prefix: str | None = None,
         encoder: Model | None = None,
+        floor: Name | None = None,
         collect_device: Literal["cpu", "gpu"] = "cpu",
         prefix: str | None = None,
         collect_dir: str | None = None,
@@ -88,6 +97,7 @@ class CaptionMetric(BaseMetric):
         self.scorers = build_scorers(metrics)
         self.outfile_prefix = outfile_prefix
         self.encoder = encoder
+        self.floor = floor
         self.scored: ScoredCaptions | None = None
         self._wants_feats = any("image_feats" in scorer.needs for scorer in self.scorers.values())
 
@@ -97,11 +107,11 @@ class CaptionMetric(BaseMetric):
         Args:
             data_batch (Any): not used.
             data_samples (Sequence[CaptionSample]): with ``key``, ``pred_caption`` and ``references``; and with
-                ``feat``, of real photos, where a metric wants it.
+                ``feat``, of photos or drawings, where a metric or the floor wants it.
         """
         for sample in data_samples:
             feat = None
-            if self._wants_feats and sample.source == "real" and sample.feat is not None:
+            if (self._wants_feats or self.floor) and sample.source != "text" and sample.feat is not None:
                 feat = sample.feat.detach().cpu().float().numpy()
             self.results.append(
                 _Result(
@@ -176,12 +186,28 @@ class CaptionMetric(BaseMetric):
         """The gathered captions, with the images' features and the encoder where a metric wants them."""
         feats = encode = None
         store_encoder = (self.dataset_meta or {}).get("encoder")
-        if self._wants_feats and store_encoder is not None:
+        if self._wants_feats and store_encoder is not None:  # which only stores of real photos tell
             feats = {key: result.feat for key, result in unique.items() if result.feat is not None}
             if self.encoder is not None and len(feats) == len(unique):
                 encode = text_encoder(self.encoder, store_encoder)
         predictions = {key: result.caption for key, result in unique.items()}
         return CaptionSet(predictions, {key: result.references for key, result in unique.items()}, feats, encode)
+
+    def _nearest(self, unique: Mapping[str, _Result]) -> dict[str, str]:
+        """The training caption nearest to each image; empty without a floor."""
+        if self.floor is None:
+            return {}
+        without = [key for key, result in unique.items() if result.feat is None]
+        if without:
+            print_log(
+                f"no floor of the nearest training captions: {len(without)} of {len(unique)} images have no feature: "
+                f"{listed(without)}",
+                logger="current",
+                level=logging.WARNING,
+            )
+            return {}
+        images = [CaptionSample(r.sample_id, key, feat=torch.from_numpy(r.feat)) for key, r in unique.items()]
+        return nearest_captions(self.floor, images)
 
     def compute_metrics(self, results: Sequence[_Result]) -> dict[str, float]:
         """Score gathered results; the same sample twice counts once.
@@ -205,11 +231,22 @@ class CaptionMetric(BaseMetric):
                 )
         captions = self._captions(unique)
         self.scored = scored = score_set(captions, self.scorers)
-        for domain in sorted({r.domain for r in unique.values() if r.domain is not None}):
-            own = captions.subset(key for key, result in unique.items() if result.domain == domain)
-            of_domain = score_set(own, {n: s for n, s in self.scorers.items() if n not in scored.skipped})
+        scorers = {name: scorer for name, scorer in self.scorers.items() if name not in scored.skipped}
+        domains = {
+            domain: [key for key, result in unique.items() if result.domain == domain]
+            for domain in sorted({r.domain for r in unique.values() if r.domain is not None})
+        }
+        for domain, keys in domains.items():
+            of_domain = score_set(captions.subset(keys), scorers)
             scored.averages |= {f"{domain}/{name}": value for name, value in of_domain.averages.items()}
             scored.warnings |= {f"{domain}/{name}": why for name, why in of_domain.warnings.items()}
+        scored.nearest = self._nearest(unique)
+        if scored.nearest:
+            others = CaptionSet(scored.nearest, captions.references, captions.image_feats, captions.encode_text)
+            scored.averages |= {floor_of(n): v for n, v in score_set(others, scorers).averages.items()}
+            for domain, keys in domains.items():
+                of_domain = score_set(others.subset(keys), scorers)
+                scored.averages |= {floor_of(f"{domain}/{n}"): v for n, v in of_domain.averages.items()}
         for name, why in [*((n, f"skipped: {w}") for n, w in scored.skipped.items()), *scored.warnings.items()]:
             print_log(f"{name} {why}", logger="current", level=logging.WARNING)
         if captions.empty:

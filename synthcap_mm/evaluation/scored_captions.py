@@ -26,6 +26,7 @@ class ScoredCaptions:
         notes: version or definition of a metric, by the name it was asked for.
         warnings: why a metric says little of this set, by the name it was asked for; of a domain's,
             ``'DOMAIN/NAME'``.
+        nearest: the training caption nearest to each image, where the floor was asked for.
     """
 
     averages: dict[str, float] = field(default_factory=dict)
@@ -33,6 +34,7 @@ class ScoredCaptions:
     skipped: dict[str, str] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
     warnings: dict[str, str] = field(default_factory=dict)
+    nearest: dict[str, str] = field(default_factory=dict)
 
     def add(self, name: str, note: str | None, scores: Scores, keys: Sequence[str]) -> None:
         """Add what one scorer found.
@@ -113,6 +115,7 @@ def write_scored(path: str | os.PathLike[str], captions: CaptionSet, scored: Sco
         key: {
             "references": captions.references[key],
             "hypothesis": captions.predictions[key],
+            **({"nearest": scored.nearest[key]} if key in scored.nearest else {}),
             "scores": scored.per_image[key],
         }
         for key in captions.keys
