@@ -22,14 +22,16 @@ def next_commands(cfg: Config, work_dir: str, checkpoint: str) -> str:
     """
     folder = Path(_short(work_dir))
     model = folder / Path(cfg.filename).name, _short(checkpoint)
-    lines = {
-        "test on photos": command("test", *model),
-        "caption photos of yours": command("caption", *model, "PHOTOS", "--out", folder / "captions.jsonl"),
-        "export into one folder": command("export", *model, folder / "export"),
-    }
-    if not cfg.get("test_dataloader"):
-        lines["test on photos"] = "the config has no test set; docs/data.md has how to make one"
-    return "\n".join(["next:", *(f"  # {what}\n  {line}" for what, line in lines.items())])
+    lines = ["next:"]
+    if cfg.get("test_dataloader"):
+        lines += ["  # test on photos", f"  {command('test', *model)}"]
+    else:
+        lines += ["  # to test on photos, the config needs a test set: docs/data.md, 'Your own photos to test on'"]
+    lines += ["  # caption photos of yours"]
+    lines += [f"  {command('caption', *model, 'PHOTOS', '--out', folder / 'captions.jsonl')}"]
+    lines += ["  # export into one folder, which needs nothing else"]
+    lines += [f"  {command('export', *model, folder / 'export')}"]
+    return "\n".join(lines)
 
 
 def _short(path: str) -> str:

@@ -135,6 +135,18 @@ def test_a_memory_of_another_encoder_is_refused(cfg, checkpoint, tiny_stores, tm
         module.test_many(cfg, checkpoint)
 
 
+def test_without_a_store_of_captions_the_floor_is_said_to_be_unknown(cfg, tiny_stores, tmp_path, monkeypatch):
+    from synthcap_mm.engine import testing
+
+    logged = []
+    monkeypatch.setattr(testing, "print_log", lambda message, **options: logged.append(message))
+    cfg.model.data_preprocessor.tokenizer = str(Store.open(cfg.model.pop("store")).tokenizer_path)
+    cfg.model.necks = cfg.model.necks[1:]
+    torch.save({"state_dict": MODELS.build(cfg.model).state_dict(), "meta": {}}, tmp_path / "model.pth")
+    found = module.test_many(cfg, str(tmp_path / "model.pth"))
+    assert list(found) == ["own"] and "no floor" in logged[0] and "model.store" in logged[0]
+
+
 @pytest.mark.parametrize(
     ("sets", "names", "said"),
     [
