@@ -242,7 +242,7 @@ class CaptionMetric(BaseMetric):
             scored.warnings |= {f"{domain}/{name}": why for name, why in of_domain.warnings.items()}
         scored.nearest = self._nearest(unique)
         if scored.nearest:
-            others = CaptionSet(scored.nearest, captions.references, captions.image_feats, captions.encode_text)
+            others = captions.with_predictions(scored.nearest)
             scored.averages |= {floor_of(n): v for n, v in score_set(others, scorers).averages.items()}
             for domain, keys in domains.items():
                 of_domain = score_set(others.subset(keys), scorers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property, lru_cache
 from typing import Any
@@ -75,6 +76,13 @@ class CaptionSet:
     def empty(self) -> list[str]:
         """Keys of the images whose caption has no characters but blanks."""
         return [key for key in self.keys if not self.predictions[key].strip()]
+
+    def with_predictions(self, predictions: Mapping[str, str]) -> CaptionSet:
+        """Other captions of the same images; all else stays as it is."""
+        other = copy.copy(self)
+        other.__dict__.pop("hypotheses", None)
+        other.predictions = {key: predictions[key] for key in self.keys}
+        return other
 
     def subset(self, keys: Iterable[str]) -> CaptionSet:
         """The same of some of the images."""
