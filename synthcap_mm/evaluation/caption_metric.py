@@ -18,7 +18,7 @@ from synthcap_mm.evaluation.caption_set import CaptionSet
 from synthcap_mm.evaluation.clip_scorers import text_encoder
 from synthcap_mm.evaluation.nearest_caption import floor_of, nearest_captions
 from synthcap_mm.evaluation.scored_captions import ScoredCaptions, score_set, write_scored
-from synthcap_mm.evaluation.scorer import DEFAULT_METRICS, build_scorers
+from synthcap_mm.evaluation.scorer import DEFAULT_METRICS, CaptionScorer, build_scorers
 from synthcap_mm.options import Component, Model, Name
 from synthcap_mm.registry import METRICS
 from synthcap_mm.structures import CaptionSample
@@ -216,37 +216,23 @@ class CaptionMetric(BaseMetric):
             results (Sequence): what :meth:`process` kept, of all ranks.
 
         Returns:
-            dict[str, float]: the averages; and the same for each domain, ``'DOMAIN/NAME'``.
+            dict[str, float]: the averages; the same for each domain, ``'DOMAIN/NAME'``; and the floors of all.
 
         Raises:
             UserError: see :meth:`evaluate`; also if different samples have the same key.
         """
-        unique: dict[str, _Result] = {}
-        for result in results:
-            first = unique.setdefault(result.key, result)
-            if first.sample_id != result.sample_id:
-                raise UserError(
-                    f"the key {result.key!r} belongs to two samples, {first.sample_id} and {result.sample_id}; "
-                    "keys must be unique for predictions to be joined with references"
-                )
+        unique = _unique(results)
         captions = self._captions(unique)
-        self.scored = scored = score_set(captions, self.scorers)
-        scorers = {name: scorer for name, scorer in self.scorers.items() if name not in scored.skipped}
-        domains = {
-            domain: [key for key, result in unique.items() if result.domain == domain]
-            for domain in sorted({r.domain for r in unique.values() if r.domain is not None})
-        }
-        for domain, keys in domains.items():
-            of_domain = score_set(captions.subset(keys), scorers)
-            scored.averages |= {f"{domain}/{name}": value for name, value in of_domain.averages.items()}
-            scored.warnings |= {f"{domain}/{name}": why for name, why in of_domain.warnings.items()}
+        domains: dict[str, list[str]] = {}
+        for key, result in unique.items():
+            if result.domain is not None:
+                domains.setdefault(result.domain, []).append(key)
+        self.scored = scored = _by_domain(captions, domains, self.scorers)
         scored.nearest = self._nearest(unique)
         if scored.nearest:
-            others = captions.with_predictions(scored.nearest)
-            scored.averages |= {floor_of(n): v for n, v in score_set(others, scorers).averages.items()}
-            for domain, keys in domains.items():
-                of_domain = score_set(others.subset(keys), scorers)
-                scored.averages |= {floor_of(f"{domain}/{n}"): v for n, v in of_domain.averages.items()}
+            scorers = {name: scorer for name, scorer in self.scorers.items() if name not in scored.skipped}
+            floor = _by_domain(captions.with_predictions(scored.nearest), domains, scorers)
+            scored.averages |= {floor_of(name): value for name, value in floor.averages.items()}
         for name, why in [*((n, f"skipped: {w}") for n, w in scored.skipped.items()), *scored.warnings.items()]:
             print_log(f"{name} {why}", logger="current", level=logging.WARNING)
         if captions.empty:
@@ -257,3 +243,29 @@ class CaptionMetric(BaseMetric):
         if self.outfile_prefix is not None:
             write_scored(f"{self.outfile_prefix}.json", captions, scored)
         return scored.averages
+
+
+def _unique(results: Sequence[_Result]) -> dict[str, _Result]:
+    """The results by key."""
+    unique: dict[str, _Result] = {}
+    for result in results:
+        first = unique.setdefault(result.key, result)
+        if first.sample_id != result.sample_id:
+            raise UserError(
+                f"the key {result.key!r} belongs to two samples, {first.sample_id} and {result.sample_id}; "
+                "keys must be unique for predictions to be joined with references"
+            )
+    return unique
+
+
+def _by_domain(
+    captions: CaptionSet, domains: Mapping[str, Sequence[str]], scorers: Mapping[str, CaptionScorer]
+) -> ScoredCaptions:
+    """All captions' scores, and each domain's averages and warnings by ``'DOMAIN/NAME'``."""
+    scored = score_set(captions, scorers)
+    scorers = {name: scorer for name, scorer in scorers.items() if name not in scored.skipped}
+    for domain, keys in sorted(domains.items()):
+        own = score_set(captions.subset(keys), scorers)
+        scored.averages |= {f"{domain}/{name}": value for name, value in own.averages.items()}
+        scored.warnings |= {f"{domain}/{name}": why for name, why in own.warnings.items()}
+    return scored
