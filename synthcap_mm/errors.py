@@ -21,9 +21,14 @@ def listed(names: Iterable[Any], count: int = 5) -> str:
     """The first few names for a message, and how many there are in all.
 
     Args:
-        names: anything that has a text.
+        names: anything that has a text; of a long text beginning and end are shown.
         count: how many are shown. Default 5.
     """
     names = list(names)
     more = f", … ({len(names)} in all)" if len(names) > count else ""
-    return ", ".join(map(str, names[:count])) + more
+    return ", ".join(shown(str(name)) for name in names[:count]) + more
+
+
+def shown(text: str) -> str:
+    """A text of a file or an option in a message: whole up to 100 characters, of a longer one beginning and end."""
+    return text if len(text) <= 100 else f"{text[:60]}…{text[-39:]}"

@@ -311,7 +311,7 @@ def parse_json(path: str | os.PathLike, text: str | bytes, first_line: int = 1) 
     except RecursionError:
         raise UserError(f"{where}: the JSON is nested too deep") from None
     except ValueError as error:  # an integer of thousands of digits, which Python does not convert
-        raise UserError(f"{where}: not valid JSON: {error}") from None
+        raise UserError(f"{where}: the JSON has a number that cannot be read: {error}") from None
 
 
 def _finite(number: str) -> float:

@@ -25,11 +25,12 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.dist import barrier, is_main_process
 from mmengine.logging import MMLogger, print_log
-from mmengine.runner import Runner
+from mmengine.runner import FlexibleRunner, Runner
 
 from synthcap_mm.checkpoints import best_checkpoint
 from synthcap_mm.config_fields import check_fields
 from synthcap_mm.engine.dry_run import dry_run as measure_training
+from synthcap_mm.engine.next_commands import next_commands
 from synthcap_mm.engine.runners import build_runner
 from synthcap_mm.engine.testing import prepare_evaluators, run_test
 from synthcap_mm.errors import UserError
@@ -193,11 +194,20 @@ def _only_training(work_dir: str) -> contextlib.AbstractContextManager:
 def _train(cfg: Config) -> dict[str, float]:
     runner = build_runner(cfg)
     runner.train()
-    if not cfg.get("test_best"):
-        return {}
+    metrics = _test_best(runner, cfg) if cfg.get("test_best") else {}
+    if is_main_process() and cfg.filename and (checkpoint := best_checkpoint(runner)):
+        print_log(next_commands(cfg, runner.work_dir, checkpoint), logger="current")
+    return metrics
+
+
+def _test_best(runner: Runner | FlexibleRunner, cfg: Config) -> dict[str, float]:
     # Rank 0 alone writes checkpoints, and the last epoch's may be the best: it must be there before any rank reads it.
     barrier()
     best = best_checkpoint(runner)
+    if best is None:
+        raise UserError(
+            "test_best: no checkpoint was saved; set default_hooks.checkpoint.save_best='CIDEr', or test_best=False"
+        )
     print_log(f"testing {best} on the test split, once", logger="current")
     if not isinstance(runner, Runner):
         # Any runner loads the checkpoint; one that needs no strategy tests, as the command `test` does.

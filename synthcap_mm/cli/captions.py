@@ -113,8 +113,9 @@ def eval_captions(argv: Sequence[str]) -> None:
     parser = command_parser(
         "eval-captions",
         "Metrics of anybody's predictions. PRED: COCO's result format ([{image_id, caption}]), lines of "
-        '{"image": ..., "caption": ...}, or the json that a test of ours wrote. REF: COCO captions or Karpathy json, '
-        "any other captions file that names the images, or a json of ours. Two PREDs are compared by a paired "
+        '{"image": ..., "caption": ...}, {image: [caption]}, or the json that a test of ours wrote. REF: COCO captions '
+        "or Karpathy json, {image: [caption, ...]}, any other captions file that names the images, or a json of ours. "
+        "Two PREDs are compared by a paired "
         "bootstrap over the images.",
         "mine.json theirs.json captions_val2017.json --metrics CIDEr",
     )

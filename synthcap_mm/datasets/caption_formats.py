@@ -12,7 +12,7 @@ from numbers import Real
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from synthcap_mm.errors import UserError, listed
+from synthcap_mm.errors import UserError, listed, shown
 from synthcap_mm.files import decode, parse_json
 
 #: Most characters of a caption, blanks included (assumed). Real ones have about 60; the time and memory of ROUGE-L grow
@@ -144,7 +144,7 @@ def _check_names(path: Path, where: str, entry: dict[str, Any]) -> None:
     """Refuse an object whose ids, or whatever else tells it from others, are neither numbers nor text."""
     for name in entry.keys() & _NAMES:
         if not isinstance(entry[name], (str, Real, type(None))):
-            raise UserError(f"{path}, {where}.{name}: expected a number or text, found {entry[name]!r}")
+            raise UserError(f"{path}, {where}.{name}: expected a number or text, found {shown(repr(entry[name]))}")
 
 
 # ---- the formats
@@ -156,7 +156,7 @@ def _from_fields(path: Path, where: str, item: Any) -> RawCaption:
         raise UserError(f"{path}, {where}: expected an object or a string, found {type(item).__name__}")
     caption = next((name for name in _CAPTION_FIELDS if name in item), None)
     if caption is None:
-        raise UserError(f"{path}, {where}: no field 'caption' or 'text' among {', '.join(item) or 'no fields'}")
+        raise UserError(f"{path}, {where}: no field 'caption' or 'text' among {listed(item, 8) or 'no fields'}")
 
     _check_names(path, where, item)
 

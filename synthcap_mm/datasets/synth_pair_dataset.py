@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any, Literal
 
 import numpy as np
@@ -20,9 +19,6 @@ from synthcap_mm.store import Store, StoreError
 from synthcap_mm.store.recipes import digest
 from synthcap_mm.structures import CaptionSample, Tag, group_id
 
-#: With fewer held-out groups than this, CIDEr says nothing; chosen by hand.
-FEW_GROUPS = 20
-
 
 @DATASETS.register_module()
 class SynthPairDataset(Dataset):
@@ -33,8 +29,7 @@ class SynthPairDataset(Dataset):
     usable (flagged) are left out and counted in :attr:`metainfo`; that of held-out
     captions has their ``keys`` too, by which metrics know who is missing, and the keys of the ``wordless``, whose
     captions no metric can score.
-    A warning says so when the held-out captions are of fewer than 20 groups, too
-    few to choose a checkpoint by CIDEr.
+    For held-out captions a line in the log says what their scores are for.
 
     Args:
         store: the store's folder.
@@ -173,7 +168,7 @@ class SynthPairDataset(Dataset):
         return np.concatenate([self._candidates[f : f + c] for f, c in zip(self._first, self._count)])
 
     def _read_references(self) -> None:
-        """References of the held-out captions' groups; warns where the groups are too few for CIDEr."""
+        """References of the held-out captions' groups; says what scores on them are worth."""
         for row in self.store.caption_rows("heldout"):
             text = self.store.captions.value("text", int(row))
             self._references.setdefault(self._group(int(row)), []).append(text)
@@ -184,15 +179,12 @@ class SynthPairDataset(Dataset):
             if not any(map(has_words, self._references[self._group(int(row))]))
         ]
         groups = len({self._group(int(row)) for row in self._rows})
-        if groups < FEW_GROUPS:
-            # CIDEr weighs a word by how few images have it, so for a single image it is always 0.
-            print_log(
-                f"the held-out split of {self.store.path} has {groups} group(s), fewer than {FEW_GROUPS}: CIDEr on it "
-                "says little (of one image it is always 0), and so does a checkpoint chosen by it. Raise "
-                "synthesis.holdout.",
-                logger="current",
-                level=logging.WARNING,
-            )
+        what = "pictures from the same source as the training's" if self._pairs else "no pictures but their own text"
+        print_log(
+            f"held out: {len(self._rows)} captions of {groups} groups (synthesis.holdout), with {what}. Scores on them "
+            "tell which checkpoint is better; they are no estimate for photos, which a test set of photos gives",
+            logger="current",
+        )
 
     def _group(self, row: int) -> str:
         return self.store.captions.value("group", row) or self.store.captions.value("id", row)

@@ -20,6 +20,7 @@ from synthcap_mm.config_fields import check_fields
 from synthcap_mm.engine.runners import build_runner
 from synthcap_mm.engine.testing import prepare_evaluators, run_test
 from synthcap_mm.errors import UserError
+from synthcap_mm.evaluation.nearest_caption import NEAREST, floor_of
 from synthcap_mm.files import write_atomically, write_json
 from synthcap_mm.missing_inputs import require_checkpoint, require_inputs
 from synthcap_mm.models.memory import CaptionMemory
@@ -119,7 +120,6 @@ def test_many(cfg: Config, checkpoint: str, names: Sequence[str] | None = None) 
     entries = check_test_sets(cfg, names)
     cfg.test_sets = entries
     require_inputs(cfg, "test_sets")
-    prepare_evaluators(cfg)
     folder = Path(cfg.work_dir)
     encoder = cfg.get("synthesis", {}).get("encoder")
     memories = {
@@ -139,6 +139,7 @@ def _test_one(cfg: Config, entry: Mapping[str, Any], memory: str | None, checkpo
     own = copy.deepcopy(cfg)
     own.work_dir = str(Path(cfg.work_dir) / _slug(entry["name"]))
     own.test_dataloader.dataset.store = entry["store"]
+    prepare_evaluators(own, floor=memory)
     # Nothing is trained or validated here.
     for part in ("train", "val"):
         own[f"{part}_dataloader"] = own[f"{part}_cfg"] = None
@@ -157,13 +158,20 @@ def _test_one(cfg: Config, entry: Mapping[str, Any], memory: str | None, checkpo
 
 
 def _lines(name: str, metrics: Mapping[str, float]) -> dict[str, dict[str, float]]:
-    """A set's lines: all of it, and each domain."""
-    lines: dict[str, dict[str, float]] = {}
+    """A set's lines: all of it, and each domain; below each its floor."""
+    found: dict[str, dict[str, float]] = {}
     for metric, value in metrics.items():
         domain, _, own = metric.rpartition("/")
-        lines.setdefault(domain, {})[own] = float(value)
-    entire = f"{name} entire" if len(lines) > 1 else name
-    return {f"{name} {domain}" if domain else entire: values for domain, values in lines.items()}
+        found.setdefault(domain, {})[own] = float(value)
+    domains = [domain for domain in found if domain.rpartition("/")[2] != NEAREST]
+    lines: dict[str, dict[str, float]] = {}
+    for domain in domains:
+        title = f"{name} {domain or 'entire'}" if len(domains) > 1 else name
+        lines[title] = found[domain]
+        floor = floor_of(f"{domain}/" if domain else "").rstrip("/")
+        if floor in found:
+            lines[f"{title}, nearest training caption"] = found[floor]
+    return lines
 
 
 def many_table(table: Mapping[str, Mapping[str, float]]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -16,23 +17,29 @@ from synthcap_mm.evaluation.reporting import KeepSamplesHook, metrics_table, sav
 from synthcap_mm.files import write_json
 
 
-def prepare_evaluators(cfg: Config) -> None:
+def prepare_evaluators(cfg: Config, floor: str | None = None) -> None:
     """Make a config's ``CaptionMetric`` ready for the Runner.
 
-    CLIPScore gets the encoder of ``cfg.synthesis``, which made the test store's features, unless it has one. A single
-    metric becomes a list: MMEngine takes a dict with a field ``metrics`` for an evaluator's config.
+    CLIPScore gets the encoder of ``cfg.synthesis``, which made the test store's features, unless it has one, and a
+    test's metrics the floor. A single metric becomes a list: MMEngine takes a dict with a field ``metrics`` for an
+    evaluator's config.
 
     Args:
         cfg: the config; changed.
+        floor: store of the captions that a test's floor is of. Default ``None``: ``cfg.model.store``, whose captions
+            the captioner is trained on.
     """
     encoder = cfg.get("synthesis", {}).get("encoder")
-    for name in ("val_evaluator", "test_evaluator"):
+    floors = {"val_evaluator": None, "test_evaluator": floor or cfg.get("model", {}).get("store")}
+    for name, own_floor in floors.items():
         entries = cfg.get(name)
         if isinstance(entries, dict) and entries.get("type") == "CaptionMetric":
-            entries = cfg[name] = [entries]
+            entries = cfg[name] = [copy.deepcopy(entries)]  # one dict may serve validation and test
         for entry in entries if isinstance(entries, list) else ():
-            if encoder is not None and entry.get("type") == "CaptionMetric" and entry.get("encoder") is None:
-                entry["encoder"] = encoder
+            if entry.get("type") == "CaptionMetric":
+                for field, value in (("encoder", encoder), ("floor", own_floor)):
+                    if value is not None and entry.get(field) is None:
+                        entry[field] = value
 
 
 def run_test(runner: Runner, cfg: Config, checkpoint: str) -> dict[str, float]:
@@ -52,26 +59,36 @@ def run_test(runner: Runner, cfg: Config, checkpoint: str) -> dict[str, float]:
     chosen_by = _chosen_by(runner.load_checkpoint(checkpoint))
     folder = Path(runner.work_dir)
     ours = [metric for metric in runner.test_evaluator.metrics if isinstance(metric, CaptionMetric)]
+    if any(metric.floor is None for metric in ours):
+        print_log(
+            "no floor of the nearest training captions: the config's model.store names no store of captions",
+            logger="current",
+        )
     if len(ours) == 1 and ours[0].outfile_prefix is None:
         ours[0].outfile_prefix = str(folder / "test_captions")
     keep = KeepSamplesHook(cfg.get("gallery", {}).get("num", 0))
     runner.register_hook(keep)
     metrics = runner.test()
     if is_main_process():
-        skipped = {name: why for metric in ours for name, why in metric.scored.skipped.items()}
-        notes = {name: note for metric in ours for name, note in metric.scored.notes.items()}
+        about = {
+            part: {name: text for metric in ours for name, text in getattr(metric.scored, part).items()}
+            for part in ("skipped", "notes", "warnings")
+        }
         report = {
             "config": cfg.config_name,
             "checkpoint": str(checkpoint),
             "seed": runner.seed,
             "validation": chosen_by,
             "metrics": metrics,
-            "skipped": skipped,
-            "notes": notes,
+            **about,
         }
         path = folder / "test_metrics.json"
         write_json(path, json.loads(json.dumps(report, default=float)))
-        table = metrics_table(metrics, skipped, notes)
+        table = metrics_table(metrics, **about)
+        for floor in {metric.floor for metric in ours if metric.scored.nearest}:
+            table += (
+                f"\n  nearest training caption: of {floor}, by the encoder's cosine with the photo; needs no training"
+            )
         print_log(f"test metrics ({checkpoint}):\n{table}\nwritten to {path}", logger="current")
         if keep.samples and (picture := save_test_gallery(cfg, keep.samples, folder / "gallery.png")):
             print_log(f"gallery: {picture}", logger="current")

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
+import torch
 from mmengine.dist import broadcast_object_list, collect_results, get_world_size, is_main_process
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
@@ -15,10 +16,11 @@ from mmengine.logging import print_log
 from synthcap_mm.errors import UserError, listed
 from synthcap_mm.evaluation.caption_set import CaptionSet
 from synthcap_mm.evaluation.clip_scorers import text_encoder
+from synthcap_mm.evaluation.nearest_caption import floor_of, nearest_captions
 from synthcap_mm.evaluation.scored_captions import ScoredCaptions, score_set, write_scored
-from synthcap_mm.evaluation.scorer import DEFAULT_METRICS, build_scorers
+from synthcap_mm.evaluation.scorer import DEFAULT_METRICS, CaptionScorer, build_scorers
 from synthcap_mm.evaluation.tokenizer import Tokenize
-from synthcap_mm.options import Component, Model
+from synthcap_mm.options import Component, Model, Name
 from synthcap_mm.registry import METRICS
 from synthcap_mm.structures import CaptionSample
 
@@ -52,6 +54,9 @@ class CaptionMetric(BaseMetric):
     (``'in-domain/CIDEr'``); CIDEr then counts words in that domain only. The names without a
     domain are of all images ("entire").
 
+    With ``floor`` each metric has another beside it, ``'nearest/CIDEr'``: that of the training caption nearest to each
+    image, which needs no training. A captioner that is worth its training is above it.
+
     Args:
         metrics (Sequence[str | dict]): names, or ``dict(type=NAME, ...)`` where a metric has options. Defaults to
             ``('BLEU', 'ROUGE_L', 'CIDEr', 'length')``, which needs no Java.
@@ -64,6 +69,9 @@ class CaptionMetric(BaseMetric):
         tokenize (str): ``'ptb'``: BLEU, ROUGE-L, CIDEr and the like count words, as in the COCO evaluation;
             ``'char'``: characters, for Chinese, Japanese, Thai and other scripts that put no blanks between words.
             Defaults to ``'ptb'``.
+        floor (str, optional): store whose training captions the nearest one is taken from, by the image's feature,
+            which must be of the store's encoder. Defaults to None: no floor; the tools that test give
+            ``model.store``, or the memory that takes its place.
         collect_device (str): see :class:`mmengine.evaluator.BaseMetric`. Defaults to 'cpu'.
         prefix (str, optional): put before the metrics' names. Defaults to None:
             they are 'CIDEr' and so on, which is what ``save_best`` names.
@@ -83,6 +91,7 @@ class CaptionMetric(BaseMetric):
         outfile_prefix: str | None = None,
         encoder: Model | None = None,
         tokenize: Tokenize = "ptb",
+        floor: Name | None = None,
         collect_device: Literal["cpu", "gpu"] = "cpu",
         prefix: str | None = None,
         collect_dir: str | None = None,
@@ -94,6 +103,7 @@ class CaptionMetric(BaseMetric):
         self.outfile_prefix = outfile_prefix
         self.encoder = encoder
         self.tokenize = tokenize
+        self.floor = floor
         self.scored: ScoredCaptions | None = None
         self._wants_feats = any("image_feats" in scorer.needs for scorer in self.scorers.values())
 
@@ -118,11 +128,11 @@ class CaptionMetric(BaseMetric):
         Args:
             data_batch (Any): not used.
             data_samples (Sequence[CaptionSample]): with ``key``, ``pred_caption`` and ``references``; and with
-                ``feat``, of real photos, where a metric wants it.
+                ``feat``, of photos or drawings, where a metric or the floor wants it.
         """
         for sample in data_samples:
             feat = None
-            if self._wants_feats and sample.source == "real" and sample.feat is not None:
+            if (self._wants_feats or self.floor) and sample.source != "text" and sample.feat is not None:
                 feat = sample.feat.detach().cpu().float().numpy()
             self.results.append(
                 _Result(
@@ -197,13 +207,29 @@ class CaptionMetric(BaseMetric):
         """The gathered captions, with the images' features and the encoder where a metric wants them."""
         feats = encode = None
         store_encoder = (self.dataset_meta or {}).get("encoder")
-        if self._wants_feats and store_encoder is not None:
+        if self._wants_feats and store_encoder is not None:  # which only stores of real photos tell
             feats = {key: result.feat for key, result in unique.items() if result.feat is not None}
             if self.encoder is not None and len(feats) == len(unique):
                 encode = text_encoder(self.encoder, store_encoder)
         predictions = {key: result.caption for key, result in unique.items()}
         references = {key: result.references for key, result in unique.items()}
         return CaptionSet(predictions, references, feats, encode, self.tokenize)
+
+    def _nearest(self, unique: Mapping[str, _Result]) -> dict[str, str]:
+        """The training caption nearest to each image; empty without a floor."""
+        if self.floor is None:
+            return {}
+        without = [key for key, result in unique.items() if result.feat is None]
+        if without:
+            print_log(
+                f"no floor of the nearest training captions: {len(without)} of {len(unique)} images have no feature: "
+                f"{listed(without)}",
+                logger="current",
+                level=logging.WARNING,
+            )
+            return {}
+        images = [CaptionSample(r.sample_id, key, feat=torch.from_numpy(r.feat)) for key, r in unique.items()]
+        return nearest_captions(self.floor, images)
 
     def compute_metrics(self, results: Sequence[_Result]) -> dict[str, float]:
         """Score gathered results; the same sample twice counts once.
@@ -212,27 +238,25 @@ class CaptionMetric(BaseMetric):
             results (Sequence): what :meth:`process` kept, of all ranks.
 
         Returns:
-            dict[str, float]: the averages; and the same for each domain, ``'DOMAIN/NAME'``.
+            dict[str, float]: the averages; the same for each domain, ``'DOMAIN/NAME'``; and the floors of all.
 
         Raises:
             UserError: see :meth:`evaluate`; also if different samples have the same key.
         """
-        unique: dict[str, _Result] = {}
-        for result in results:
-            first = unique.setdefault(result.key, result)
-            if first.sample_id != result.sample_id:
-                raise UserError(
-                    f"the key {result.key!r} belongs to two samples, {first.sample_id} and {result.sample_id}; "
-                    "keys must be unique for predictions to be joined with references"
-                )
+        unique = _unique(results)
         captions = self._captions(unique)
-        self.scored = scored = score_set(captions, self.scorers)
-        for domain in sorted({r.domain for r in unique.values() if r.domain is not None}):
-            own = captions.subset(key for key, result in unique.items() if result.domain == domain)
-            of_domain = score_set(own, {n: s for n, s in self.scorers.items() if n not in scored.skipped})
-            scored.averages |= {f"{domain}/{name}": value for name, value in of_domain.averages.items()}
-        for name, why in scored.skipped.items():
-            print_log(f"{name} skipped: {why}", logger="current", level=logging.WARNING)
+        domains: dict[str, list[str]] = {}
+        for key, result in unique.items():
+            if result.domain is not None:
+                domains.setdefault(result.domain, []).append(key)
+        self.scored = scored = _by_domain(captions, domains, self.scorers)
+        scored.nearest = self._nearest(unique)
+        if scored.nearest:
+            scorers = {name: scorer for name, scorer in self.scorers.items() if name not in scored.skipped}
+            floor = _by_domain(captions.with_predictions(scored.nearest), domains, scorers)
+            scored.averages |= {floor_of(name): value for name, value in floor.averages.items()}
+        for name, why in [*((n, f"skipped: {w}") for n, w in scored.skipped.items()), *scored.warnings.items()]:
+            print_log(f"{name} {why}", logger="current", level=logging.WARNING)
         if captions.empty:
             print_log(
                 f"{len(captions.empty)} of {len(unique)} predicted captions are empty: {listed(captions.empty)}",
@@ -241,3 +265,29 @@ class CaptionMetric(BaseMetric):
         if self.outfile_prefix is not None:
             write_scored(f"{self.outfile_prefix}.json", captions, scored)
         return scored.averages
+
+
+def _unique(results: Sequence[_Result]) -> dict[str, _Result]:
+    """The results by key."""
+    unique: dict[str, _Result] = {}
+    for result in results:
+        first = unique.setdefault(result.key, result)
+        if first.sample_id != result.sample_id:
+            raise UserError(
+                f"the key {result.key!r} belongs to two samples, {first.sample_id} and {result.sample_id}; "
+                "keys must be unique for predictions to be joined with references"
+            )
+    return unique
+
+
+def _by_domain(
+    captions: CaptionSet, domains: Mapping[str, Sequence[str]], scorers: Mapping[str, CaptionScorer]
+) -> ScoredCaptions:
+    """All captions' scores, and each domain's averages and warnings by ``'DOMAIN/NAME'``."""
+    scored = score_set(captions, scorers)
+    scorers = {name: scorer for name, scorer in scorers.items() if name not in scored.skipped}
+    for domain, keys in sorted(domains.items()):
+        own = score_set(captions.subset(keys), scorers)
+        scored.averages |= {f"{domain}/{name}": value for name, value in own.averages.items()}
+        scored.warnings |= {f"{domain}/{name}": why for name, why in own.warnings.items()}
+    return scored

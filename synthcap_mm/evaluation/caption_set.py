@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property, lru_cache
@@ -92,6 +93,13 @@ class CaptionSet:
         letters = len(_UNSPACED.findall(text))
         # Chinese that was split has a blank after about 2 characters, Thai after about 5.
         return letters * 2 > len("".join(text.split())) and letters > 8 * len(_BLANK_BETWEEN.findall(text))
+
+    def with_predictions(self, predictions: Mapping[str, str]) -> CaptionSet:
+        """Other captions of the same images; all else stays as it is."""
+        other = copy.copy(self)
+        other.__dict__.pop("hypotheses", None)
+        other.predictions = {key: predictions[key] for key in self.keys}
+        return other
 
     def subset(self, keys: Iterable[str]) -> CaptionSet:
         """The same of some of the images."""

@@ -13,7 +13,8 @@ from synthcap_mm.errors import UserError, listed
 from synthcap_mm.evaluation.bootstrap import paired_bootstrap
 from synthcap_mm.evaluation.caption_set import CaptionSet
 from synthcap_mm.evaluation.clip_scorers import text_encoder
-from synthcap_mm.evaluation.prediction_files import References, image_names, join, read_predictions, read_references
+from synthcap_mm.evaluation.image_names import find_images
+from synthcap_mm.evaluation.prediction_files import References, join, read_predictions, read_references
 from synthcap_mm.evaluation.reporting import metrics_table
 from synthcap_mm.evaluation.scored_captions import ScoredCaptions, score_set, write_scored
 from synthcap_mm.evaluation.scorer import DEFAULT_METRICS, build_scorers
@@ -28,13 +29,13 @@ def _say(message: str, level: int = logging.INFO) -> None:
 
 def _features(store: Store, keys: Sequence[str]) -> dict[str, np.ndarray]:
     """Features of images, from a store of photos."""
-    rows = {name: row for row, key in enumerate(store.images.strings("key")) for name in reversed(image_names(key))}
-    place = {key: next((rows[n] for n in image_names(key) if n in rows), None) for key in keys}
-    missing = [key for key, row in place.items() if row is None]
+    rows = {key: row for row, key in enumerate(store.images.strings("key"))}
+    stored = find_images(keys, {key: [key] for key in rows}, str(store.path))
+    missing = [key for key in keys if key not in stored]
     if missing:
         raise UserError(f"the store {store.path} lacks {len(missing)} of {len(keys)} images: {listed(missing)}")
-    feats = store.images.features(np.array(list(place.values()))).astype(np.float32)
-    return dict(zip(place, feats, strict=True))
+    feats = store.images.features(np.array([rows[stored[key]] for key in keys])).astype(np.float32)
+    return dict(zip(keys, feats, strict=True))
 
 
 def _log_single_references(truth: References) -> None:
@@ -99,7 +100,7 @@ def eval_captions(
         if out is not None and len(predictions) == 1:
             write_scored(out, captions, scored[0])
     if len(scored) == 1:
-        table = metrics_table(scored[0].averages, scored[0].skipped, scored[0].notes)
+        table = metrics_table(scored[0].averages, scored[0].skipped, scored[0].notes, scored[0].warnings)
         _say(
             f"{predictions[0]}, {len(truth.captions)} images of {references}:\n{table}"
             + (f"\nwritten to {out}" if out else "")
@@ -107,7 +108,7 @@ def eval_captions(
         return scored[0].averages
     compared = compare(*scored, samples=samples, seed=seed)
     by = ", by characters" if tokenize == "char" else ""
-    table = comparison_table(compared, predictions, scored[0].skipped)
+    table = comparison_table(compared, predictions, scored[0].skipped, scored[0].warnings)
     _say(f"{len(truth.captions)} images of {references}{by}\n{table}")
     if out is not None:
         settings = {
@@ -158,9 +159,12 @@ def compare(a: ScoredCaptions, b: ScoredCaptions, samples: int = 10000, seed: in
 
 
 def comparison_table(
-    compared: Mapping[str, Mapping[str, Any]], files: Sequence[str], skipped: Mapping[str, str]
+    compared: Mapping[str, Mapping[str, Any]],
+    files: Sequence[str],
+    skipped: Mapping[str, str],
+    warnings: Mapping[str, str],
 ) -> str:
-    """The comparison as text, one metric a line."""
+    """The comparison as text, one metric a line; then skipped metrics with the reason, and warnings."""
     lines = [f"A: {files[0]}", f"B: {files[1]}"]
     width = max([len(name) for name in [*compared, *skipped]], default=0)
     lines.append(f"  {'':<{width}}  {'A':>8}  {'B':>8}  {'A − B':>8}  95 % interval")
@@ -176,6 +180,7 @@ def comparison_table(
             line += "  none: a figure of the whole set"
         lines.append(line)
     lines += [f"  {name:<{width}}  skipped: {why}" for name, why in skipped.items()]
+    lines += [f"  {name}: {why}" for name, why in warnings.items()]
     if starred:
         lines.append("* A and B are of the whole set; difference and interval are of the mean of the images' scores")
     return "\n".join(lines)

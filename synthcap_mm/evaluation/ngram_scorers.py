@@ -7,6 +7,9 @@ from synthcap_mm.evaluation.scorer import CaptionScorer, Scores
 from synthcap_mm.registry import CAPTION_SCORERS
 from synthcap_mm.requirements import require
 
+#: Of fewer images than this, CIDEr says nothing; chosen by hand.
+FEW_IMAGES = 20
+
 
 def _percent(column: object) -> list[float]:
     return [100 * float(value) for value in column]
@@ -40,11 +43,14 @@ class Cider(CaptionScorer):
     """``CIDEr`` ×100 (CIDEr-D).
 
     It weighs n-grams by how many of *these* images have them in their references, so a score belongs to a set of
-    images; for a single image it is 0.
+    images; for a single image it is 0, and of fewer than :data:`FEW_IMAGES` a warning says that it is no figure. Images
+    with the same references (held-out captions of one group) count once.
     """
 
     def score(self, captions: CaptionSet) -> Scores:
         """See :class:`CaptionScorer`."""
         scorer = require("pycocoevalcap.cider.cider", purpose="CIDEr").Cider()
         score, each = scorer.compute_score(captions.truth, captions.hypotheses)
-        return Scores({"CIDEr": 100 * float(score)}, {"CIDEr": _percent(each)})
+        images = len(set(map(tuple, captions.truth.values())))
+        few = f"of {images} image(s), fewer than {FEW_IMAGES}, it says little; of one it is always 0"
+        return Scores({"CIDEr": 100 * float(score)}, {"CIDEr": _percent(each)}, few if images < FEW_IMAGES else None)

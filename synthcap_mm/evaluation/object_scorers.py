@@ -10,6 +10,7 @@ from typing import Any
 from synthcap_mm.datasets.caption_formats import entries_of, read_json
 from synthcap_mm.errors import UserError, listed
 from synthcap_mm.evaluation.caption_set import CaptionSet
+from synthcap_mm.evaluation.image_names import find_images
 from synthcap_mm.evaluation.object_names import (
     PUBLISHED_AT,
     PUBLISHED_SHA256,
@@ -17,7 +18,6 @@ from synthcap_mm.evaluation.object_names import (
     read_synonyms,
     synonyms_sha256,
 )
-from synthcap_mm.evaluation.prediction_files import image_names
 from synthcap_mm.evaluation.scorer import CaptionScorer, Scores
 from synthcap_mm.registry import CAPTION_SCORERS
 
@@ -54,16 +54,13 @@ class ObjectHallucination(CaptionScorer):
         return f"names of {Path(self.synonyms).name}, sha256 {synonyms_sha256(self.synonyms)[:12]}"
 
     @cached_property
-    def annotated(self) -> dict[str, set[str]]:
-        """Objects by each name of an image."""
-        found: dict[str, set[str]] = {}
-        for path in map(Path, self.instances):
-            for names, things in self._instances_of(path):
-                found |= dict.fromkeys(names, things)
-        return found
+    def annotated(self) -> dict[str, tuple[list[str], set[str]]]:
+        """What the jsons call each image, and the objects in it, by its number."""
+        images = (image for path in self.instances for image in self._instances_of(Path(path)))
+        return {number: (names, things) for number, names, things in images}
 
-    def _instances_of(self, path: Path) -> Iterator[tuple[set[str], set[str]]]:
-        """For each image of a json what it may be called, and the objects in it."""
+    def _instances_of(self, path: Path) -> Iterator[tuple[str, list[str], set[str]]]:
+        """For each image of a json its number, what it is called, and the objects in it."""
         data = read_json(path)
         things: dict[Any, str] = {}
         for category in entries_of(path, data, "categories", ("id", "name")):
@@ -78,20 +75,22 @@ class ObjectHallucination(CaptionScorer):
                 raise UserError(f"{path}, annotations[{n}]: its image or its category is not in the file")
             by_id[entry["image_id"]].add(things[entry["category_id"]])
         for image in images:
-            yield {str(image["id"]), *image_names(str(image["file_name"]))}, by_id[image["id"]]
+            number = str(image["id"])
+            yield number, [number, str(image["file_name"])], by_id[image["id"]]
 
     def _present(self, captions: CaptionSet) -> dict[str, set[str]]:
         """The objects in each image: those annotated, and those that its references name."""
-        names = {key: next((n for n in image_names(key) if n in self.annotated), None) for key in captions.keys}
-        unknown = [key for key, name in names.items() if name is None]
+        files = ", ".join(map(str, self.instances))
+        numbers = find_images(captions.keys, {number: names for number, (names, _) in self.annotated.items()}, files)
+        unknown = [key for key in captions.keys if key not in numbers]
         if unknown:
             raise UserError(
-                f"{self.metric}: {len(unknown)} of {len(captions)} images are not in "
-                f"{', '.join(map(str, self.instances))}: {listed(unknown)}. Name the instances file(s) of these images"
+                f"{self.metric}: {len(unknown)} of {len(captions)} images are not in {files}: {listed(unknown)}. Name "
+                "the instances file(s) of these images"
             )
         return {
-            key: self.annotated[name].union(*(self.names.find(text.split()) for text in captions.truth[key]))
-            for key, name in names.items()
+            key: self.annotated[numbers[key]][1].union(*(self.names.find(t.split()) for t in captions.truth[key]))
+            for key in captions.keys
         }
 
     def score(self, captions: CaptionSet) -> Scores:

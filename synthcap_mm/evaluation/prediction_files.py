@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from synthcap_mm.datasets.caption_formats import (
@@ -16,44 +16,72 @@ from synthcap_mm.datasets.caption_formats import (
     read_json,
     read_text,
 )
-from synthcap_mm.errors import UserError, listed
+from synthcap_mm.errors import UserError, listed, shown
+from synthcap_mm.evaluation.image_names import find_images
 from synthcap_mm.files import as_text, parse_json
 
-
-def image_names(name: str) -> list[str]:
-    """What an image may be called: its name, that without folders, without extension, and COCO's number in it.
-
-    ``'val2014/COCO_val2014_000000000042.jpg'`` is also ``'42'``. The likeliest comes first.
-    """
-    last = PurePosixPath(name).name
-    stem = last.rpartition(".")[0] or last
-    number = stem.rpartition("_")[2]
-    is_number = number.isascii() and number.isdigit()
-    return list(dict.fromkeys([name, last, stem, *([str(int(number))] if is_number else [])]))
+#: Fields of other forms than ``{image: [caption]}``.
+_FIELDS = {"images", "annotations", "image", "image_id", "caption", "text", "comment", "raw", "sentence", "prompt"}
 
 
-def _own_images(path: Path, text: str) -> dict[str, Any] | None:
-    """The images of a json that :class:`CaptionMetric` wrote, or ``None`` if the text is of another file."""
-    first, _, rest = text.strip().partition("\n")
-    if first[:1] != "{" or (rest and first.rstrip()[-1:] == "}"):  # several lines: jsonl
+def _object_of(path: Path, text: str) -> dict[str, Any] | None:
+    """The JSON object that a file is; ``None``: it is a list, or has one value a line, or is no JSON."""
+    if text.lstrip()[:1] != "{":
         return None
-    data = parse_json(path, text)
-    images = data.get("images")
+    try:
+        return parse_json(path, text)
+    except UserError as error:
+        try:
+            next(iter(json_lines(path, text)))
+        except UserError:
+            raise error from None
+        return None
+
+
+def _own_images(path: Path, data: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """The images of a json that :class:`CaptionMetric` wrote, or ``None`` if it is another's."""
+    images = (data or {}).get("images")
     if not isinstance(images, dict):
         return None
     for key, image in images.items():
+        where = f"{path}, images[{shown(key)!r}]"
         image = image if isinstance(image, dict) else {}
         if not _are_texts([image.get("hypothesis")]) or not _are_texts(image.get("references")):
-            raise UserError(
-                f"{path}, images[{key!r}]: expected a caption, 'hypothesis', and a list of them, 'references'"
-            )
+            raise UserError(f"{where}: expected a caption, 'hypothesis', and a list of them, 'references'")
         for caption in (image["hypothesis"], *image["references"]):
-            check_length(f"{path}, images[{key!r}]", caption)
+            check_length(where, caption)
     return images
 
 
 def _are_texts(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(one, str) for one in value)
+
+
+def _by_image(path: Path, data: Mapping[str, Any] | None) -> dict[str, list[str]] | None:
+    """Captions in pycocoevalcap's form, ``{image: [caption]}`` or ``{image: [{"caption": caption}]}``.
+
+    Returns:
+        ``None`` if it is another form.
+    """
+    if not data or data.keys() & _FIELDS or not _texts(next(iter(data.values()))):
+        return None
+    found = {}
+    for name, value in data.items():
+        where = f"{path}, {shown(name)!r}"
+        found[name] = _texts(value)
+        if not found[name]:
+            raise UserError(f"{where}: expected a list of captions, as the others have, found {shown(repr(value))}")
+        for caption in found[name]:
+            check_characters(where, caption, name)
+            check_length(where, caption)
+    return found
+
+
+def _texts(value: Any) -> list[str]:
+    """The captions of a caption or a list of them; none if it is something else."""
+    values = value if isinstance(value, list) else [value]
+    texts = [one.get("caption") if isinstance(one, dict) else one for one in values]
+    return texts if _are_texts(texts) else []
 
 
 class Predictions(NamedTuple):
@@ -82,7 +110,8 @@ def read_predictions(path: str | Path) -> Predictions:
 
     Args:
         path: COCO's result format (a list of ``{"image_id": …, "caption": …}``), lines of ``{"image": …,
-            "caption": …}`` as ``tools/caption.py`` writes them, or the json of :class:`CaptionMetric`.
+            "caption": …}`` as ``tools/caption.py`` writes them, pycocoevalcap's ``{image: [caption]}``, or the json of
+            :class:`CaptionMetric`.
 
     Raises:
         UserError: if there is no such file, it is none of these, an image has several captions, or one is too long;
@@ -90,26 +119,31 @@ def read_predictions(path: str | Path) -> Predictions:
     """
     path = Path(path)
     text = read_text(path)
-    images = _own_images(path, text)
+    data = _object_of(path, text)
+    images = _own_images(path, data)
     if images is not None:
         return Predictions(path, {key: image["hypothesis"] for key, image in images.items()}, [])
+    by_image = _by_image(path, data)
+    if by_image is not None:
+        return Predictions(path, {name: _only(path, name, texts) for name, texts in by_image.items()}, [])
     captions: dict[str, str] = {}
     places: dict[str, str] = {}
     failed: list[str] = []
-    for place, entry in _entries(path, text):
+    for place, entry in _entries(path, text) if data is None else [("line 1", data)]:
         where = f"{path}, {place}"
         name = _image_of(where, entry)
         if entry.get("caption") is None and "error" in entry:
             failed.append(name)
             continue
         if not isinstance(entry.get("caption"), str):
-            raise UserError(f"{where}: 'caption' of the image {name!r} is not a string: {entry.get('caption')!r}")
+            value = shown(repr(entry.get("caption")))
+            raise UserError(f"{where}: 'caption' of the image {shown(name)!r} is not a string: {value}")
         check_characters(where, entry["caption"], name)
         check_length(where, entry["caption"])
         if name in captions:
             raise UserError(
-                f"{where}: the image {name!r} has a caption already, at {places[name]}; of several captions, keep the "
-                "best"
+                f"{where}: the image {shown(name)!r} has a caption already, at {places[name]}; of several captions, "
+                "keep the best"
             )
         captions[name], places[name] = entry["caption"], place
     if not captions:
@@ -117,13 +151,22 @@ def read_predictions(path: str | Path) -> Predictions:
     return Predictions(path, captions, failed)
 
 
+def _only(path: Path, name: str, texts: Sequence[str]) -> str:
+    if len(texts) > 1:
+        raise UserError(f"{path}, {shown(name)!r}: {len(texts)} captions of one image; keep the best")
+    return texts[0]
+
+
 def _image_of(where: str, entry: Any) -> str:
     if not isinstance(entry, dict):
         raise UserError(f"{where}: expected an object, found {type(entry).__name__}")
     name = next((entry[field] for field in ("image_id", "image") if entry.get(field) is not None), None)
     if name is None:
-        fields = ", ".join(entry) or "no fields"
-        raise UserError(f"{where}: no field 'image_id' (COCO's result format) or 'image' among {fields}")
+        raise UserError(
+            f"{where}: no field 'image_id' (COCO's result format) or 'image' among {listed(entry) or 'no fields'}"
+        )
+    if not isinstance(name, (str, int)):
+        raise UserError(f"{where}: an image is named by a number or text, found {shown(repr(name))}")
     return as_text(str(name))
 
 
@@ -133,12 +176,12 @@ class References(NamedTuple):
     Attributes:
         path: the file.
         captions: captions by image.
-        images: the image of each name that it may go by; names that two images share are left out.
+        names: what the file calls each image.
     """
 
     path: Path
     captions: dict[str, list[str]]
-    images: dict[str, str]
+    names: dict[str, list[str]]
 
 
 def read_references(path: str | Path, split: str | None = None) -> References:
@@ -146,7 +189,8 @@ def read_references(path: str | Path, split: str | None = None) -> References:
 
     Args:
         path: any format of :class:`~synthcap_mm.datasets.captions.CaptionFile` that names the images (COCO's and
-            Karpathy's json, Flickr's files, …), or the json of :class:`CaptionMetric`.
+            Karpathy's json, Flickr's files, …), pycocoevalcap's ``{image: [caption, …]}``, or the json of
+            :class:`CaptionMetric`.
         split: of a file with splits. Defaults to ``None``: Karpathy's ``'test'``, all of NoCaps' domains.
 
     Raises:
@@ -154,10 +198,11 @@ def read_references(path: str | Path, split: str | None = None) -> References:
             long, has several splits and none is chosen, or lacks the split.
     """
     path = Path(path)
-    own = _own_images(path, read_text(path))
-    if own is not None:
-        captions = {key: list(image["references"]) for key, image in own.items()}
-        return References(path, captions, _image_by_name({key: [key] for key in captions}))
+    data = _object_of(path, read_text(path))
+    own = _own_images(path, data)
+    captions = _by_image(path, data) if own is None else {key: image["references"] for key, image in own.items()}
+    if captions is not None:
+        return References(path, captions, {key: [key] for key in captions})
     found, raws = read_captions(path)
     raws = _of_split(path, found, raws, split)
     if any(raw.group is None for raw in raws):
@@ -167,11 +212,11 @@ def read_references(path: str | Path, split: str | None = None) -> References:
     captions = {}
     for raw in raws:
         if not isinstance(raw.text, str):
-            raise UserError(f"{path}, {raw.where}: a caption is a text, found {raw.text!r}")
+            raise UserError(f"{path}, {raw.where}: a caption is a text, found {shown(repr(raw.text))}")
         called = in_file.get(raw.group, [raw.group])
         names[called[0]] = called
         captions.setdefault(called[0], []).append(raw.text)
-    return References(path, captions, _image_by_name(names))
+    return References(path, captions, names)
 
 
 def _of_split(path: Path, found: str, raws: Sequence[RawCaption], split: str | None) -> Sequence[RawCaption]:
@@ -179,11 +224,11 @@ def _of_split(path: Path, found: str, raws: Sequence[RawCaption], split: str | N
     if split is None and found == "karpathy":
         split = "test"
     if split is None and len(splits) > 1 and found != "nocaps":
-        raise UserError(f"{path} has the splits {', '.join(splits)}: name one (--split)")
+        raise UserError(f"{path} has the splits {listed(splits, 20)}: name one (--split)")
     if split in (None, "all"):
         return raws
     if split not in splits:
-        raise UserError(f"{path} has no split {split!r}; it has {', '.join(splits) or 'none'}")
+        raise UserError(f"{path} has no split {split!r}; it has {listed(splits, 20) or 'none'}")
     return [raw for raw in raws if raw.split == split]
 
 
@@ -200,24 +245,13 @@ def _names_in_file(path: Path, found: str) -> dict[str, list[str]]:
         parts = [str(image[field]) for field in ("filepath", "filename") if field in image]
         number = [str(image["cocoid"])] if "cocoid" in image else []
         imgid = str(image.get("imgid", n))
-        names[imgid] = [*parts[-1:], *(["/".join(parts)] if parts else [imgid]), *number]
+        # The whole path first, which is the image's key: two folders may have a file of the same name.
+        names[imgid] = [*(["/".join(parts)] if parts else [imgid]), *parts[-1:], *number]
     return names
 
 
-def _image_by_name(names: Mapping[str, Sequence[str]]) -> dict[str, str]:
-    """The image of each name; the file's own names count before what they may be shortened to."""
-    image: dict[str, str] = {}
-    for forms in (lambda name: [name], image_names):
-        candidates: dict[str, set[str]] = {}
-        for key, own in names.items():
-            for form in (form for name in own for form in forms(name)):
-                candidates.setdefault(form, set()).add(key)
-        image |= {form: next(iter(keys)) for form, keys in candidates.items() if len(keys) == 1 and form not in image}
-    return image
-
-
 def join(predictions: Predictions, references: References) -> dict[str, str]:
-    """Predictions by the references' images.
+    """Predictions by the references' images, found by :func:`~synthcap_mm.evaluation.image_names.find_images`.
 
     Args:
         predictions: see :func:`read_predictions`.
@@ -229,20 +263,23 @@ def join(predictions: Predictions, references: References) -> dict[str, str]:
     joined: dict[str, str] = {}
     name_of: dict[str, str] = {}
     extra = []
+    images = find_images(predictions.captions, references.names, str(references.path))
     for name, caption in predictions.captions.items():
-        key = next((references.images[n] for n in image_names(name) if n in references.images), None)
+        key = images.get(name)
         if key is None:
             extra.append(name)
             continue
         if key in joined:
             raise UserError(
-                f"{predictions.path}: {name_of[key]!r} and {name!r} are the same image of {references.path}, {key!r}"
+                f"{predictions.path}: {shown(name_of[key])!r} and {shown(name)!r} are the same image of "
+                f"{references.path}, {shown(key)!r}"
             )
         joined[key], name_of[key] = caption, name
     if extra:
         raise UserError(
             f"{predictions.path}: {len(extra)} predictions are for images that {references.path} lacks: "
-            f"{listed(extra)}; its images are called {listed(references.captions, 2)}"
+            f"{listed(extra)}; its images are called {listed(references.captions, 2)}. A shorter name ('1' for "
+            "'photos/a/1.jpg') will do where it is the end of only one image's"
         )
     missing = [key for key in references.captions if key not in joined]
     if missing:

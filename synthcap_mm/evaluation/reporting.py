@@ -13,6 +13,7 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner
 
 from synthcap_mm.errors import UserError
+from synthcap_mm.evaluation.nearest_caption import floor_of
 from synthcap_mm.registry import DATASETS
 from synthcap_mm.structures import CaptionSample
 
@@ -36,14 +37,27 @@ class KeepSamplesHook(Hook):
 
 
 def metrics_table(
-    metrics: Mapping[str, float], skipped: Mapping[str, str] | None = None, notes: Mapping[str, str] | None = None
+    metrics: Mapping[str, float],
+    skipped: Mapping[str, str] | None = None,
+    notes: Mapping[str, str] | None = None,
+    warnings: Mapping[str, str] | None = None,
 ) -> str:
-    """Metrics as a text table, one a line; then skipped metrics with the reason, and notes."""
-    skipped, notes = skipped or {}, notes or {}
-    width = max(map(len, [*metrics, *skipped]), default=0)
-    lines = [f"  {name:<{width}}  {float(value):8.2f}" for name, value in metrics.items()]
+    """Metrics as a text table, one a line; then skipped metrics with the reason, notes, and warnings.
+
+    Where the metrics have floors (``'nearest/CIDEr'``), these are a second column.
+    """
+    skipped = skipped or {}
+    floors = {name: metrics[floor_of(name)] for name in metrics if floor_of(name) in metrics}
+    rows = [name for name in metrics if name not in set(map(floor_of, floors))]
+    width = max(map(len, [*rows, *skipped]), default=0)
+    lines = [f"  {'':<{width}}  captioner  nearest training caption"] if floors else []
+    value = "9.2f" if floors else "8.2f"
+    lines += [
+        f"  {name:<{width}}  {float(metrics[name]):{value}}" + (f"  {floors[name]:8.2f}" if name in floors else "")
+        for name in rows
+    ]
     lines += [f"  {name:<{width}}  skipped: {why}" for name, why in skipped.items()]
-    lines += [f"  {name}: {note}" for name, note in notes.items()]
+    lines += [f"  {name}: {note}" for name, note in [*(notes or {}).items(), *(warnings or {}).items()]]
     return "\n".join(lines)
 
 

@@ -28,12 +28,17 @@ class ScoredCaptions:
         per_image: by image key, then by name; only the metrics that an image has.
         skipped: why a metric that was asked for has no number, by the name it was asked for.
         notes: version or definition of a metric, by the name it was asked for; ``'tokenize'`` where characters count.
+        warnings: why a metric says little of this set, by the name it was asked for; of a domain's,
+            ``'DOMAIN/NAME'``.
+        nearest: the training caption nearest to each image, where the floor was asked for.
     """
 
     averages: dict[str, float] = field(default_factory=dict)
     per_image: dict[str, dict[str, float]] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
+    warnings: dict[str, str] = field(default_factory=dict)
+    nearest: dict[str, str] = field(default_factory=dict)
 
     def add(self, name: str, note: str | None, scores: Scores, keys: Sequence[str]) -> None:
         """Add what one scorer found.
@@ -46,6 +51,8 @@ class ScoredCaptions:
         """
         if note is not None:
             self.notes[name] = note
+        if scores.warning is not None:
+            self.warnings[name] = scores.warning
         self.averages |= {metric: float(value) for metric, value in scores.averages.items()}
         for metric, column in scores.per_image.items():
             for key, value in zip(keys, np.asarray(column, dtype=np.float64).tolist(), strict=True):
@@ -126,14 +133,20 @@ def score_captions(
 
 
 def write_scored(path: str | os.PathLike[str], captions: CaptionSet, scored: ScoredCaptions) -> None:
-    """Write averages, skipped metrics with the reason, and each image's references, caption and scores, as json."""
+    """Write averages, what is to be known about them, and each image's references, caption and scores, as json."""
     images = {
         key: {
             "references": captions.references[key],
             "hypothesis": captions.predictions[key],
+            **({"nearest": scored.nearest[key]} if key in scored.nearest else {}),
             "scores": scored.per_image[key],
         }
         for key in captions.keys
     }
-    about = {"metrics": scored.averages, "skipped": scored.skipped, "notes": scored.notes}
+    about = {
+        "metrics": scored.averages,
+        "skipped": scored.skipped,
+        "notes": scored.notes,
+        "warnings": scored.warnings,
+    }
     write_json(path, {**about, "images": images})

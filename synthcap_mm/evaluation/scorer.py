@@ -29,10 +29,12 @@ class Scores(NamedTuple):
         averages: by name, of the whole set.
         per_image: by name, one score an image, in the order of :attr:`CaptionSet.keys`; NaN where there is none.
             A metric that only exists for a set is left out.
+        warning: why the averages say little of this set. Default ``None``.
     """
 
     averages: dict[str, float]
     per_image: dict[str, Sequence[float]]
+    warning: str | None = None
 
 
 class SkippedError(RuntimeError):

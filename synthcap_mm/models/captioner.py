@@ -324,7 +324,7 @@ class SynthCaptioner(BaseModel):
             source: the batch's source, with ``images``.
             samples: the samples, for ``mode='predict'``.
             mode: ``'loss'``: dict of losses; ``'predict'``: the samples with their
-                ``pred_*`` fields filled; ``'tensor'``: logits ``(B, T, V)``.
+                ``pred_*`` fields filled, and ``feat`` where they brought an image; ``'tensor'``: logits ``(B, T, V)``.
             generation: options of the head's ``generate`` over those of its config, for
                 ``mode='predict'``; ``rerank`` among them counts instead of the captioner's own. Default ``None``.
 
@@ -333,6 +333,8 @@ class SynthCaptioner(BaseModel):
         """
         if prefix is None:
             prefix = PrefixBatch(feats=self.encode(images), source=source)
+            for sample, feat in zip(samples or [], prefix.feats):
+                sample.feat = feat  # metrics want it
         if mode == "loss":
             prefix, losses = self.run_necks(prefix, "train")
             losses.update(self.head.loss(prefix.feats, input_ids, lengths, labels, prefix.weights))

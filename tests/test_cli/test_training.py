@@ -3,11 +3,13 @@
 import json
 import os
 import re
+import shlex
 import sys
 from argparse import Namespace
 
 import pytest
 from command_line import ROOT, run_command, run_process
+from PIL import Image
 
 from synthcap_mm.cli.arguments import load_config
 from synthcap_mm.errors import UserError
@@ -28,7 +30,25 @@ def test_train_makes_the_stores_trains_tests_and_shows(trained):
     assert said.count("caption of train-") == 8  # four held-out captions, two epochs
     assert set(metrics(folder / "work")) >= {"CIDEr", "BLEU-4", "ROUGE_L"}
     assert (folder / "work" / "gallery.png").is_file() and f"gallery: {folder / 'work' / 'gallery.png'}" in said
-    assert re.search(r"CIDEr +\d+\.\d\d", said)
+    assert re.search(r"captioner  nearest training caption\n.*CIDEr +\d+\.\d\d +\d+\.\d\d", said, re.DOTALL)
+    assert said.count("no estimate for photos") == 1 and said.count("nearest/CIDEr") == 1  # not at validations
+
+
+def test_a_training_ends_with_commands_to_paste(trained):
+    folder, said = trained
+    typed = [line.split("synthcap-mm ")[-1].split("tools/")[-1] for line in said[said.rindex("next:") :].splitlines()]
+    commands = [shlex.split(line) for line in typed if not line.lstrip().startswith("#")][1:]
+    assert [words[0].removesuffix(".py") for words in commands] == ["test", "caption", "export"]
+    photos = folder / "two"
+    photos.mkdir()
+    Image.new("RGB", (64, 64)).save(photos / "1.png")
+    for name, *words in commands:
+        run_command(folder, name.removesuffix(".py"), *(str(photos) if word == "PHOTOS" else word for word in words))
+    assert metrics(folder / "work")["CIDEr"] == pytest.approx(
+        float(re.findall(r" CIDEr: ([\d.]+)", said)[-1]), abs=1e-3
+    )
+    assert json.loads((folder / "work" / "captions.jsonl").read_text())["caption"]
+    assert (folder / "work" / "export" / "model.safetensors").is_file()
 
 
 def test_test_repeats_the_figures_and_needs_no_photos_for_them(trained, best, small):
@@ -51,7 +71,9 @@ def test_a_test_tells_the_validation_that_chose_the_epoch_and_every_caption(trai
     assert report["validation"]["metrics"]["CIDEr"] == pytest.approx(float(chosen[0]), abs=1e-3)
     assert report["skipped"] == {}
     images = json.loads((folder / "work" / "test_captions.json").read_text())["images"]
-    assert len(images) == 9 and all(set(i) == {"references", "hypothesis", "scores"} for i in images.values())
+    assert len(images) == 9 and all(
+        set(i) == {"references", "hypothesis", "nearest", "scores"} for i in images.values()
+    )
     mean = sum(image["scores"]["CIDEr"] for image in images.values()) / 9
     assert mean == pytest.approx(report["metrics"]["CIDEr"])
 
@@ -69,10 +91,12 @@ def test_metrics_beyond_the_default_set_and_many_test_sets(trained, best, monkey
     monkeypatch.setenv("PATH", str(folder))  # without Java
     said = run_command(folder, "test-many", "many.py", best, "--cfg-options", *small)
     table = said[said.rindex("on 2 test sets:") :]
-    assert re.search(r"own +\d+\.\d\d +\d+\.\d\d\n +TT +\d+\.\d\d +\d+\.\d\d\n", table), table
+    for title in ("own", "own, nearest training caption", "TT", "TT, nearest training caption"):
+        assert re.search(rf"\n  {title} +\d+\.\d\d +\d+\.\d\d\n", table), table
     assert "METEOR     skipped: needs Java" in said and "METEOR skipped: needs Java" in said
     report = json.loads((folder / "work_dirs" / "many" / "own" / "test_metrics.json").read_text())
-    assert set(report["metrics"]) == {"CIDEr", "CLIPScore"} and report["metrics"]["CLIPScore"] > 0
+    assert set(report["metrics"]) == {"CIDEr", "CLIPScore", "nearest/CIDEr", "nearest/CLIPScore"}
+    assert report["metrics"]["CLIPScore"] > 0
     assert report["skipped"] == {"METEOR": "needs Java (a `java` on the PATH)"}
 
 

@@ -139,18 +139,18 @@ def test_held_out_groups_without_words_are_told_to_the_metrics(tmp_path, tiny):
     assert heldout.metainfo["wordless"] == ["none0", "none1"]
 
 
-def test_few_held_out_groups_are_warned_of(tmp_path, monkeypatch):
+def test_held_out_scores_are_said_to_be_no_estimate_for_photos(tmp_path, monkeypatch):
     from synthcap_mm.datasets import synth_pair_dataset
 
     said = []
     monkeypatch.setattr(synth_pair_dataset, "print_log", lambda message, **kwargs: said.append(message))
-    few, enough = (make_store(tmp_path / f"{n}", 40, heldout=range(n)) for n in (2, 20))
-    dataset = SynthPairDataset(few, split="heldout")
-    assert len(said) == 1 and "synthesis.holdout" in said[0]
-    assert dataset.metainfo["keys"] == ["c0", "c1"]
-    SynthPairDataset(few)
-    SynthPairDataset(enough, split="heldout")
-    assert len(said) == 1
+    store = make_store(tmp_path / "s", 40, heldout=range(2))
+    SynthPairDataset(store)
+    assert said == []
+    assert SynthPairDataset(store, split="heldout").metainfo["keys"] == ["c0", "c1"]
+    SynthPairDataset(store, split="heldout", pairs=None)
+    assert "2 captions of 2 groups" in said[0] and "no estimate for photos" in said[0]
+    assert ["same source" in line for line in said] == [True, False]
 
 
 # ---- several images

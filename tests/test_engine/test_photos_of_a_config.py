@@ -26,7 +26,11 @@ def test_photos_get_the_captions_that_their_store_gets(tiny_model, tiny_stores, 
     def tested(name, **dataset):
         runner, _ = make_runner(tiny_model, tiny_stores, tmp_path / name)
         runner._test_dataloader["dataset"] = {"type": "CaptionEvalDataset", **dataset}
-        runner._test_evaluator = {"type": "CaptionMetric", "outfile_prefix": str(tmp_path / name / "out")}
+        runner._test_evaluator = {
+            "type": "CaptionMetric",
+            "outfile_prefix": str(tmp_path / name / "out"),
+            "floor": tiny_stores[0],
+        }
         return runner.test(), json.loads((tmp_path / name / "out.json").read_text())["images"]
 
     (of_store, stored), (of_photos, shown) = (
@@ -35,5 +39,6 @@ def test_photos_get_the_captions_that_their_store_gets(tiny_model, tiny_stores, 
     )
     assert stored == shown and len(shown) == 12
     assert of_photos == pytest.approx(of_store)
+    assert "nearest/CIDEr" in of_photos and all(image["nearest"] for image in shown.values())
     assert len({image["hypothesis"] for image in shown.values()}) > 1
     assert shown["3.png"]["references"] == source.references(3)

@@ -79,7 +79,8 @@ def written(cfg, name):
 def test_a_line_for_each_set_and_each_domain(cfg, checkpoint, domain_store):
     cfg.test_sets.append({"name": "nocaps", "store": domain_store})
     found = module.test_many(cfg, checkpoint)
-    assert list(found) == ["own", "nocaps entire", "nocaps in-domain", "nocaps near-domain"]
+    lines = ["own", "nocaps entire", "nocaps in-domain", "nocaps near-domain"]
+    assert list(found) == [title for line in lines for title in (line, f"{line}, nearest training caption")]
     assert all(set(line) == {"CIDEr", "length", "CLIPScore"} for line in found.values())
     halves = [found[f"nocaps {domain}"]["length"] for domain in ("in-domain", "near-domain")]
     assert found["nocaps entire"]["length"] == pytest.approx(sum(halves) / 2)
@@ -88,8 +89,10 @@ def test_a_line_for_each_set_and_each_domain(cfg, checkpoint, domain_store):
     rows = list(csv.DictReader(Path(f"{cfg.work_dir}/test_many.csv").read_text().splitlines()))
     assert [row["set"] for row in rows] == list(found) and float(rows[0]["CIDEr"]) == found["own"]["CIDEr"]
     table = module.many_table(found).splitlines()
-    assert table[0].split() == ["CIDEr", "length", "CLIPScore"] and len(table) == 5
-    assert json.loads(Path(f"{cfg.work_dir}/own/test_metrics.json").read_text())["metrics"] == found["own"]
+    assert table[0].split() == ["CIDEr", "length", "CLIPScore"] and len(table) == 9
+    floor = {f"nearest/{name}": value for name, value in found["own, nearest training caption"].items()}
+    metrics = json.loads(Path(f"{cfg.work_dir}/own/test_metrics.json").read_text())["metrics"]
+    assert metrics == found["own"] | floor
 
 
 def test_another_memory_writes_other_captions_and_does_not_stay(cfg, checkpoint, tiny_stores, tmp_path):
@@ -120,6 +123,8 @@ def test_a_memory_of_one_caption_in_coco_json(cfg, checkpoint, tiny_stores, tmp_
     cfg.test_sets = [{"name": "TT", "store": tiny_stores[1], "memory": str(one)}]
     module.test_many(cfg, checkpoint)
     assert len(set(written(cfg, "TT").values())) == 1  # every photo becomes that caption
+    images = json.loads(Path(f"{cfg.work_dir}/TT/test_captions.json").read_text())["images"]
+    assert {image["nearest"] for image in images.values()} == {"a white boat on the street"}  # so does the floor
 
 
 def test_a_memory_of_another_encoder_is_refused(cfg, checkpoint, tiny_stores, tmp_path):
@@ -128,6 +133,18 @@ def test_a_memory_of_another_encoder_is_refused(cfg, checkpoint, tiny_stores, tm
     cfg.test_sets = [{"name": "TT", "store": tiny_stores[1], "memory": str(target)}]
     with pytest.raises(UserError, match="'other'"):
         module.test_many(cfg, checkpoint)
+
+
+def test_without_a_store_of_captions_the_floor_is_said_to_be_unknown(cfg, tiny_stores, tmp_path, monkeypatch):
+    from synthcap_mm.engine import testing
+
+    logged = []
+    monkeypatch.setattr(testing, "print_log", lambda message, **options: logged.append(message))
+    cfg.model.data_preprocessor.tokenizer = str(Store.open(cfg.model.pop("store")).tokenizer_path)
+    cfg.model.necks = cfg.model.necks[1:]
+    torch.save({"state_dict": MODELS.build(cfg.model).state_dict(), "meta": {}}, tmp_path / "model.pth")
+    found = module.test_many(cfg, str(tmp_path / "model.pth"))
+    assert list(found) == ["own"] and "no floor" in logged[0] and "model.store" in logged[0]
 
 
 @pytest.mark.parametrize(

@@ -145,6 +145,33 @@ def test_domains_are_scored_by_themselves_too():
     assert len(scores) == 3 * len(plain)
 
 
+def test_of_few_images_cider_is_no_figure(tmp_path, monkeypatch):
+    from synthcap_mm.evaluation import caption_metric
+
+    logged = []
+    monkeypatch.setattr(caption_metric, "print_log", lambda message, **options: logged.append(message))
+
+    def warnings(references, domain=None):
+        logged.clear()
+        metric = CaptionMetric(outfile_prefix=str(tmp_path / "val"))
+        samples = make_samples(dict.fromkeys(references, "a dog"), references)
+        if domain is not None:
+            samples[0].domain = domain
+        metric.process(None, samples)
+        metric.evaluate(len(references))
+        assert json.loads((tmp_path / "val.json").read_text())["warnings"] == metric.scored.warnings
+        assert logged == [f"{name} {why}" for name, why in metric.scored.warnings.items()]
+        return metric.scored.warnings
+
+    many = {f"{n}.jpg": [f"a dog and {n} cats"] for n in range(20)}
+    assert warnings(many) == {}
+    few = warnings({key: texts for key, texts in many.items() if key != "7.jpg"})
+    assert set(few) == {"CIDEr"} and "19 image(s), fewer than 20" in few["CIDEr"]
+    assert set(warnings(many, "in-domain")) == {"in-domain/CIDEr"}
+    # five held-out captions of one image are five samples with the same references
+    assert "of 4 image(s)" in warnings({f"{n}": [f"a dog and {n // 5} cats"] for n in range(20)})["CIDEr"]
+
+
 def test_known_values_by_hand():
     # one wrong word of four: unigram precision 3/4; LCS 3 of 4 on both sides; no shared 4-gram
     averages, _ = score_captions({"x": "a b c d", "y": "e f g h"}, {"x": ["a b c z"], "y": ["e f g z"]})
@@ -370,6 +397,54 @@ def test_clip_score_without_an_encoder_says_so(tiny, tiny_stores):
     dataset, _, metric, evaluator = clip_evaluator(tiny_stores, None)
     assert evaluator.evaluate(len(dataset)) == {}
     assert "encoder=dict(type=...)" in metric.scored.skipped["CLIPScore"]
+
+
+@pytest.mark.parametrize("domains", [False, True])
+def test_the_floor_is_the_nearest_training_captions_score(tiny_stores, tmp_path, domains):
+    from synthcap_mm.datasets import CaptionEvalDataset
+    from synthcap_mm.evaluation import nearest_captions
+
+    pairs, photos = tiny_stores
+    dataset = CaptionEvalDataset(photos)
+    samples = [dataset[i] for i in range(len(dataset))]
+    references = {sample.key: sample.references for sample in samples}
+    for n, sample in enumerate(samples):
+        sample.pred_caption = "a red dog on the beach"
+        sample.domain = "in-domain" if domains and n % 2 else None
+    metric = CaptionMetric(["CIDEr", "length"], floor=pairs, outfile_prefix=str(tmp_path / "out"), prefix="p")
+    metric.process(None, samples[:5])
+    metric.process(None, samples[5:])
+    found = metric.evaluate(len(samples))
+    nearest = nearest_captions(pairs, samples)
+    assert len(set(nearest.values())) > 1
+    images = json.loads((tmp_path / "out.json").read_text())["images"]
+    assert {key: image["nearest"] for key, image in images.items()} == nearest == metric.scored.nearest
+
+    def floor(keys):
+        scores, _ = score_captions({k: nearest[k] for k in keys}, {k: references[k] for k in keys}, ["CIDEr", "length"])
+        return scores
+
+    every = floor(references)
+    assert every["CIDEr"] > 0
+    wanted = {"nearest/CIDEr": every["CIDEr"], "nearest/length": every["length"]}
+    if domains:
+        half = floor([sample.key for sample in samples if sample.domain])
+        wanted |= {"in-domain/nearest/CIDEr": half["CIDEr"], "in-domain/nearest/length": half["length"]}
+    assert {name.removeprefix("p/"): value for name, value in found.items() if "nearest" in name} == wanted
+    plain = CaptionMetric(["CIDEr", "length"], prefix="p")
+    plain.process(None, samples)
+    assert {name: value for name, value in found.items() if "nearest" not in name} == plain.evaluate(len(samples))
+
+
+def test_without_features_there_is_no_floor_and_that_is_said(tiny_stores, monkeypatch):
+    from synthcap_mm.evaluation import caption_metric
+
+    logged = []
+    monkeypatch.setattr(caption_metric, "print_log", lambda message, **options: logged.append(message))
+    metric = CaptionMetric(["ROUGE_L"], floor=tiny_stores[0])
+    metric.process(None, make_samples())
+    assert set(metric.evaluate(4)) == {"ROUGE_L"}
+    assert len(logged) == 1 and "no floor" in logged[0] and "4 of 4 images" in logged[0]
 
 
 RANK = """

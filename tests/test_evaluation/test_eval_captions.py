@@ -43,6 +43,7 @@ def test_one_file_is_scored_and_every_image_written(files, said):
     assert written["images"]["1.jpg"]["hypothesis"] == other["1.jpg"]
     assert written["images"]["1.jpg"]["scores"] == score_captions(other, REFERENCES)[1]["1.jpg"]
     assert f"CIDEr    {found['CIDEr']:8.2f}" in said[-1] and "out.json" in said[-1]
+    assert "CIDEr: of 3 image(s), fewer than 20" in said[-1]
     # what was written is read again as predictions and as references
     assert eval_captions([str(folder / "out.json")], str(folder / "out.json")) == found
 
@@ -59,7 +60,7 @@ def test_two_files_are_compared_over_images(files, said):
     assert json.loads((folder / "c.json").read_text())["metrics"] == found
     table = said[-2]
     assert "A is higher" in table and "A is higher *" in table and "none: a figure of the whole set" in table
-    assert "* A and B are of the whole set" in table
+    assert "* A and B are of the whole set" in table and "CIDEr: of 3 image(s), fewer than 20" in table
     backwards = eval_captions(pair[::-1], str(folder / "ref.csv"), ["CIDEr"])["CIDEr"]
     assert backwards["verdict"] == "b" and backwards["difference"] == pytest.approx(-row["difference"])
 

@@ -20,7 +20,11 @@ bus
 knife
 """
 INSTANCES = {
-    "images": [{"id": 7, "file_name": "COCO_val2014_000000000007.jpg"}, {"id": 8, "file_name": "000000000008.jpg"}],
+    "images": [
+        {"id": 7, "file_name": "COCO_val2014_000000000007.jpg"},
+        {"id": 8, "file_name": "000000000008.jpg"},
+        {"id": 9, "file_name": "nine.jpg"},
+    ],
     "categories": [{"id": 1, "name": "person"}, {"id": 2, "name": "dog"}, {"id": 3, "name": "chair"}],
     "annotations": [{"image_id": 7, "category_id": 1}, {"image_id": 7, "category_id": 2}],
 }
@@ -61,12 +65,12 @@ def test_shares_by_hand(files):
         {
             "val2014/COCO_val2014_000000000007.jpg": "A man, a dog and a bus.",
             "8": "a train near a train",
-            "x/8.jpg": "fun",
+            "x/nine.jpg": "fun",
         },
         {
             "val2014/COCO_val2014_000000000007.jpg": ["a man walks"],
             "8": ["The train.", "a bus"],
-            "x/8.jpg": ["nothing here"],
+            "x/nine.jpg": ["nothing here"],
         },
     )
     found = score_set(captions, {"ObjectHallucination": ObjectHallucination(**files)})
@@ -77,7 +81,7 @@ def test_shares_by_hand(files):
     }
     first = found.per_image["val2014/COCO_val2014_000000000007.jpg"]
     assert first == {"ObjectHallucination-i": pytest.approx(100 / 3), "ObjectHallucination-s": 100}
-    assert found.per_image["x/8.jpg"] == {"ObjectHallucination-s": 0}  # it names nothing: it has no share
+    assert found.per_image["x/nine.jpg"] == {"ObjectHallucination-s": 0}  # it names nothing: it has no share
     assert "names.txt" in found.notes["ObjectHallucination"]
 
 
@@ -100,7 +104,7 @@ def test_blanks_and_the_end_of_the_list_do_not_change_its_hash(tmp_path):
     ("change", "said"),
     [
         ({"categories": [{"id": 1, "name": "sofa"}]}, "'sofa'.*names.txt"),
-        ({"annotations": [{"image_id": 9, "category_id": 1}]}, r"annotations\[0\]"),
+        ({"annotations": [{"image_id": 99, "category_id": 1}]}, r"annotations\[0\]"),
         ({"images": [{"id": 7}]}, r"images\[0\].*'file_name'"),
     ],
 )
@@ -112,8 +116,8 @@ def test_a_bad_instances_file_is_named(files, change, said):
 
 
 def test_images_that_are_not_annotated_are_named(files):
-    with pytest.raises(UserError, match=r"instances.json: nine.jpg"):
-        ObjectHallucination(**files).score(CaptionSet({"7": "x", "nine.jpg": "x"}, {"7": ["x"], "nine.jpg": ["x"]}))
+    with pytest.raises(UserError, match=r"instances.json: ten.jpg"):
+        ObjectHallucination(**files).score(CaptionSet({"7": "x", "ten.jpg": "x"}, {"7": ["x"], "ten.jpg": ["x"]}))
 
 
 @pytest.mark.parametrize(("text", "said"), [("dog,,cat", "line 1"), ("\n", "names.txt")])

@@ -4,7 +4,7 @@ import pytest
 from caption_samples import COCO, KARPATHY, write
 
 from synthcap_mm.errors import UserError
-from synthcap_mm.evaluation.prediction_files import image_names, join, read_predictions, read_references
+from synthcap_mm.evaluation.prediction_files import join, read_predictions, read_references
 
 RESULTS = [{"image_id": 7, "caption": "a dog"}, {"image_id": 8, "caption": "cats"}]
 OURS = {"metrics": {}, "images": {"a/7.jpg": {"references": ["A dog", "x"], "hypothesis": "a dog", "scores": {}}}}
@@ -15,25 +15,17 @@ def joined(predictions, references, split=None):
 
 
 @pytest.mark.parametrize(
-    ("name", "names"),
-    [
-        ("val2014/COCO_val2014_000000000042.jpg",
-         ["val2014/COCO_val2014_000000000042.jpg", "COCO_val2014_000000000042.jpg", "COCO_val2014_000000000042", "42"]),
-        ("7", ["7"]),
-        ("1000_6b.jpg", ["1000_6b.jpg", "1000_6b"]),
-    ],
-)  # fmt: skip
-def test_names_of_an_image(name, names):
-    assert image_names(name) == names
-
-
-@pytest.mark.parametrize(
     "content",
     [
         RESULTS,
         [{"image_id": "7", "caption": "a dog"}, {"image_id": "x/8.jpg", "caption": "cats", "score": 1}],
         '{"image": "photos/7.jpg", "caption": "a dog", "captions": ["a dog", "x"]}\n\n{"image": "8.jpg", "caption": "cats"}\n',
         {"images": {"7": {"hypothesis": "a dog", "references": []}, "8": {"hypothesis": "cats", "references": []}}},
+        {"7": ["a dog"], "8": ["cats"]},  # pycocoevalcap's form
+        {"7": "a dog", "8.jpg": "cats"},
+        {"7": [{"image_id": 7, "caption": "a dog"}], "8": [{"caption": "cats"}]},
+        json.dumps({"7": ["a dog"], "8": ["cats"]}, indent=1),
+        json.dumps(RESULTS, indent=1),
     ],
 )
 def test_predictions_of_every_kind_meet_cocos_references(tmp_path, content):
@@ -62,11 +54,24 @@ def test_karpathys_test_split_by_any_of_its_names(tmp_path, cocoid):
             image["cocoid"] = number
     content["images"].append({**content["images"][3], "imgid": 4, "filename": "9.jpg", "cocoid": 9})
     ref = write(tmp_path / "ref.json", content)
-    assert read_references(ref).captions == {"3.jpg": ["picture 3", "image 3"], "9.jpg": ["picture 3", "image 3"]}
+    assert read_references(ref).captions == {
+        "val2014/3.jpg": ["picture 3", "image 3"],
+        "val2014/9.jpg": ["picture 3", "image 3"],
+    }
     number = 4 if cocoid else "3.jpg"
     pred = write(tmp_path / "p.json", [{"image_id": number, "caption": "x"}, {"image_id": 9, "caption": "y"}])
-    assert joined(pred, ref) == {"3.jpg": "x", "9.jpg": "y"}
-    assert set(read_references(ref, "train").captions) == {"0.jpg"}
+    assert joined(pred, ref) == {"val2014/3.jpg": "x", "val2014/9.jpg": "y"}
+    assert set(read_references(ref, "train").captions) == {"val2014/0.jpg"}
+
+
+def test_files_of_one_name_in_two_folders_keep_their_own_captions(tmp_path):
+    content = json.loads(json.dumps(KARPATHY))
+    content["images"].append({**content["images"][3], "imgid": 4, "filepath": "more", "sentences": [{"raw": "a cat"}]})
+    ref = write(tmp_path / "ref.json", content)
+    found = read_references(ref).captions
+    assert found == {"val2014/3.jpg": ["picture 3", "image 3"], "more/3.jpg": ["a cat"]}
+    pred = [{"image_id": "x/more/3.jpg", "caption": "x"}, {"image_id": "val2014/3.jpg", "caption": "y"}]
+    assert joined(write(tmp_path / "p.json", pred), ref) == {"more/3.jpg": "x", "val2014/3.jpg": "y"}
 
 
 def test_other_references(tmp_path):
@@ -74,6 +79,41 @@ def test_other_references(tmp_path):
     assert read_references(ref).captions == {"7.jpg": ["A dog", "The dog"], "8.jpg": ["Cats"]}
     ours = write(tmp_path / "ours.json", OURS)
     assert joined(ours, ours) == {"a/7.jpg": "a dog"}
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+def test_references_in_pycocoevalcaps_form(tmp_path, indent):
+    content = {"7": ["A dog", "The dog"], "8": ["Cats"], "9": "A boat", "a/10.jpg": [{"caption": "A bus"}]}
+    found = read_references(write(tmp_path / "ref.json", json.dumps(content, indent=indent)))
+    assert found.captions == {"7": ["A dog", "The dog"], "8": ["Cats"], "9": ["A boat"], "a/10.jpg": ["A bus"]}
+
+
+@pytest.mark.parametrize("read", [read_predictions, read_references])
+@pytest.mark.parametrize("indent", [None, 1])
+@pytest.mark.parametrize(
+    "content",
+    [
+        {f"field {n}": n for n in range(5000)},
+        {"7": ["a dog"], **{f"{n}": n for n in range(5000)}},
+        {"7": ["a dog"], "8": ["x" * 1000]*999 + [7]},
+        [{f"field {n}": n for n in range(5000)}],
+        [{"image_id": ["x"] * 5000, "caption": "a dog"}],
+        [{"image_id": "x" * 5000, "caption": ["a dog"] * 5000}],
+        {"images": {"x" * 5000: {"hypothesis": 7}}},
+    ],
+)  # fmt: skip
+def test_valid_json_of_another_kind_is_refused_in_a_few_words(tmp_path, read, indent, content):
+    with pytest.raises(UserError) as error:
+        read(write(tmp_path / "p.json", json.dumps(content, indent=indent)))
+    said = str(error.value).removeprefix(str(tmp_path))
+    assert "p.json" in said and len(said) < 600 and "not valid JSON" not in said
+
+
+def test_json_that_ends_too_soon_is_named_where_it_ends(tmp_path):
+    whole = json.dumps({"7": ["a dog"], "8": ["cats"]}, indent=1)
+    for read in (read_predictions, read_references):
+        with pytest.raises(UserError, match=r"line 7, column \d+: not valid JSON"):
+            read(write(tmp_path / "p.json", whole[:-4]))
 
 
 def test_a_short_name_that_two_share_is_nobodys(tmp_path):
@@ -100,6 +140,8 @@ def test_a_short_name_that_two_share_is_nobodys(tmp_path):
         ("[{", r"line 1, column 3"),
         ('{"image": "7.jpg", "caption": "x"}\n{"image', r"line 2"),
         ([], "no predictions"),
+        ({"7": ["a dog", "the dog"], "8": ["cats"]}, "'7': 2 captions"),
+        ({"7": ["a dog"], "8": []}, r"'8': expected a list of captions.*\[\]"),
         ('{"image": "8.jpg", "error": "truncated"}\n{"image": "7.jpg", "caption": "x"}', r"8 \(1 could not"),
     ],
 )
