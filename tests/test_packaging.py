@@ -77,6 +77,9 @@ def test_installed_wheel_works_without_the_checkout(wheel, tmp_path):
     assert f"tools, in {shipped / 'tools'}" in listed
     assert "SynthCaptioner" in listed
     assert "_base_" not in command("print-config", "synthcap_mini.py")
+    (tmp_path / "mine.py").write_text("_base_ = 'synthcap_mm::decap/decap_mini.py'\nstore = 'data/mine'\n")
+    derived = command("print-config", "mine.py")
+    assert derived == command("print-config", "decap_mini.py", "--cfg-options", "store=data/mine")
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,6 @@ def test_the_page_works(tmp_path):
     *parts, config = blocks
     assert "_base_" in config and len(parts) == 3
     (tmp_path / "my_parts.py").write_text("\n\n".join(parts))
-    # As a user without a clone: the config lies elsewhere, and gives the shipped one's path.
-    config = config.replace('"synthcap_mini.py"', repr(str(ROOT / "configs" / "synthcap_mini.py")))
     (tmp_path / "mine.py").write_text(config)
     options = [
         "synthesis.captions.num=60", "synthesis.holdout=0.2", "photo_stores.0.photos.num=6", "train_cfg.max_epochs=1",
