@@ -19,7 +19,7 @@ class NotYet(UserError):
 
 
 def near(name: str, known: Iterable[str], count: int = 4) -> list[str]:
-    """The known names that somebody who typed ``name`` may have meant, the likeliest first; none that merely look alike.
+    """The known names that somebody who typed ``name`` may have meant, the likeliest first.
 
     Args:
         name: what was typed.
