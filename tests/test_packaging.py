@@ -225,7 +225,9 @@ def test_environment_is_reused_until_its_requirements_change(tmp_path):
     assert len(asked()) == 3
 
 
-@pytest.mark.parametrize("named, said", [("old", "old is Python 3.9.1"), ("false", "false is no Python"), ("", "on PATH")])
+@pytest.mark.parametrize(
+    "named, said", [("old", "old is Python 3.9.1"), ("false", "false is no Python"), ("", "on PATH")]
+)
 def test_a_python_that_does_not_suit_is_named(tmp_path, named, said):
     old = tmp_path / "old"
     old.write_text('#!/bin/sh\ncase "$2" in *print*) echo Python 3.9.1;; *) exit 1;; esac\n')

@@ -9,7 +9,6 @@ import json
 import os
 import re
 import secrets
-import shutil
 import signal
 import socket
 import subprocess
@@ -18,6 +17,7 @@ import time
 from pathlib import Path
 
 import pytest
+from browser import opened
 from PIL import Image
 
 from synthcap_mm.errors import UserError
@@ -302,17 +302,9 @@ def test_nothing_is_kept_when_it_ends(page_export, tmp_path, number):
 
 @pytest.mark.slow
 def test_in_a_browser(served, photo, tmp_path):
-    playwright = pytest.importorskip("playwright.sync_api", reason="PLAYWRIGHT ABSENT: pip install playwright")
-    chromium = next(
-        (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
-    )
-    if chromium is None:
-        pytest.skip("CHROMIUM ABSENT: apt-get install chromium to test the page in a browser")
-    with playwright.sync_playwright() as running:
-        browser = running.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        tab = browser.new_page(viewport={"width": 1280, "height": 1150})
-        tab.goto(served.url)
-        expect = playwright.expect
+    with opened(served.url, 1150) as tab:
+        from playwright.sync_api import expect
+
         expect.set_options(timeout=60_000)
         caption, message = tab.locator("#caption"), tab.locator("#message")
         expect(message).to_contain_text("Drop a photo, or pick an example")
@@ -341,4 +333,3 @@ def test_in_a_browser(served, photo, tmp_path):
             expect(tab.locator("#remembered")).not_to_contain_text("zebra")
             tab.wait_for_timeout(1000)
             tab.screenshot(path=shot, full_page=True)
-        browser.close()
