@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 from browser import opened
+from mmengine.config import Config
 from PIL import Image
 
 from synthcap_mm.errors import UserError
@@ -84,6 +85,23 @@ def test_without_a_captioner_it_says_how_to_train_one(app, tmp_path, monkeypatch
         app.load_captioner(None)
     with pytest.raises(SystemExit, match=r"export\.json"):
         app.load_captioner(str(tmp_path))
+    with pytest.raises(SystemExit, match="checkpoint"):
+        app.load_captioner("synthcap_mini.py")
+
+
+def test_a_config_and_its_checkpoint_are_a_captioner_too(app, page_export, tiny_captioner_on_page, tmp_path, photo):
+    root = page_export.parent
+    model = {**json.loads((root / "export" / "config.json").read_text())["model"], "store": str(root / "store")}
+    parts = {"encoder": {"type": "MiniCLIP"}, "tag_provider": {"type": "MiniScenesTagger"}}
+    Config({"model": model, "synthesis": {"store": str(root / "store"), **parts}}).dump(tmp_path / "mine.py")
+    found = app.load_captioner(str(tmp_path / "mine.py"), str(root / "checkpoint.pth"), "cpu")
+    assert found([photo])["predictions"] == tiny_captioner_on_page([photo])["predictions"]
+
+
+def test_an_answer_is_described_by_what_the_captioner_has(app):
+    found = {"clip_score": 0.7, "prompt_tags": ["dog"]}
+    assert "CLIPScore 0.700: 2.5 times the cosine" in app.describe(found, True) and "dog" in app.describe(found, True)
+    assert "Tags" not in app.describe(found, False) and app.describe({**found, "clip_score": None}, False) == ""
 
 
 def test_examples(app, tmp_path):
@@ -98,7 +116,7 @@ def test_examples(app, tmp_path):
 def test_it_is_served_to_this_machine_only_unless_told(app, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["app.py"])
     args = app.parse_args()
-    assert (args.host, args.export, args.allow_host) == ("127.0.0.1", None, [])
+    assert (args.host, args.model, args.checkpoint, args.allow_host) == ("127.0.0.1", None, None, [])
 
 
 @pytest.mark.parametrize(
@@ -315,6 +333,7 @@ def test_in_a_browser(served, photo, tmp_path):
         expect(message).to_contain_text("Tags in the prompt: ")
         first = caption.inner_text()
         assert tab.locator("#drawn img").get_attribute("src")
+        expect(tab.locator("#drawn")).to_contain_text("What the detector sees")
         expect(tab.locator("#best")).to_contain_text(first.strip())
 
         (tmp_path / "wrong.txt").write_text("no picture")
