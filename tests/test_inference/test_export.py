@@ -328,6 +328,14 @@ def test_a_component_of_the_users_own_says_what_may_stand_in_an_export(copied, t
 
 
 # ---- encoders and detectors
+def test_an_encoder_that_also_tags_is_once_in_the_folder(full_export):
+    config = json.loads((full_export / "config.json").read_text())
+    assert config["tag_provider"]["encoder"] == config["encoder"]
+    assert config["tag_provider"]["vocabulary"] == ["dog", "cat", "red"]
+    assert len(list(full_export.rglob("weights.safetensors"))) == 1
+    assert "synthcap-mm caption export photos/ --out captions.jsonl\n" in (full_export / "README.md").read_text()
+
+
 def test_an_encoder_from_files_is_in_the_folder(tiny_captioner, tiny_stores, tmp_path):
     """The memory was made by another encoder; only whether this one comes back the same is looked at."""
     config = copy.deepcopy(tiny_captioner[0])
