@@ -4,6 +4,9 @@
 VENV ?= .venv
 # The interpreter that makes it; 3.11 first, since most is tested with it. Debian's comes without venv unless asked for.
 SUITS := import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))
+# Says what is wrong with the one that was named.
+NOT_THIS = found=$$($(PYTHON) -c 'import sys; print("Python %d.%d.%d" % sys.version_info[:3])' 2>/dev/null); \
+	echo "$(if $(PYTHON),$(PYTHON) is $${found:-no Python that runs},No Python on PATH suits)" >&2
 ifndef PYTHON
 PYTHON := $(shell for p in python3.11 python3.12 python3.10 python3 python; do \
 	if $$p -c '$(SUITS)' >/dev/null 2>&1; then echo $$p; break; fi; done)
@@ -78,7 +81,7 @@ define install
 endef
 
 $(CORE):
-	@$(PYTHON) -c '$(SUITS)' || { echo 'Python 3.10, 3.11 or 3.12 with its venv module is needed (on Debian and Ubuntu: apt install python3-venv) and was not found on PATH; name one: make PYTHON=/path/to/python3.11' >&2; exit 1; }
+	@{ $(PYTHON) -c '$(SUITS)'; } 2>/dev/null || { $(NOT_THIS); echo 'Python 3.10, 3.11 or 3.12 with its venv module is needed (on Debian and Ubuntu: apt install python3-venv); name one: make PYTHON=/path/to/python3.11' >&2; exit 1; }
 	@$(PY) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	$(PIP) setuptools wheel
 	$(call install)

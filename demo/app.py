@@ -1,4 +1,4 @@
-"""A page to try a captioner on: python demo/app.py [EXPORT]."""
+"""A page to try a captioner on: python demo/app.py [EXPORT | CONFIG CHECKPOINT]."""
 
 import argparse
 import asyncio
@@ -18,7 +18,7 @@ check_installation()  # before MMEngine is imported: a broken one would hide why
 
 from PIL import Image
 
-from synthcap_mm.cli.arguments import import_modules
+from synthcap_mm.cli.arguments import add_trust, import_modules
 from synthcap_mm.cli.stopping import stopping_cleanly
 from synthcap_mm.errors import UserError
 from synthcap_mm.evaluation.caption_visualizer import draw_tags
@@ -28,6 +28,7 @@ from synthcap_mm.inference.inferencer import CaptionInferencer
 from synthcap_mm.inference.inputs import PhotoInput
 from synthcap_mm.models.memory import CaptionMemory
 from synthcap_mm.structures import Tag
+from synthcap_mm.weights_files import trusted_checkpoints
 
 #: What one photo may have.
 MAX_BYTES, MAX_PIXELS = 20 * 2**20, 50_000_000
@@ -39,28 +40,44 @@ MAX_WAITING, KEPT = 20, 3600
 DEMO_CONFIG, DEMO_FOLDER = "synthcap_mini.py", "work_dirs/synthcap_mini"
 
 
-def load_captioner(export: str | None, device: str | None = None) -> CaptionInferencer:
-    """The captioner of an exported folder, or without one the mini-world's that ``make demo`` trained.
+def load_captioner(model: str | None, checkpoint: str | None = None, device: str | None = None) -> CaptionInferencer:
+    """The captioner of an exported folder or of a config and its checkpoint; else the one that ``make demo`` trained.
 
     Raises:
         SystemExit: with a sentence, if there is none, or it cannot be used.
     """
     try:
-        if export is not None:
-            captioner = CaptionInferencer.from_pretrained(export, device=device)
+        if model is not None:
+            captioner = CaptionInferencer(model, checkpoint, device=device)
         else:
             found = sorted(Path(DEMO_FOLDER).glob("best_*.pth"), key=lambda path: path.stat().st_mtime)
             if not found:
                 raise SystemExit(
                     f"there is no captioner of the mini-world in {Path(DEMO_FOLDER).absolute()}: train it with `make "
-                    "demo` (minutes on a CPU) and start the page in the same folder, or name an exported captioner: "
-                    "python demo/app.py EXPORT"
+                    "demo` (minutes on a CPU) and start the page in the same folder, or name another captioner: "
+                    "python demo/app.py EXPORT, or CONFIG CHECKPOINT"
                 )
             captioner = CaptionInferencer(DEMO_CONFIG, found[-1], device=device)
         _ = captioner.reader  # builds encoder and tag provider, so that the start names what is missing
     except (UserError, RuntimeError, ValueError, OSError, ImportError) as error:
         raise SystemExit(str(error)) from error
     return captioner
+
+
+def describe(found: dict[str, Any], uses_tags: bool) -> str:
+    """What is said of an answer above its tables.
+
+    Args:
+        found: the prediction, explained.
+        uses_tags: whether the captioner's prompt is made of tags.
+    """
+    lines = [f"Tags in the prompt: {', '.join(found['prompt_tags']) or 'none'}."] if uses_tags else []
+    if found["clip_score"] is not None:
+        lines.append(
+            f"CLIPScore {found['clip_score']:.3f}: 2.5 times the cosine of photo and caption by the captioner's own "
+            "encoder (0 to 2.5). More is better; compare it with other captions of the same photo only."
+        )
+    return " ".join(lines)
 
 
 class Page:
@@ -116,7 +133,7 @@ class Page:
             memory: sentences to be used instead of the captioner's memory, one a line. Default ``None``.
 
         Returns:
-            The photo with boxes, and the prediction with everything that explains it.
+            The photo with the boxes of the prompt's tags, and the prediction with everything that explains it.
 
         Raises:
             UserError, ValueError: a sentence for the reader.
@@ -246,13 +263,14 @@ def build(page: Page, picked: list[str], title: str) -> Any:
         except (UserError, ValueError) as error:
             sentence = str(error)
             return f"⚠️ {sentence[:1].upper()}{sentence[1:]}.", *nothing
-        score = found["clip_score"]
-        about = "" if score is None else f"CLIPScore {score:.3f}. "
-        about += f"Tags in the prompt: {', '.join(found['prompt_tags']) or 'none'}."
+        about = describe(found, page.captioner.uses_tags)
+        # Tags that were found without a detector have no place in the photo.
+        label = "What the detector sees" if any(tag["box"] for tag in found["tags"]) else "The photo"
         best = [[c["caption"], round(c["logprob"], 3), round(c["score"], 4)] for c in found["captions"]]
         remembered = [[m["caption"], round(m["weight"], 4)] for m in found["memory"] or []]
         seen = [[t["name"], round(t["score"], 3)] for t in found["tags"]]
-        return about, f"## {found['caption'] or '(nothing was written)'}", photo, best, remembered, seen
+        shown = gr.Image(photo, label=label)
+        return about, f"## {found['caption'] or '(nothing was written)'}", shown, best, remembered, seen
 
     with gr.Blocks(title=title, analytics_enabled=False, delete_cache=(60, KEPT)) as blocks:
         gr.Markdown(f"# {title}")
@@ -276,7 +294,7 @@ def build(page: Page, picked: list[str], title: str) -> Any:
                 caption = gr.Markdown(elem_id="caption")
                 message = gr.Markdown("Drop a photo, or pick an example.", elem_id="message")
                 drawn = gr.Image(
-                    label="What the detector sees",
+                    label="The photo",
                     interactive=False,
                     buttons=["download", "fullscreen"],
                     elem_id="drawn",
@@ -288,7 +306,9 @@ def build(page: Page, picked: list[str], title: str) -> Any:
                     visible=has_memory,
                     elem_id="remembered",
                 )
-                seen = gr.Dataframe(headers=["tag", "score"], label="All tags", elem_id="seen")
+                seen = gr.Dataframe(
+                    headers=["tag", "score"], label="All tags", visible=page.captioner.uses_tags, elem_id="seen"
+                )
         inputs, outputs = [photo, beams, length, penalty, memory], [message, caption, drawn, best, remembered, seen]
         # While the user goes on typing or dragging, only the last state is answered.
         gr.on(
@@ -358,7 +378,11 @@ def _call_nobody(event: str, args: tuple) -> None:
 def parse_args() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("export", nargs="?", help="folder of tools/export.py (default: what `make demo` trained)")
+    parser.add_argument(
+        "model", nargs="?", help="folder of tools/export.py, or a config (default: what `make demo` trained)"
+    )
+    parser.add_argument("checkpoint", nargs="?", help="after a config: its checkpoint")
+    add_trust(parser)
     parser.add_argument("--examples", metavar="FOLDER", help="photos to pick from (default: the mini-world's)")
     parser.add_argument("--host", default="127.0.0.1", help="address to serve at (default: 127.0.0.1, this machine)")
     parser.add_argument("--port", type=int, default=7860, help="default: 7860")
@@ -391,8 +415,9 @@ def run(args: argparse.Namespace, place: Path) -> None:
     except ImportError as error:
         raise SystemExit(f"the page needs Gradio ({error}): pip install 'synthcap_mm[demo]'") from error
     import_modules(args.modules)
-    page = Page(load_captioner(args.export, args.device))
-    title = "The mini-world's captioner" if args.export is None else f"Captioner {Path(args.export).resolve().name}"
+    with trusted_checkpoints(args.trust_checkpoint):
+        page = Page(load_captioner(args.model, args.checkpoint, args.device))
+    title = "The mini-world's captioner" if args.model is None else f"Captioner {Path(args.model).resolve().name}"
     try:
         picked = examples(args.examples, place)
     except (UserError, OSError) as error:

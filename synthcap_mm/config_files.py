@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from os import PathLike
 from pathlib import Path
 
-from synthcap_mm.errors import UserError
+from synthcap_mm.errors import UserError, near
 
 PACKAGE_DIR = Path(__file__).resolve().parent
 
@@ -58,9 +57,19 @@ def resolve_config(path: str | PathLike[str]) -> Path:
         UserError: if there is no such file and no such shipped config, with the near matches.
     """
     given = Path(path)
-    if given.is_file():
-        return given
-    root = shipped_dir("configs")
+    return given if given.is_file() else resolve_shipped(given)
+
+
+def resolve_shipped(name: str | PathLike[str]) -> Path:
+    """Find a shipped config, see :func:`resolve_config`; files of the user's are not looked for.
+
+    Args:
+        name: as a user may type it, or as MMEngine has it in ``_base_``: ``'synthcap_mm::NAME'`` without its scope.
+
+    Raises:
+        UserError: see there.
+    """
+    given, root = Path(name), shipped_dir("configs")
     wanted = given.as_posix().removeprefix("./").removeprefix("configs/")
     wanted = wanted if wanted.endswith(".py") else f"{wanted}.py"
     shipped = list_configs()
@@ -68,13 +77,13 @@ def resolve_config(path: str | PathLike[str]) -> Path:
     if not given.is_absolute() and ".." not in given.parts:
         if (root / wanted).is_file():
             return root / wanted
-        same_name = [name for name in shipped if Path(name).name == wanted]
+        same_name = [one for one in shipped if Path(one).name == wanted]
         if len(same_name) == 1:
             return root / same_name[0]
-    known = {Path(name).name: name for name in shipped}
-    near = [known[name] for name in difflib.get_close_matches(Path(wanted).name, known, n=4, cutoff=0.5)]
-    hint = f"did you mean {' or '.join(near)}?" if near else f"shipped are: {', '.join(shipped)}."
+    known = {Path(one).stem: one for one in shipped}
+    meant = [known[name] for name in near(Path(wanted).stem, known)]
+    hint = f"did you mean {' or '.join(meant)}?" if meant else f"shipped are: {', '.join(shipped)}."
     raise UserError(
-        f"config {str(path)!r} is neither a file (looked in {Path.cwd()}) nor one of the configs shipped in {root}; "
+        f"config {str(name)!r} is neither a file (looked in {Path.cwd()}) nor one of the configs shipped in {root}; "
         f"{hint}"
     )

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import ast
-import difflib
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, get_args, get_type_hints, is_typeddict
 
-from synthcap_mm.errors import UserError
+from synthcap_mm.errors import UserError, near
 from synthcap_mm.options import Component, GivenTo, plain_hints
 
 #: Top-level fields besides those of :mod:`synthcap_mm.config_fields` and of MMEngine's runners.
@@ -167,9 +166,9 @@ def _walk(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 def _hint(parts: Sequence[str], depth: int, siblings: Sequence[str], cfg: Mapping[str, Any]) -> str:
     """Fields like the one at ``parts[depth]``, beside it or elsewhere in the config."""
     elsewhere = [path for path, _ in _walk(cfg) if path.endswith("." + ".".join(parts))]
-    beside = difflib.get_close_matches(parts[depth], siblings, n=3, cutoff=0.7)
-    near = elsewhere[:3] or [".".join([*parts[:depth], name]) for name in beside]
-    return f"; did you mean {' or '.join(near)}?" if near else ""
+    beside = near(parts[depth], siblings, 3)
+    meant = elsewhere[:3] or [".".join([*parts[:depth], name]) for name in beside]
+    return f"; did you mean {' or '.join(meant)}?" if meant else ""
 
 
 def _takes(above: str, node: Mapping[str, Any], field: str) -> bool:

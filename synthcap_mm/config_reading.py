@@ -20,10 +20,11 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 from mmengine.utils import import_modules_from_strings
 
-from synthcap_mm.config_files import resolve_config
+from synthcap_mm.config_files import resolve_config, resolve_shipped
 from synthcap_mm.config_options import check_options, parse_options
 from synthcap_mm.errors import UserError
 from synthcap_mm.files import temporary_folder
+from synthcap_mm.registry import SCOPE
 
 _PLAIN = (str, int, float, bool, types.NoneType)
 
@@ -122,7 +123,7 @@ def _evaluate(path: Path, variables: Mapping[str, Any], environment: dict[str, s
         environment.update(Config._substitute_env_variables(text, text))
         placeholders = Config._pre_substitute_base_vars(text, text)  # of "{{ _base_.name }}"
         tree = ast.parse(Path(text).read_text("utf-8"), str(path))
-        bases = [Config._get_cfg_path(base, str(path)) for base in Config._get_base_files(text)]
+        bases = [_find_base(base, path) for base in Config._get_base_files(text)]
     inherited = _inherit(bases, variables, environment)
     namespace: dict[str, Any] = {"_base_": inherited}
     exec(compile(_with_values(tree, variables), str(path), "exec"), namespace)
@@ -145,6 +146,16 @@ def _evaluate(path: Path, variables: Mapping[str, Any], environment: dict[str, s
     if changed:
         inherited = _inherit(bases, {**changed, **variables}, environment)
     return Config._merge_a_into_b(fields, inherited)
+
+
+def _find_base(base: str, path: Path) -> tuple[str, str | None]:
+    """The path of a base of a config file, and MMEngine's scope of another package.
+
+    ``synthcap_mm::NAME`` is a shipped config, which MMEngine would look for among OpenMMLab's packages only, and
+    installed ones.
+    """
+    package, _, name = base.partition("::")
+    return (str(resolve_shipped(name)), None) if package == SCOPE else Config._get_cfg_path(base, str(path))
 
 
 def _inherit(

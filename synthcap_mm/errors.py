@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable
 from typing import Any
 
@@ -15,6 +16,18 @@ class UserError(Exception):
 
 class NotYet(UserError):
     """Something that other workers make is still missing; the same command goes on later. Ends with status 75."""
+
+
+def near(name: str, known: Iterable[str], count: int = 4) -> list[str]:
+    """The known names that somebody who typed ``name`` may have meant, the likeliest first.
+
+    Args:
+        name: what was typed.
+        known: the names that there are. Capitals do not count.
+        count: most names. Default 4.
+    """
+    by_fold = {one.lower(): one for one in known}
+    return [by_fold[match] for match in difflib.get_close_matches(name.lower(), by_fold, n=count)]
 
 
 def listed(names: Iterable[Any], count: int = 5) -> str:

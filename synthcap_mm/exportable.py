@@ -1,5 +1,7 @@
 """Which options may stand in an exported captioner's config: each component lists its own, and others are refused.
 
+The same list says how an option is written into the folder, and how it is read again.
+
 A component lists the options that an export may give it, in ``exportable``::
 
     exportable = {**data("width", "layers"), "checkpoint": SafetensorsFile(), "encoder": Child()}
@@ -14,13 +16,14 @@ import gzip
 import inspect
 import math
 import reprlib
+import shutil
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 from synthcap_mm.errors import UserError
-from synthcap_mm.files import read_json
+from synthcap_mm.files import decode, read_json, write_json
 from synthcap_mm.weights_files import is_safetensors
 
 #: Key of a file of the folder: ``{"$file": "encoder/weights.safetensors"}``.
@@ -36,8 +39,45 @@ class Folder(Protocol):
         """The path of a file that the export lists."""
 
 
+class NewFolder:
+    """An export that is being written.
+
+    Args:
+        path: its folder.
+
+    Attributes:
+        written: the components in it, each with its settings in the config and those in the export.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.written = path, []
+
+    def place(self, name: str) -> Path:
+        """Where a file belongs."""
+        (self.path / name).parent.mkdir(parents=True, exist_ok=True)
+        return self.path / name
+
+    def copy(self, source: str, name: str) -> dict[str, str]:
+        """Copy a file into the folder; returns what stands for it in the export's config."""
+        shutil.copyfile(source, self.place(name))
+        return {FILE: name}
+
+
 class Field:
     """An option of a component in an export."""
+
+    def write(self, value: Any, name: str, folder: NewFolder) -> Any:
+        """The value as it stands in the export's config, with the files that it names in the folder.
+
+        Args:
+            value: as the component takes it.
+            name: component and option, ``'encoder/checkpoint'``; also of files, without their suffix.
+            folder: the export.
+
+        Raises:
+            UserError: if it cannot stand there.
+        """
+        return value
 
     def read(self, value: Any, where: str, folder: Folder) -> Any:
         """The value as the component takes it.
@@ -56,13 +96,26 @@ class Field:
 class Data(Field):
     """Numbers, short texts, booleans, ``None``, and lists of those. The constructor's annotation says which."""
 
+    def write(self, value: Any, name: str, folder: NewFolder) -> Any:
+        """See :meth:`Field.write`."""
+        if isinstance(value, str) and value and Path(value).exists():
+            raise UserError(f"{_dotted(name)} names {value}, which is of this machine")
+        return value
+
     def read(self, value: Any, where: str, folder: Folder) -> Any:
         """See :meth:`Field.read`."""
         return _plain(value, where)
 
 
 class Texts(Field):
-    """A list of texts."""
+    """A list of texts. Of a file, which a config may name instead, the lines that are not empty."""
+
+    def write(self, value: Any, name: str, folder: NewFolder) -> Any:
+        """See :meth:`Field.write`."""
+        if not isinstance(value, str):
+            return value
+        lines = decode(Path(value), Path(value).read_bytes()).splitlines()
+        return [line.strip() for line in lines if line.strip()]
 
     def read(self, value: Any, where: str, folder: Folder) -> Any:
         """See :meth:`Field.read`."""
@@ -113,6 +166,12 @@ class OneOf(Field):
 class SafetensorsFile(Field):
     """A file of the folder that holds tensors, as its content says."""
 
+    def write(self, value: Any, name: str, folder: NewFolder) -> Any:
+        """See :meth:`Field.write`."""
+        if not isinstance(value, str) or not Path(value).is_file() or not is_safetensors(value):
+            raise UserError(f"{_dotted(name)} is {value!r}, which is no safetensors file")
+        return folder.copy(value, f"{name}.safetensors")
+
     def read(self, value: Any, where: str, folder: Folder) -> str:
         """See :meth:`Field.read`."""
         path = _path(value, where, folder)
@@ -131,6 +190,11 @@ class JsonFile(Field):
     def __init__(self, check: Callable[[Any, str], None]) -> None:
         self.check = check
 
+    def write(self, value: Any, name: str, folder: NewFolder) -> Any:
+        """See :meth:`Field.write`."""
+        write_json(folder.place(f"{name}.json"), read_json(Path(value)) if isinstance(value, str) else value)
+        return {FILE: f"{name}.json"}
+
     def read(self, value: Any, where: str, folder: Folder) -> Any:
         """See :meth:`Field.read`."""
         path = _path(value, where, folder)
@@ -141,6 +205,10 @@ class JsonFile(Field):
 
 class PackedText(Field):
     """A file of the folder with a packed text (``.txt.gz``)."""
+
+    def write(self, value: Any, name: str, folder: NewFolder) -> Any:
+        """See :meth:`Field.write`."""
+        return folder.copy(value, f"{name}.txt.gz")
 
     def read(self, value: Any, where: str, folder: Folder) -> str:
         """See :meth:`Field.read`."""
@@ -159,6 +227,10 @@ class PackedText(Field):
 class Child(Field):
     """A component, with its own ``exportable``."""
 
+    def write(self, value: Any, name: str, folder: NewFolder) -> Any:
+        """See :meth:`Field.write`."""
+        return write_component(value, name, folder)
+
     def read(self, value: Any, where: str, folder: Folder) -> Any:
         """See :meth:`Field.read`."""
         return read_component(value, where, folder)
@@ -166,6 +238,10 @@ class Child(Field):
 
 class Children(Field):
     """A list of components."""
+
+    def write(self, value: Any, name: str, folder: NewFolder) -> Any:
+        """See :meth:`Field.write`."""
+        return [write_component(one, f"{name}{i}", folder) for i, one in enumerate(value)]
 
     def read(self, value: Any, where: str, folder: Folder) -> Any:
         """See :meth:`Field.read`."""
@@ -177,6 +253,39 @@ class Children(Field):
 def data(*names: str) -> dict[str, Field]:
     """Options that are data."""
     return dict.fromkeys(names, Data())
+
+
+def write_component(settings: dict[str, Any], name: str, folder: NewFolder) -> dict[str, Any]:
+    """A component's settings as they stand in an export, with the files that they name in the folder.
+
+    Args:
+        settings: of the config, as plain values.
+        name: of the component in the export, ``'encoder'``; also of the folder of its files.
+        folder: the export. A component that it has already is not written again.
+
+    Raises:
+        UserError: if the component does not say what may stand in an export, or has an option that may not.
+    """
+    from synthcap_mm.registry import MODELS
+
+    for known, written in folder.written:
+        if known == settings:
+            return written
+    fields = getattr(MODELS.get(settings["type"]), "exportable", None)
+    if fields is None:
+        raise UserError(
+            f"{settings['type']} does not say which of its options may stand in an export (`exportable`, "
+            "docs/extending.md)"
+        )
+    export = {"type": settings["type"]}
+    for option, value in settings.items():
+        if option == "type" or (value is None and not isinstance(fields.get(option), Data)):
+            continue
+        if option not in fields:
+            raise UserError(f"{name}.{option} is not in the `exportable` of {settings['type']}")
+        export[option] = fields[option].write(value, f"{name}/{option}", folder)
+    folder.written.append((settings, export))
+    return export
 
 
 def read_component(settings: Any, where: str, folder: Folder) -> dict[str, Any]:
@@ -233,6 +342,10 @@ def refused(where: str, value: Any, wanted: str | None = None) -> UserError:
 def is_number(value: Any, low: float, high: float) -> bool:
     """Whether a JSON value is a finite number within bounds."""
     return type(value) in (int, float) and math.isfinite(value) and low <= value <= high
+
+
+def _dotted(name: str) -> str:
+    return name.replace("/", ".")
 
 
 def _plain(value: Any, where: str, depth: int = 0) -> Any:

@@ -11,7 +11,6 @@ an annotation that is missing or cannot be resolved accepts anything, and so doe
 
 from __future__ import annotations
 
-import difflib
 import functools
 import inspect
 import math
@@ -23,7 +22,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 import torch
 
-from synthcap_mm.errors import UserError
+from synthcap_mm.errors import UserError, near
 
 
 class That:
@@ -321,8 +320,8 @@ def _check_names(name: str, function: Any, given: Iterable[str]) -> None:
     takes_any = any(p.kind is p.VAR_KEYWORD for p in _parameters(function).values())
     unknown = [] if takes_any else [n for n in given if n not in parameters]
     if unknown:
-        near = difflib.get_close_matches(unknown[0], parameters, n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"it takes {', '.join(parameters) or 'none'}."
+        meant = " or ".join(near(unknown[0], parameters, 3))
+        hint = f"did you mean {meant}?" if meant else f"it takes {', '.join(parameters) or 'none'}."
         raise UserError(f"{name} takes no option {unknown[0]!r}; {hint}")
 
 

@@ -6,14 +6,13 @@ a component is found by name without anybody importing it first.
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from typing import Any
 
 import mmengine.registry as mmengine_registry
 from mmengine.registry import Registry
 
-from synthcap_mm.errors import UserError
+from synthcap_mm.errors import UserError, near
 from synthcap_mm.options import check_when_built
 
 SCOPE = "synthcap_mm"
@@ -56,13 +55,8 @@ class SuggestingRegistry(Registry):
             registry.import_from_location()
             known.update(registry.module_dict)
             registry = registry.parent
-        by_fold = {k.lower(): k for k in known}
-        near = difflib.get_close_matches(name.rsplit(".", 1)[-1].lower(), by_fold, n=4, cutoff=0.5)
-        hint = (
-            f"did you mean {' or '.join(by_fold[match] for match in near)}?"
-            if near
-            else f"known here: {', '.join(sorted(self.module_dict))}."
-        )
+        meant = " or ".join(near(name.rsplit(".", 1)[-1], known))
+        hint = f"did you mean {meant}?" if meant else f"known here: {', '.join(sorted(self.module_dict))}."
         return (
             f"{name!r} is not registered in {self.scope}'s '{self.name}' registry; {hint} "
             "A component of your own needs its module named in the config's custom_imports."

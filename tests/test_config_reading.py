@@ -43,6 +43,16 @@ def test_a_variable_changes_all_that_was_made_from_it(tmp_path):
     assert read_config(tmp_path / "leaf.py", ["synthesis.captions.path=c d.txt"]).synthesis.captions.path == "c d.txt"
 
 
+def test_shipped_configs_are_bases_by_the_packages_name(tmp_path):
+    leaf = tmp_path / "leaf.py"
+    leaf.write_text("_base_ = 'synthcap_mm::decap/decap_mini.py'\nstore = 's/mine'\n")
+    shipped = read_config("decap/decap_mini.py", {"store": "s/mine"}).to_dict()
+    assert read_config(leaf).to_dict() == {**shipped, "config_name": "leaf"}
+    leaf.write_text("_base_ = ['synthcap_mm::_base_/default_runtime.py', 'synthcap_mm::decap/decap_mimi.py']\n")
+    with pytest.raises(UserError, match=r"decap_mimi.*decap/decap_mini\.py"):
+        read_config(leaf)
+
+
 def test_a_file_is_evaluated_on_its_bases_as_they_are(tmp_path, monkeypatch):
     monkeypatch.setenv("WHERE", "/data")
     (tmp_path / "base.py").write_text(

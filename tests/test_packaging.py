@@ -77,6 +77,9 @@ def test_installed_wheel_works_without_the_checkout(wheel, tmp_path):
     assert f"tools, in {shipped / 'tools'}" in listed
     assert "SynthCaptioner" in listed
     assert "_base_" not in command("print-config", "synthcap_mini.py")
+    (tmp_path / "mine.py").write_text("_base_ = 'synthcap_mm::decap/decap_mini.py'\nstore = 'data/mine'\n")
+    derived = command("print-config", "mine.py")
+    assert derived == command("print-config", "decap_mini.py", "--cfg-options", "store=data/mine")
 
 
 @pytest.fixture(scope="module")
@@ -225,9 +228,15 @@ def test_environment_is_reused_until_its_requirements_change(tmp_path):
     assert len(asked()) == 3
 
 
-def test_no_python_is_said(tmp_path):
-    done = make("env", "PYTHON=false", f"VENV={tmp_path / 'venv'}")
-    assert done.returncode != 0
+@pytest.mark.parametrize(
+    "named, said", [("old", "old is Python 3.9.1"), ("false", "false is no Python"), ("", "on PATH")]
+)
+def test_a_python_that_does_not_suit_is_named(tmp_path, named, said):
+    old = tmp_path / "old"
+    old.write_text('#!/bin/sh\ncase "$2" in *print*) echo Python 3.9.1;; *) exit 1;; esac\n')
+    old.chmod(0o755)
+    done = make("env", f"PYTHON={named}", f"VENV={tmp_path / 'venv'}", PATH=f"{tmp_path}:{os.environ['PATH']}")
+    assert done.returncode == 2 and said in done.stderr
     assert "Python 3.10, 3.11 or 3.12" in done.stderr
 
 

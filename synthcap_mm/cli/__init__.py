@@ -20,6 +20,7 @@ from synthcap_mm.cli.captions import caption, eval_captions, export
 from synthcap_mm.cli.data import curate, encode_images, inspect_pairs, prepare_data, store, synthesize
 from synthcap_mm.cli.listing import list_all, print_config
 from synthcap_mm.cli.stopping import stopping_cleanly
+from synthcap_mm.cli.text_encoding import any_text_is_written
 from synthcap_mm.cli.training import test, test_many, train
 from synthcap_mm.commands import as_typed, typed_command
 from synthcap_mm.config_files import PACKAGE_DIR
@@ -48,7 +49,7 @@ _KEPT = {
     "encode-images": "Finished shards are kept, and the same command goes on from them",
     "curate": "Finished shards are kept, and the same command goes on from them",
     "caption": "What is captioned is kept, and the same command goes on from it",
-    "train": "The last checkpoint is kept, and training goes on from it",
+    "train": "Saved checkpoints are kept, and training goes on from the last one",
 }
 _OF_SETTINGS = (ValueError, TypeError, OSError, KeyError, ImportError, RuntimeError, AssertionError)
 #: MMEngine's functions that make things of a config's settings.
@@ -70,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         75 if another task's work is still missing.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    with _process_left_as_it_was():
+    with _process_left_as_it_was(), any_text_is_written():
         try:
             name, arguments = _parse(argv)
             with stopping_cleanly(_after_stop(name, argv)):

@@ -71,6 +71,8 @@ def train(argv: Sequence[str]) -> None:
     with trusted_checkpoints(args.trust_checkpoint), process_group(cfg):
         if args.resume is not None:
             _resume(cfg, args.resume)
+        elif not args.dry_run and not cfg.get("resume"):
+            _say_what_is_there(cfg)
         pipeline.train(cfg, dry_run=args.dry_run)
 
 
@@ -88,6 +90,20 @@ def _resume(cfg: Config, checkpoint: str) -> None:
     else:  # the config's own load_from stays: a fine-tuning begins with it
         cfg.resume = False
         print_log(f"nothing to resume in {cfg.work_dir}; starting from the beginning", logger="current")
+
+
+def _say_what_is_there(cfg: Config) -> None:
+    from mmengine.logging import print_log
+
+    from synthcap_mm.checkpoints import latest_checkpoint
+
+    if (latest := latest_checkpoint(cfg.work_dir)) is not None:
+        print_log(
+            f"{latest} is an earlier training's. This one begins at epoch 1 and writes over it: to go on from it, stop "
+            "this one (Ctrl-C) and add --resume to the command",
+            logger="current",
+            level=30,
+        )
 
 
 def test(argv: Sequence[str]) -> None:

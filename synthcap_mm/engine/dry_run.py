@@ -22,6 +22,7 @@ from synthcap_mm.engine.runners import build_runner
 from synthcap_mm.errors import UserError
 from synthcap_mm.files import temporary_folder
 from synthcap_mm.models.memory import CaptionMemory
+from synthcap_mm.progress import duration
 
 #: Steps (and validation batches) before the clock starts: the memory is read, workers start, kernels are chosen.
 WARM_UP = 3
@@ -81,14 +82,14 @@ class TrainingCost:
             *(f"memory        {name}: {rows:,} rows of {width}" for name, rows, width in self.memories),
             f"batch         {self.batch} captions a rank, {self.batch * self.ranks} a step",
             f"step          {self.step:.3f} s (median, reading included)",
-            f"schedule      {self.epochs} epochs, {self.steps:,} steps: {self.steps * self.step / 3600:.2f} h",
+            f"schedule      {self.epochs} epochs, {self.steps:,} steps: {duration(self.steps * self.step)}",
             f"rate          {first[1]:.1e} → {highest[1]:.1e} at step {highest[0]:,} → {last[1]:.1e}",
             f"peak memory   {self.peak / 1e6:,.0f} MB",
             f"disk          {self.checkpoint / 1e6:,.0f} MB a checkpoint",
         ]
         if self.val_batch is not None:
-            hours = self.validations * self.val_batches * self.val_batch / 3600
-            lines.append(f"validation    {self.val_batch:.2f} s a batch: {hours:.2f} h in all {self.validations}")
+            seconds = self.validations * self.val_batches * self.val_batch
+            lines.append(f"validation    {self.val_batch:.2f} s a batch: {duration(seconds)} in all {self.validations}")
         return "\n".join(f"  {line}" for line in lines)
 
 

@@ -49,8 +49,8 @@ def caption_files(
         Counts: ``captioned``, ``unreadable``, ``found`` (captioned before), ``repeated`` (named again).
 
     Raises:
-        UserError: if ``out`` was written with other settings, another process writes it, or there is no such model or
-            input; see also :class:`CaptionInferencer`.
+        UserError: if ``out`` was written with other settings, another process writes it, there is no such model or
+            input, or no image can be read; see also :class:`CaptionInferencer`.
     """
     if not MMLogger.check_instance_created("synthcap_mm"):
         MMLogger.get_instance("synthcap_mm", logger_name="synthcap_mm", log_level="INFO")
@@ -83,6 +83,8 @@ def caption_files(
         f"could not be read, {counts['repeated']} duplicates; {out}",
         logger="current",
     )
+    if todo and counts["unreadable"] == len(by_key):
+        raise UserError(f"no image could be read; {out} has the reasons")
     return dict(counts)
 
 

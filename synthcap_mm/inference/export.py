@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from mmengine.logging import print_log
 
 from synthcap_mm.errors import UserError
+from synthcap_mm.exportable import NewFolder
 from synthcap_mm.files import file_sha256, new_folder, write_json
 from synthcap_mm.inference.export_folder import (
     CARD,
@@ -75,8 +76,9 @@ def export_captioner(
             "compared": {},
         }
         _write_manifest(folder, manifest)
-        manifest["compared"] = _compare(captioner, folder, _held_out(store, samples), "encoder" in left_out)
-        card = model_card(manifest, config, captioner.cfg, None if store is None else len(store.captions))
+        manifest["compared"] = _compare(captioner, folder, _held_out(store, samples), left_out)
+        captions = None if store is None else len(store.captions)
+        card = model_card(manifest, config, captioner.cfg, captions, out.name)
         (folder / CARD).write_text(card, encoding="utf-8")
         _write_manifest(folder, manifest)
     size = sum(record["bytes"] for record in manifest["files"].values())
@@ -89,8 +91,11 @@ def _write_parts(captioner: CaptionInferencer, folder: Path) -> tuple[dict[str, 
     from safetensors.torch import save_model
 
     left_out: dict[str, str] = {}
-    encoder = export_encoder(captioner, folder, left_out)
-    tag_provider = export_tag_provider(captioner, folder, encoder, left_out)
+    parts = NewFolder(folder)
+    encoder = export_encoder(captioner, parts, left_out)
+    tag_provider = export_tag_provider(captioner, parts, left_out)
+    for why in left_out.values():
+        print_log(why, logger="current", level=30)
     config = {"model": _model_settings(captioner), "encoder": encoder, "tag_provider": tag_provider}
     write_json(folder / CONFIG, config)
     shutil.copyfile(captioner.model.data_preprocessor.tokenizer.path, folder / TOKENIZER)
@@ -164,14 +169,13 @@ def _held_out(store: Store | None, count: int) -> list[CaptionSample]:
 
 
 def _compare(
-    captioner: CaptionInferencer, folder: Path, samples: Sequence[CaptionSample], without_encoder: bool
+    captioner: CaptionInferencer, folder: Path, samples: Sequence[CaptionSample], left_out: Mapping[str, str]
 ) -> dict[str, Any]:
     """Read the folder back, and caption the same images with it."""
-    again = CaptionInferencer(
-        folder, device=captioner.device, encoder=captioner.encoder_cfg if without_encoder else None
-    )
-    if not without_encoder:
-        _ = again.model.backbone  # building it compares its fingerprint
+    own = {part: getattr(captioner, f"{part}_cfg") for part in left_out}
+    again = CaptionInferencer(folder, device=captioner.device, **own)
+    if not left_out:
+        _ = again.reader  # building its encoder compares the fingerprint
     if not samples:
         return {"images": 0, "summary": "no images were held out, so no captions were compared"}
     before, after = ([_caption_of(found) for found in one.stream(samples)] for one in (captioner, again))

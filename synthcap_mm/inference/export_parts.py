@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ import torch
 from mmengine.config import ConfigDict
 
 from synthcap_mm.errors import UserError
-from synthcap_mm.exportable import FILE
+from synthcap_mm.exportable import FILE, NewFolder, write_component
 from synthcap_mm.files import write_json
 from synthcap_mm.models.backbones.open_clip_backbone import OpenCLIPBackbone
 from synthcap_mm.models.backbones.open_clip_export import check_description
@@ -43,15 +43,6 @@ def _without_scope(settings: dict[str, Any]) -> dict[str, Any]:
     return settings
 
 
-def _names_files(settings: Mapping[str, Any]) -> bool:
-    """Whether a setting names a file or folder of this machine; a store may be gone meanwhile."""
-    return any(
-        isinstance(value, str) and value and (name == "store" or Path(value).exists())
-        for name, value in settings.items()
-        if name != "type"
-    )
-
-
 def _save_weights(weights: Mapping[str, torch.Tensor], path: Path) -> None:
     from safetensors.torch import save_file
 
@@ -60,7 +51,7 @@ def _save_weights(weights: Mapping[str, torch.Tensor], path: Path) -> None:
     save_file({name: value.detach().cpu().contiguous().clone() for name, value in weights.items()}, path)
 
 
-def export_encoder(captioner: CaptionInferencer, folder: Path, left_out: dict[str, str]) -> dict[str, Any] | None:
+def export_encoder(captioner: CaptionInferencer, folder: NewFolder, left_out: dict[str, str]) -> dict[str, Any] | None:
     """The encoder's config in the folder, with its files if it has any.
 
     Args:
@@ -75,40 +66,55 @@ def export_encoder(captioner: CaptionInferencer, folder: Path, left_out: dict[st
         left_out["encoder"] = "The config that was exported named no encoder: give encoder=dict(type=...)"
         return None
     settings = plain_settings(captioner.encoder_cfg)
-    kind = MODELS.get(settings["type"])
-    if issubclass(kind, OpenCLIPBackbone) and (kind is OpenCLIPBackbone or _names_files(settings)):
-        return export_open_clip(captioner.model.backbone, settings, folder, left_out)
-    if hasattr(kind, "exportable") and not _names_files(settings):
-        return settings
-    left_out["encoder"] = (
-        f"The encoder is a component of your own ({settings['type']}): import its module, and give "
-        f"encoder=dict(type={settings['type']!r}, ...)"
-    )
-    return None
+    is_open_clip = getattr(MODELS.get(settings["type"]), "exportable", None) is OpenCLIPBackbone.exportable
+
+    def write() -> dict[str, Any]:
+        if not is_open_clip:
+            return write_component(settings, "encoder", folder)
+        written = export_open_clip(captioner.model.backbone, settings, folder.path)
+        folder.written.append((settings, written))
+        return written
+
+    return _or_left_out(write, "encoder", settings, folder, left_out)
 
 
-def export_open_clip(
-    backbone: OpenCLIPBackbone, settings: Mapping[str, Any], folder: Path, left_out: dict[str, str]
+def _or_left_out(
+    write: Callable[[], dict[str, Any]],
+    part: str,
+    settings: Mapping[str, Any],
+    folder: NewFolder,
+    left_out: dict[str, str],
 ) -> dict[str, Any] | None:
+    """What a part is written as; ``None``, with the reason in ``left_out``, where it cannot be exported."""
+    try:
+        return write()
+    except UserError as error:
+        shutil.rmtree(folder.path / part, ignore_errors=True)
+        left_out[part] = (
+            f"The {part.replace('_', ' ')} ({settings['type']}) is not in the folder: {error}. Mend that and export "
+            f"again, or give {part}=dict(type={settings['type']!r}, ...) in Python"
+        )
+        return None
+
+
+def export_open_clip(backbone: OpenCLIPBackbone, settings: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Write an encoder's weights, description and vocabulary.
 
     Args:
         backbone: the encoder.
         settings: its config.
         folder: the export.
-        left_out: gets the reason why the encoder is not in the folder.
 
     Returns:
-        Its config in the export; ``None`` if parts of it come from elsewhere than open_clip.
+        Its config in the export.
+
+    Raises:
+        UserError: if parts of it come from elsewhere than open_clip.
     """
     tokenizer, description = settings.get("tokenizer"), plain_settings(backbone.described())
-    try:
-        if tokenizer is not None and Path(tokenizer).is_dir():
-            raise UserError(f"its tokenizer {Path(tokenizer).name} is a folder of Hugging Face's")
-        check_description(description, "its config")
-    except UserError as error:
-        left_out["encoder"] = f"The encoder {backbone.name} cannot be exported: {error}. Give encoder=dict(type=...)"
-        return None
+    if tokenizer is not None and Path(tokenizer).is_dir():
+        raise UserError(f"its tokenizer {Path(tokenizer).name} is a folder of Hugging Face's")
+    check_description(description, "its config")
     place = folder / "encoder"
     _save_weights(backbone.weights(), place / "weights.safetensors")
     write_json(place / "model.json", description)
@@ -127,14 +133,13 @@ def export_open_clip(
 
 
 def export_tag_provider(
-    captioner: CaptionInferencer, folder: Path, encoder: dict[str, Any] | None, left_out: dict[str, str]
+    captioner: CaptionInferencer, folder: NewFolder, left_out: dict[str, str]
 ) -> dict[str, Any] | None:
-    """The tag provider's config in the folder, with a detector's weights.
+    """The tag provider's config in the folder, with a detector's weights and a vocabulary's names.
 
     Args:
         captioner: that is exported.
-        folder: the export.
-        encoder: config of the encoder in the export.
+        folder: the export; the encoder is in it already.
         left_out: gets the reason why the provider is not in the folder.
 
     Returns:
@@ -143,20 +148,11 @@ def export_tag_provider(
     if captioner.tag_provider_cfg is None or not captioner.uses_tags:
         return None
     settings = plain_settings(captioner.tag_provider_cfg)
-    kind = MODELS.get(settings["type"])
-    if kind.__name__ == "MMDetTagProvider":
-        return export_detector(settings, folder)
-    if kind.__name__ == "CLIPTagProvider":
-        if encoder is not None and settings["encoder"] == plain_settings(captioner.encoder_cfg):
-            names = MODELS.build({**settings, "encoder": captioner.model.backbone}).names
-            return {**settings, "vocabulary": names, "encoder": encoder}
-    elif hasattr(kind, "exportable") and not _names_files(settings):
-        return settings
-    left_out["tag_provider"] = (
-        f"The tag provider ({settings['type']}) is not in the folder, since it is a component of your own, or has "
-        f"an encoder or files of its own: give tag_provider=dict(type={settings['type']!r}, ...)"
+    if getattr(MODELS.get(settings["type"]), "__name__", "") == "MMDetTagProvider":
+        return export_detector(settings, folder.path)
+    return _or_left_out(
+        lambda: write_component(settings, "tag_provider", folder), "tag_provider", settings, folder, left_out
     )
-    return None
 
 
 def export_detector(settings: dict[str, Any], folder: Path) -> dict[str, Any]:

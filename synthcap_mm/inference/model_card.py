@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import shlex
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from synthcap_mm.registry import MODELS, SCOPE
 
 _FILES = {
     "config.json": "the captioner, its encoder and its tag provider, as data",
@@ -17,6 +20,8 @@ _FILES = {
     "encoder/bpe.txt.gz": "the encoder's vocabulary",
     "detector/weights.safetensors": "weights of the detector",
 }
+#: Packages whose components every reader has.
+_KNOWN = (SCOPE, "mmengine", "torch")
 _TEMPLATE = """\
 ---
 {{ card_data }}
@@ -24,12 +29,26 @@ _TEMPLATE = """\
 
 # {{ name }}
 
-An image captioner that was trained from captions alone, exported by synthcap_mm {{ manifest.synthcap_mm }}.
+An image captioner that was trained from captions alone, exported by synthcap_mm {{ manifest.synthcap_mm }}. Install
+synthcap_mm to use it.
+{%- if modules %} It has components that are not synthcap_mm's. Whoever exported it has their code (Python modules:
+{{ modules | join(", ") }}); put it into the folder where you type this command.
+{%- endif %}
+{% if manifest.left_out %}
+A part is not in the folder (see Parts). Use it in Python, and give that part.
+{%- else %}
+```bash
+{{ command }}
+```
+{%- endif %}
 
 ```python
+{%- for module in modules %}
+import {{ module }}
+{%- endfor %}
 from synthcap_mm.inference.inferencer import CaptionInferencer
 
-captioner = CaptionInferencer.from_pretrained("this/folder")
+captioner = CaptionInferencer.from_pretrained("{{ folder }}")
 captioner("photo.jpg")["predictions"]
 ```
 
@@ -73,7 +92,11 @@ the captions, the encoder and the detector apply.
 
 
 def model_card(
-    manifest: Mapping[str, Any], config: Mapping[str, Any], training: Mapping[str, Any], captions: int | None
+    manifest: Mapping[str, Any],
+    config: Mapping[str, Any],
+    training: Mapping[str, Any],
+    captions: int | None,
+    folder: str,
 ) -> str:
     """The page, Markdown with the Hugging Face hub's header.
 
@@ -82,13 +105,17 @@ def model_card(
         config: of the export.
         training: the config that the captioner was trained with.
         captions: how many captions its store has, if that is known.
+        folder: name of the export's folder.
     """
     from huggingface_hub import ModelCard, ModelCardData
 
     data = ModelCardData(library_name="synthcap_mm", pipeline_tag="image-to-text", tags=["image-captioning"])
     files = [
-        (file, _FILES[file], record["bytes"] / 1e6) for file, record in manifest["files"].items() if file in _FILES
+        (file, _FILES.get(file) or f"a file of the {file.split('/')[0].replace('_', ' ')}", record["bytes"] / 1e6)
+        for file, record in manifest["files"].items()
     ]
+    modules = sorted({*_modules_of(config)})
+    words = ["synthcap-mm", "caption", folder, "photos/", "--out", "captions.jsonl"]
     card = ModelCard.from_template(
         data,
         template_str=_TEMPLATE,
@@ -98,8 +125,21 @@ def model_card(
         tags=_tags(manifest, config),
         trained_on=_trained_on(training, captions),
         files=files,
+        folder=folder,
+        modules=modules,
+        command=shlex.join([*words, "--import", *modules] if modules else words),
     )
     return card.content.rstrip() + "\n"
+
+
+def _modules_of(config: Any) -> Iterator[str]:
+    """The modules of components that are neither synthcap_mm's nor MMEngine's."""
+    for value in config.values() if isinstance(config, Mapping) else config if isinstance(config, list) else ():
+        yield from _modules_of(value)
+    kind = config.get("type") if isinstance(config, Mapping) else None
+    module = getattr(MODELS.get(kind), "__module__", SCOPE) if isinstance(kind, str) else SCOPE
+    if module.partition(".")[0] not in _KNOWN:
+        yield module
 
 
 def _encoder_place(manifest: Mapping[str, Any], config: Mapping[str, Any]) -> str:

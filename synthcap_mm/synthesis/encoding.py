@@ -71,19 +71,20 @@ class BuiltModels:
 
     def reader_for(self, table: Table) -> ImageReader:
         """As :meth:`encoder_for`, with the tag provider."""
+        reader = self.reader
         self._agree(table)
-        return self.reader
+        return reader
 
     @cached_property
     def _fingerprint(self) -> dict[str, Any]:
         return self.encoder.fingerprint()
 
     def _agree(self, table: Table) -> None:
-        path = table.folder / "encoder.json"
+        fingerprint, path = self._fingerprint, table.folder / "encoder.json"
         if not path.exists():
             with write_once(path) as file:
-                file.write(json.dumps(self._fingerprint).encode())
-        check_same_encoder(self._fingerprint, table)
+                file.write(json.dumps(fingerprint).encode())
+        check_same_encoder(fingerprint, table)
 
 
 def check_same_encoder(fingerprint: dict[str, Any], table: Table) -> None:

@@ -51,6 +51,7 @@ class Findings:
 
     Attributes:
         table: name of the pairs table.
+        images: what its images are: ``'drawings'`` or ``'retrieved photos'``.
         counts: captions, images, pairs, usable pairs, distinct images used.
         groups: title → pairs to look at: a random sample, and of the captions' first pairs
             those with the lowest and the highest scores.
@@ -63,6 +64,7 @@ class Findings:
     """
 
     table: str
+    images: str
     counts: dict[str, int]
     groups: dict[str, list[SeenPair]]
     scores: dict[str, dict[str, Any]]
@@ -269,7 +271,8 @@ def inspect_store(
     }
     training = usable[~heldout[caption[usable]]]
     training = training if len(training) > 1 else usable
-    sets = _feature_sets(store, pairs, np.sort(rng.choice(training, min(points, len(training)), replace=False)))
+    images = "retrieved photos" if store.recipe("images").get("of") == "photos" else "drawings"
+    sets = _feature_sets(store, pairs, images, np.sort(rng.choice(training, min(points, len(training)), replace=False)))
     if photos is not None:
         sets["real photos"] = _unit(photos[np.sort(rng.permutation(len(photos))[:points])])
     places, explained = principal_plane(sets)
@@ -277,6 +280,7 @@ def inspect_store(
     tables = [t.split("/", 1)[1] for t in store.tables if t.startswith("pairs/")]
     return Findings(
         table=pairs,
+        images=images,
         counts={
             "captions": len(store.captions),
             "held out": int(heldout.sum()),
@@ -297,15 +301,15 @@ def inspect_store(
     )
 
 
-def _feature_sets(store: Store, pairs: str, rows: np.ndarray) -> dict[str, np.ndarray]:
+def _feature_sets(store: Store, pairs: str, images: str, rows: np.ndarray) -> dict[str, np.ndarray]:
     """Features of some pairs' captions and images, and their optimised ones if there are any."""
     table = store.pairs(pairs)
     sets = {
         "captions": _unit(store.captions.features(table.numbers("caption")[rows])),
-        "drawings": _unit(store.images.features(table.numbers("image")[rows])),
+        images: _unit(store.images.features(table.numbers("image")[rows])),
     }
     if store.has(f"refined/{pairs}"):
-        sets["optimised drawings"] = _unit(store.refined(pairs).features(rows))
+        sets[f"optimised {images}"] = _unit(store.refined(pairs).features(rows))
     return sets
 
 

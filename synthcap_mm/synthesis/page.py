@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 #: Pixels of a picture's longer side on the page.
 THUMBNAIL = 224
-_COLOURS = {"captions": "#1a5fb4", "drawings": "#e66100", "optimised drawings": "#9141ac", "real photos": "#26a269"}
+#: Of the sets of points, in their order; real photos have their own.
+_COLOURS, _OF_PHOTOS = ("#1a5fb4", "#e66100", "#9141ac"), "#26a269"
 _PAGE = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(
     Path(__file__).with_name("page.html.jinja").read_text(encoding="utf-8")
 )
@@ -47,15 +48,15 @@ def picture_html(image: Image | None) -> str:
 
 def histogram_svg(title: str, histogram: dict[str, Any]) -> str:
     """Bars of a histogram with its mean."""
-    width, height, left, top, bottom = 520, 220, 46, 26, 30
+    width, height, left, right, top, bottom = 520, 220, 84, 20, 26, 30
     counts, edges = histogram["counts"], histogram["edges"]
     if not histogram["pairs"]:
         return f"<p>{html.escape(title)}: no usable pair</p>"
-    most, step = max(counts), (width - left - 10) / len(counts)
+    most, step = max(counts), (width - left - right) / len(counts)
     low, high = edges[0], edges[-1]
 
     def x(value: float) -> float:
-        return left + (value - low) / (high - low) * (width - left - 10)
+        return left + (value - low) / (high - low) * (width - left - right)
 
     bars = "".join(
         f'<rect x="{left + i * step:.1f}" y="{top + (height - top - bottom) * (1 - n / most):.1f}" '
@@ -77,28 +78,25 @@ def histogram_svg(title: str, histogram: dict[str, Any]) -> str:
     )
 
 
-def scatter_svg(points: dict[str, np.ndarray], explained: tuple[float, float]) -> str:
-    """Sets of points in the plane, each in its colour."""
+def scatter_html(points: dict[str, np.ndarray], explained: tuple[float, float]) -> str:
+    """Sets of points in the plane, each in its colour, below a legend."""
     width, height, margin = 720, 480, 30
     everything = np.concatenate(list(points.values()))
     low, high = everything.min(0), everything.max(0)
     scale = min(
         (width - 2 * margin) / max(high[0] - low[0], 1e-9), (height - 2 * margin - 20) / max(high[1] - low[1], 1e-9)
     )
-    parts = []
-    for name, xy in points.items():
-        colour = _COLOURS.get(name, "#555")
+    parts, legend = [], []
+    for number, (name, xy) in enumerate(points.items()):
+        colour = _OF_PHOTOS if name == "real photos" else _COLOURS[number]
         placed = (np.asarray(xy) - low) * scale
         dots = "".join(f'<circle cx="{margin + a:.1f}" cy="{height - margin - b:.1f}" r="2"/>' for a, b in placed)
         parts.append(f'<g fill="{colour}" fill-opacity=".5">{dots}</g>')
-    legend = "".join(
-        f'<circle cx="{margin + 6 + 172 * i}" cy="12" r="5" fill="{_COLOURS.get(name, "#555")}"/>'
-        f'<text x="{margin + 16 + 172 * i}" y="16">{html.escape(name)} ({len(xy)})</text>'
-        for i, (name, xy) in enumerate(points.items())
-    )
+        legend.append(f'<span><b style="color:{colour}">●</b> {html.escape(name)} ({len(xy)})</span>')
     axes = f"first two principal components: {100 * explained[0]:.1f} % and {100 * explained[1]:.1f} % of the variance"
     return (
-        f'<svg width="{width}" height="{height}" role="img" aria-label="modality gap">{"".join(parts)}{legend}'
+        f'<p class="legend">{"".join(legend)}</p>'
+        f'<svg width="{width}" height="{height}" role="img" aria-label="modality gap">{"".join(parts)}'
         f'<text x="{margin}" y="{height - 6}">{axes}</text></svg>'
     )
 
@@ -133,7 +131,7 @@ def make_page(
         curation=curation,
         picture_html=picture_html,
         histogram_svg=histogram_svg,
-        scatter_svg=scatter_svg,
+        scatter_html=scatter_html,
     )
 
 
@@ -186,8 +184,8 @@ def inspect_pairs(
         file.write(page.encode())
     print_log(
         f"inspect: {findings.counts['usable pairs']} usable of {findings.counts['pairs']} pairs, mean score "
-        f"{findings.scores[pairs]['mean']:.4f}; centres of captions and images "
-        f"{findings.gap['drawings']['centres']:.3f} apart; {findings.counts['flagged images']} images flagged; "
+        f"{findings.scores[pairs]['mean']:.4f}; centres of captions and {findings.images} "
+        f"{findings.gap[findings.images]['centres']:.3f} apart; {findings.counts['flagged images']} images flagged; "
         f"page: {path}",
         logger="current",
     )

@@ -103,18 +103,19 @@ class TextStage(Stage):
     def make(self, shards: Iterable[int], progress: Progress) -> None:
         """See :meth:`Stage.make`."""
         texts, features = self.tables
+        encoder = self._encoder()  # first: where it cannot be built, no store is begun
         for shard in shards:
             part = self._captions[self._spans[shard].start : self._spans[shard].stop]
             sentences = [caption.text for caption in part]
             texts.write(shard, texts_rows([c.id for c in part], sentences, [c.group for c in part]))
-            found = self._encode(part)
-            truncated = int(np.sum(self._encoder().is_too_long(sentences)))
+            found = self._encode(encoder, part)
+            truncated = int(np.sum(encoder.is_too_long(sentences)))
             features.write(shard, feature_rows(found), truncated=truncated, batch_size=self._batch_size)
             progress.update(len(part))
 
     @torch.no_grad()
-    def _encode(self, captions: Sequence[Any]) -> np.ndarray:
-        encoder, texts = self._encoder(), [caption.text for caption in captions]
+    def _encode(self, encoder: Any, captions: Sequence[Any]) -> np.ndarray:
+        texts = [caption.text for caption in captions]
         while True:
             size = self._batch_size
             try:

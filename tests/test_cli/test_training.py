@@ -206,6 +206,15 @@ def test_tensorboard_is_a_switch(trained, monkeypatch, small):
     assert list((folder / "board").rglob("events.out.tfevents.*")) and list((folder / "board").rglob("scalars.json"))
 
 
+def test_a_training_that_begins_over_another_says_so(trained, monkeypatch):
+    folder, first = trained
+    monkeypatch.setattr("synthcap_mm.pipeline.train", lambda cfg, dry_run: None)
+    again = run_command(folder, "train", "synthcap_mini.py", "--work-dir", "work")
+    assert "epoch_2.pth" in again and "--resume" in again
+    assert run_command(folder, "train", "synthcap_mini.py", "--work-dir", "work", "--resume") == ""
+    assert "--resume" not in first
+
+
 def test_flags(trained, small):
     folder, _ = trained
     options = ["--cfg-options", *small, "test_best=False", "default_hooks.logger.interval=1"]

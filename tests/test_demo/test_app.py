@@ -9,7 +9,6 @@ import json
 import os
 import re
 import secrets
-import shutil
 import signal
 import socket
 import subprocess
@@ -18,6 +17,8 @@ import time
 from pathlib import Path
 
 import pytest
+from browser import opened
+from mmengine.config import Config
 from PIL import Image
 
 from synthcap_mm.errors import UserError
@@ -84,6 +85,23 @@ def test_without_a_captioner_it_says_how_to_train_one(app, tmp_path, monkeypatch
         app.load_captioner(None)
     with pytest.raises(SystemExit, match=r"export\.json"):
         app.load_captioner(str(tmp_path))
+    with pytest.raises(SystemExit, match="checkpoint"):
+        app.load_captioner("synthcap_mini.py")
+
+
+def test_a_config_and_its_checkpoint_are_a_captioner_too(app, page_export, tiny_captioner_on_page, tmp_path, photo):
+    root = page_export.parent
+    model = {**json.loads((root / "export" / "config.json").read_text())["model"], "store": str(root / "store")}
+    parts = {"encoder": {"type": "MiniCLIP"}, "tag_provider": {"type": "MiniScenesTagger"}}
+    Config({"model": model, "synthesis": {"store": str(root / "store"), **parts}}).dump(tmp_path / "mine.py")
+    found = app.load_captioner(str(tmp_path / "mine.py"), str(root / "checkpoint.pth"), "cpu")
+    assert found([photo])["predictions"] == tiny_captioner_on_page([photo])["predictions"]
+
+
+def test_an_answer_is_described_by_what_the_captioner_has(app):
+    found = {"clip_score": 0.7, "prompt_tags": ["dog"]}
+    assert "CLIPScore 0.700: 2.5 times the cosine" in app.describe(found, True) and "dog" in app.describe(found, True)
+    assert "Tags" not in app.describe(found, False) and app.describe({**found, "clip_score": None}, False) == ""
 
 
 def test_examples(app, tmp_path):
@@ -106,7 +124,7 @@ def test_examples(app, tmp_path):
 def test_it_is_served_to_this_machine_only_unless_told(app, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["app.py"])
     args = app.parse_args()
-    assert (args.host, args.export, args.allow_host) == ("127.0.0.1", None, [])
+    assert (args.host, args.model, args.checkpoint, args.allow_host) == ("127.0.0.1", None, None, [])
 
 
 @pytest.mark.parametrize(
@@ -310,17 +328,9 @@ def test_nothing_is_kept_when_it_ends(page_export, tmp_path, number):
 
 @pytest.mark.slow
 def test_in_a_browser(served, photo, tmp_path):
-    playwright = pytest.importorskip("playwright.sync_api", reason="PLAYWRIGHT ABSENT: pip install playwright")
-    chromium = next(
-        (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
-    )
-    if chromium is None:
-        pytest.skip("CHROMIUM ABSENT: apt-get install chromium to test the page in a browser")
-    with playwright.sync_playwright() as running:
-        browser = running.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        tab = browser.new_page(viewport={"width": 1280, "height": 1150})
-        tab.goto(served.url)
-        expect = playwright.expect
+    with opened(served.url, 1150) as tab:
+        from playwright.sync_api import expect
+
         expect.set_options(timeout=60_000)
         caption, message = tab.locator("#caption"), tab.locator("#message")
         expect(message).to_contain_text("Drop a photo, or pick an example")
@@ -331,6 +341,7 @@ def test_in_a_browser(served, photo, tmp_path):
         expect(message).to_contain_text("Tags in the prompt: ")
         first = caption.inner_text()
         assert tab.locator("#drawn img").get_attribute("src")
+        expect(tab.locator("#drawn")).to_contain_text("What the detector sees")
         expect(tab.locator("#best")).to_contain_text(first.strip())
 
         (tmp_path / "wrong.txt").write_text("no picture")
@@ -349,4 +360,3 @@ def test_in_a_browser(served, photo, tmp_path):
             expect(tab.locator("#remembered")).not_to_contain_text("zebra")
             tab.wait_for_timeout(1000)
             tab.screenshot(path=shot, full_page=True)
-        browser.close()

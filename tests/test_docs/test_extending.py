@@ -2,6 +2,8 @@
 
 import json
 import re
+import shlex
+import shutil
 import sys
 
 import pytest
@@ -15,8 +17,6 @@ def test_the_page_works(tmp_path):
     *parts, config = blocks
     assert "_base_" in config and len(parts) == 3
     (tmp_path / "my_parts.py").write_text("\n\n".join(parts))
-    # As a user without a clone: the config lies elsewhere, and gives the shipped one's path.
-    config = config.replace('"synthcap_mini.py"', repr(str(ROOT / "configs" / "synthcap_mini.py")))
     (tmp_path / "mine.py").write_text(config)
     options = [
         "synthesis.captions.num=60", "synthesis.holdout=0.2", "photo_stores.0.photos.num=6", "train_cfg.max_epochs=1",
@@ -28,8 +28,13 @@ def test_the_page_works(tmp_path):
     checkpoint = next((tmp_path / "work_dirs" / "mine").glob("best_*.pth"))
     tool = [sys.executable, ROOT / "tools" / "export.py"]
     run_process(tmp_path, *tool, "mine.py", checkpoint, "export", "--cfg-options", *options)
-    Image.new("RGB", (40, 40)).save(tmp_path / "photo.png")
-    caption = [sys.executable, ROOT / "tools" / "caption.py", "export", "photo.png", "--out", "c.jsonl"]
-    run_process(tmp_path, *caption, "--import", "my_parts")
-    line = json.loads((tmp_path / "c.jsonl").read_text())
+    # A colleague has the folder and the module, and types what stands in the folder's README.
+    (colleague := tmp_path / "colleague").mkdir()
+    shutil.move(tmp_path / "export", colleague)
+    shutil.move(tmp_path / "my_parts.py", colleague)
+    (colleague / "photos").mkdir()
+    Image.new("RGB", (40, 40)).save(colleague / "photos" / "photo.png")
+    typed = re.search(r"```bash\nsynthcap-mm (caption .*)\n```", (colleague / "export" / "README.md").read_text())[1]
+    run_process(colleague, sys.executable, "-m", "synthcap_mm.cli", *shlex.split(typed))
+    line = json.loads((colleague / "captions.jsonl").read_text())
     assert line["caption"] and line["prompt_tags"] == ["night"]

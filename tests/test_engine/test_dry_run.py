@@ -1,5 +1,6 @@
 """A dry run is of the config's own training, counts it rightly, and leaves nothing."""
 
+import dataclasses
 import os
 from unittest.mock import MagicMock
 
@@ -77,7 +78,8 @@ def test_it_counts_and_leaves_nothing(cfg, tiny_stores, tmp_path):
     assert (cost.validations, cost.val_batches) == (4, heldout)
     assert cost.rates == [(0, pytest.approx(1e-3)), (29, pytest.approx(1e-2)), (7 * length - 1, pytest.approx(5e-3))]
     assert cost.step > 0 and cost.val_batch > 0 and cost.peak > 50e6 and cost.checkpoint == 12 * cost.trained
-    assert f"{cost.trained:,} trained" in cost.describe()
+    said = dataclasses.replace(cost, steps=100, step=0.5, val_batches=10, val_batch=2.0).describe()
+    assert f"{cost.trained:,} trained" in said and "100 steps: 50 s\n" in said and "1 min 20 s in all 4" in said
 
 
 def test_it_takes_few_steps_and_never_a_whole_epoch(cfg, monkeypatch):

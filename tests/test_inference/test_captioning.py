@@ -89,6 +89,16 @@ def test_unreadable_images_are_reported_counted_and_tried_again(job, tmp_path, m
     assert len(rows(job[3])) == 14
 
 
+def test_no_readable_image_is_an_error(job, tmp_path):
+    (tmp_path / "bad.jpg").write_bytes(b"")
+    with pytest.raises(UserError, match=r"captions\.jsonl"):
+        caption_files(job[0], job[1], [str(tmp_path / "bad.jpg")], job[3], device="cpu")
+    assert [set(row) for row in rows(job[3])] == [{"image", "error"}]
+    # A bad one among good ones is none, also when the good ones are found from before.
+    for _ in range(2):
+        assert caption_files(job[0], job[1], [*job[2], str(tmp_path / "bad.jpg")], job[3])["unreadable"] == 1
+
+
 def test_other_settings_are_not_mixed_in(job):
     caption_files(*job, device="cpu")
     before = job[3].read_bytes()

@@ -3,13 +3,16 @@
 import copy
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tiny_clip
 import torch
+from safetensors.torch import load_file, save_file
 
 from synthcap_mm.errors import UserError
+from synthcap_mm.exportable import SafetensorsFile, Texts, data
 from synthcap_mm.files import file_sha256
 from synthcap_mm.inference import export as export_module
 from synthcap_mm.inference import export_parts
@@ -18,6 +21,7 @@ from synthcap_mm.inference.export_folder import EXPORT_SCHEMA, read_export
 from synthcap_mm.inference.inferencer import CaptionInferencer
 from synthcap_mm.registry import MODELS
 from synthcap_mm.store import Store
+from synthcap_mm.structures import Tag
 
 
 @pytest.fixture(scope="module")
@@ -84,9 +88,65 @@ def test_what_is_in_the_folder(exported, tiny_stores):
         assert path.stat().st_mode & 0o044, f"{path} is for its owner only"
 
 
+def test_own_components_with_their_files_are_in_the_folder(tiny_captioner, tiny, tmp_path, monkeypatch):
+    """An encoder with weights, a tag provider with a vocabulary: the files are gone, and nothing is to be given."""
+
+    class OwnEncoder(tiny.TinyEncoder):
+        exportable = {"checkpoint": SafetensorsFile()}
+
+        def __init__(self, checkpoint: str) -> None:
+            super().__init__()
+            for name, value in load_file(checkpoint).items():
+                setattr(self, name, value)
+
+    class OwnTagger(tiny.TinyTagger):
+        exportable = {"names": Texts(), **data("score")}
+
+        def __init__(self, names: str | list, score: float = 0.9) -> None:
+            super().__init__(score)
+            self.names = [*names] if isinstance(names, list) else Path(names).read_text().split()
+
+        def detect(self, images):
+            return [[Tag(self.names[len(tag.name) % 2], tag.score) for tag in tags] for tags in super().detect(images)]
+
+    for kind in (OwnEncoder, OwnTagger):
+        monkeypatch.setitem(MODELS.module_dict, kind.__name__, kind)
+    (files := tmp_path / "files").mkdir()
+    encoder = tiny.TinyEncoder()
+    save_file({"words": encoder.words, "pixels": encoder.pixels}, files / "own.safetensors")
+    (files / "names.txt").write_text("apple\npear\n")
+    config, checkpoint, photos = tiny_captioner
+    config = copy.deepcopy(config)
+    config["synthesis"] |= {
+        "encoder": {"type": "OwnEncoder", "checkpoint": str(files / "own.safetensors")},
+        "tag_provider": {"type": "OwnTagger", "names": str(files / "names.txt"), "score": 0.7},
+    }
+    wanted = CaptionInferencer(copy.deepcopy(config), checkpoint, device="cpu")(photos, explain=True)["predictions"]
+    manifest = export_captioner(config, checkpoint, tmp_path / "own export")
+    shutil.rmtree(files)
+    assert manifest["left_out"] == {} and {tag["name"] for tag in wanted[0]["tags"]} <= {"apple", "pear"}
+    again = CaptionInferencer.from_pretrained(tmp_path / "own export", device="cpu")
+    assert again(photos, explain=True)["predictions"] == wanted
+    assert again.tag_provider_cfg == {"type": "OwnTagger", "names": ["apple", "pear"], "score": 0.7}
+    card = (tmp_path / "own export" / "README.md").read_text()
+    command = f"synthcap-mm caption 'own export' photos/ --out captions.jsonl --import {__name__}"
+    assert f"```bash\n{command}\n```" in card and f"import {__name__}\n" in card
+    assert "| `encoder/checkpoint.safetensors` |" in card
+
+
+def test_options_that_cannot_be_in_a_folder_are_told(tiny_captioner, tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(tiny.TinyTagger, "exportable", {"score": SafetensorsFile()}, raising=False)
+    config, checkpoint, _ = tiny_captioner
+    config = copy.deepcopy(config)
+    config["synthesis"]["tag_provider"]["score"] = 0.7
+    left_out = export_captioner(config, checkpoint, tmp_path / "out", samples=2)["left_out"]
+    assert r"tag_provider.score is 0.7" in left_out["tag_provider"] and "exportable" in left_out["encoder"]
+    assert "synthcap-mm caption" not in (tmp_path / "out" / "README.md").read_text()
+
+
 def test_own_components_are_named_not_copied(exported, tiny_captioner):
     photos = tiny_captioner[2]
-    with pytest.raises(UserError, match=r"own \(TinyEncoder\)"):
+    with pytest.raises(UserError, match=r"\(TinyEncoder\)"):
         CaptionInferencer.from_pretrained(exported[0], device="cpu")(photos)
     with pytest.raises(UserError, match=r"\(TinyTagger\)"):
         CaptionInferencer.from_pretrained(exported[0], device="cpu", encoder={"type": "TinyEncoder"})(photos)
@@ -250,8 +310,6 @@ def test_detectors_that_load_more_than_their_weights_are_not_for_exports(copied,
 
 
 def test_a_component_of_the_users_own_says_what_may_stand_in_an_export(copied, tiny):
-    from synthcap_mm.exportable import data
-
     def name(encoder):
         rewrite(copied, "config.json", lambda c: c.update(encoder=encoder))
 
@@ -270,6 +328,14 @@ def test_a_component_of_the_users_own_says_what_may_stand_in_an_export(copied, t
 
 
 # ---- encoders and detectors
+def test_an_encoder_that_also_tags_is_once_in_the_folder(full_export):
+    config = json.loads((full_export / "config.json").read_text())
+    assert config["tag_provider"]["encoder"] == config["encoder"]
+    assert config["tag_provider"]["vocabulary"] == ["dog", "cat", "red"]
+    assert len(list(full_export.rglob("weights.safetensors"))) == 1
+    assert "synthcap-mm caption export photos/ --out captions.jsonl\n" in (full_export / "README.md").read_text()
+
+
 def test_an_encoder_from_files_is_in_the_folder(tiny_captioner, tiny_stores, tmp_path):
     """The memory was made by another encoder; only whether this one comes back the same is looked at."""
     config = copy.deepcopy(tiny_captioner[0])
@@ -279,7 +345,7 @@ def test_an_encoder_from_files_is_in_the_folder(tiny_captioner, tiny_stores, tmp
     original = MODELS.build(copy.deepcopy(config["synthesis"]["encoder"]))
     folder = tmp_path / "out"
     folder.mkdir()
-    written = export_parts.export_open_clip(original, config["synthesis"]["encoder"], folder, {})
+    written = export_parts.export_open_clip(original, config["synthesis"]["encoder"], folder)
     assert written["pretrained"] == {"$file": "encoder/weights.safetensors"}
     assert json.loads(json.dumps(written)) == written and "/tmp" not in json.dumps(written)
     paths = {k: str(folder / v["$file"]) if isinstance(v, dict) else v for k, v in written.items()}

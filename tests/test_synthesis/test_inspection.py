@@ -39,6 +39,13 @@ def test_counts_samples_and_scores(store):
     assert found.flagged[0] == ("c5/0", ["black"], ["caption number 5"])
 
 
+def test_retrieved_photos_are_called_so(tiny_synthesis):
+    make(tiny_synthesis, generator={"type": "RetrievalGenerator", "pool": {"type": "TinyPhotos", "num": 35}})
+    found = inspect_store(Store.open(tiny_synthesis["store"]), sample=3)
+    assert list(found.gap) == ["captions", "retrieved photos", "optimised retrieved photos"] == list(found.points)
+    assert found.images == "retrieved photos"
+
+
 def test_the_same_seed_the_same_sample(store):
     first, second, third = (inspect_store(store, sample=10, seed=s) for s in (0, 0, 1))
     rows = [[p.row for p in f.groups["A random sample"]] for f in (first, second, third)]

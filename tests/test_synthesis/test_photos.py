@@ -126,3 +126,13 @@ def test_tasks_and_an_interruption_make_no_difference(tmp_path, tiny, tiny_store
 def test_impossible_settings_are_refused_by_name(tmp_path, option):
     with pytest.raises(UserError, match=option):
         PhotoStore(**{**settings(tmp_path), option: 0})
+
+
+@pytest.mark.parametrize("part", ["encoder", "tag_provider"])
+def test_models_that_cannot_be_built_leave_no_store(tmp_path, part):
+    gone = {"type": "OpenCLIPBackbone", "model_name": "ViT-B-32-quickgelu", "pretrained": str(tmp_path / "gone.pt")}
+    if part == "tag_provider":
+        gone = {"type": "CLIPTagProvider", "encoder": gone, "vocabulary": ["cat", "dog"]}
+    with pytest.raises(FileNotFoundError, match=r"gone\.pt"):
+        PhotoStore(**{**settings(tmp_path), part: gone}).run()
+    assert not list(tmp_path.iterdir())

@@ -292,3 +292,10 @@ def test_a_pool_with_too_few_usable_photos_is_refused(retrieving):
     retrieving["generator"]["pool"] = {"type": "TinyPhotos", "num": 3, "broken": (0, 1)}
     with pytest.raises(UserError, match="images_per_caption"):
         make(retrieving)
+
+
+def test_an_encoder_that_cannot_be_built_leaves_no_store(tiny_synthesis, tmp_path):
+    gone = {"type": "OpenCLIPBackbone", "model_name": "ViT-B-32-quickgelu", "pretrained": str(tmp_path / "gone.pt")}
+    with pytest.raises(FileNotFoundError, match=r"gone\.pt"):
+        make(tiny_synthesis, encoder=gone)
+    assert not list(tmp_path.iterdir())

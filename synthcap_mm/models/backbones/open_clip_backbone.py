@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import logging
 import os
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from synthcap_mm.errors import UserError, listed
+from synthcap_mm.errors import UserError, listed, near
 from synthcap_mm.exportable import JsonFile, PackedText, SafetensorsFile, data, refused
 from synthcap_mm.files import read_json, temporary_folder
 from synthcap_mm.models.backbones.base import BaseBackbone
@@ -300,10 +299,9 @@ def _known_config(model_name: str, cache_dir: str | None) -> dict:
             "open_clip_config.json and weights into a folder and give model_name='local-dir:<folder>'"
         ) from error
     if config is None:
-        near = difflib.get_close_matches(model_name, open_clip.list_models(), n=4, cutoff=0.4)
         raise UserError(
             f"open_clip has no model {model_name!r}; did you mean "
-            f"{' or '.join(near) or 'one of open_clip.list_models()'}? "
+            f"{' or '.join(near(model_name, open_clip.list_models())) or 'one of open_clip.list_models()'}? "
             "A model of your own needs model_config=<path of its json>"
         )
     return config

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import logging
 from collections.abc import Callable, Iterator
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from mmengine.logging import print_log
 
-from synthcap_mm.errors import UserError
+from synthcap_mm.errors import UserError, near
 from synthcap_mm.models.generators.base import BaseGenerator, check_seeds
 from synthcap_mm.options import Count, Device, Name, NotNegative
 from synthcap_mm.registry import MODELS
@@ -284,10 +283,8 @@ class DiffusersGenerator(BaseGenerator):
             raise UserError(f"{name} takes no {', '.join(unknown)}; leave it out of the generator's settings")
         for key in self.call_options:  # some pipelines swallow what they do not know
             if key not in accepted or key in (*given, *_OWN):
-                near = difflib.get_close_matches(key, accepted - {*given, *_OWN}, n=3, cutoff=0.5)
-                hint = (
-                    f"did you mean {' or '.join(near)}?" if near else "it is another setting, or the generator's own."
-                )
+                meant = " or ".join(near(key, sorted(accepted - {*given, *_OWN}), 3))
+                hint = f"did you mean {meant}?" if meant else "it is another setting, or the generator's own."
                 raise UserError(f"call_options names {key!r}, which {name} does not take here; {hint}")
         if self.negative_prompt is not None:
             setting = "true_cfg_scale" if "true_cfg_scale" in accepted else "guidance_scale"
@@ -395,8 +392,6 @@ def _find_scheduler(name: str) -> type:
     known = [found for found in dir(diffusers) if "Scheduler" in found and not found.startswith("Flax")]
     found = getattr(diffusers, name, None) if name in known else None
     if found is None or not hasattr(found, "from_config"):
-        near = difflib.get_close_matches(name, known, n=4, cutoff=0.4)
-        raise UserError(
-            f"diffusers has no scheduler {name!r}; did you mean {' or '.join(near) or 'one of ' + ', '.join(known)}?"
-        )
+        meant = " or ".join(near(name, known)) or f"one of {', '.join(known)}"
+        raise UserError(f"diffusers has no scheduler {name!r}; did you mean {meant}?")
     return found

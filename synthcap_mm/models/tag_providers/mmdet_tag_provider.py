@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import json
 from collections import defaultdict
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from synthcap_mm.errors import UserError
+from synthcap_mm.errors import UserError, near
 from synthcap_mm.exportable import OneOf, SafetensorsFile, Texts, data, refused
 from synthcap_mm.models.tag_providers.base import BaseTagProvider
 from synthcap_mm.options import Count, Device, Name, Part
@@ -246,10 +245,8 @@ def find_config(config: str) -> tuple[Path, str]:
     same_file = [known for known in shipped if known.rsplit("/", 1)[-1] == name]
     if len(same_file) == 1:
         return Path(shipped[same_file[0]]), same_file[0]
-    near = same_file or difflib.get_close_matches(name, shipped, n=4, cutoff=0.5)
-    hint = (
-        f"did you mean {' or '.join(repr(known) for known in near)}?" if near else "none of mmdet's has a similar name."
-    )
+    meant = " or ".join(map(repr, same_file or near(name, shipped)))
+    hint = f"did you mean {meant}?" if meant else "none of mmdet's has a similar name."
     raise UserError(f"{config!r} is neither a file nor a config that mmdet ships; {hint}")
 
 
