@@ -92,14 +92,6 @@ test_cfg = None
 train_cfg = dict(max_epochs=epochs)
 optim_wrapper = dict(optimizer=dict(lr=5e-4))
 param_scheduler = [
-    dict(type="LinearLR", start_factor=0.1, by_epoch=True, convert_to_iter_based=True, begin=0, end=1),
-    dict(
-        type="LinearLR",
-        start_factor=1.0,
-        end_factor=0.0,
-        by_epoch=True,
-        convert_to_iter_based=True,
-        begin=0,
-        end=epochs,
-    ),
+    dict(type="LinearLR", start_factor=0.1, by_epoch=True, convert_to_iter_based=True, end=1),
+    _base_.param_scheduler[1],
 ]

@@ -22,8 +22,8 @@ model = dict(
 optim_wrapper = dict(dtype="float32", optimizer=dict(lr=2e-3))
 train_cfg = dict(max_epochs=10)
 param_scheduler = [
-    dict(type="LinearLR", start_factor=1e-2, by_epoch=False, begin=0, end=50),
-    dict(type="LinearLR", start_factor=1.0, end_factor=0.0, by_epoch=True, convert_to_iter_based=True, begin=0, end=10),
+    dict(type="LinearLR", start_factor=1e-2, by_epoch=False, end=50),
+    _base_.param_scheduler[1],
 ]
 default_hooks = dict(logger=dict(interval=10))
 auto_synthesize = True

@@ -23,9 +23,5 @@ runner_type = "FlexibleRunner"
 strategy = dict(type="DecoderFSDPStrategy")
 # Assumed: a pretrained decoder needs fewer epochs than one from nothing.
 train_cfg = dict(max_epochs=5)
-param_scheduler = [
-    _base_.param_scheduler[0],
-    {**_base_.param_scheduler[1], "end": 5},
-]
 # A checkpoint is 19 GB (computed: weights and two moments in float32).
 default_hooks = dict(checkpoint=dict(max_keep_ckpts=1))

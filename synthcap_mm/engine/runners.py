@@ -10,6 +10,7 @@ from synthcap_mm.engine.divergence_hook import DivergenceHook
 from synthcap_mm.engine.identity_hook import CaptionerIdentityHook
 from synthcap_mm.engine.loading import explain_loading
 from synthcap_mm.engine.resuming import ResumeHook
+from synthcap_mm.engine.schedules import ScheduleHook
 from synthcap_mm.errors import UserError
 from synthcap_mm.registry import RUNNERS
 
@@ -39,6 +40,7 @@ def build_runner(cfg: Config, to_test: bool = False) -> Runner | FlexibleRunner:
     runner.register_hook(CaptionerIdentityHook())
     runner.register_hook(DivergenceHook())
     runner.register_hook(ResumeHook())
+    runner.register_hook(ScheduleHook())
     explain_loading(runner)
     return runner
 

@@ -186,11 +186,13 @@ def test_the_custom_config_is_warm_after_its_first_epoch(captions):
     length = -(-captions * 98 // 100 // cfg.train_dataloader.batch_size)
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=cfg.optim_wrapper.optimizer.lr)
     schedulers = []
-    for settings in map(dict, cfg.param_scheduler):
-        assert settings.pop("type") == "LinearLR" and settings.pop("convert_to_iter_based")
-        schedulers.append(LinearLR.build_iter_from_epoch(optimizer, epoch_length=length, **settings))
+    steps = length * cfg.train_cfg.max_epochs
+    warm_up, decay = map(dict, cfg.param_scheduler)
+    assert warm_up.pop("type") == decay.pop("type") == "LinearLR" and warm_up.pop("convert_to_iter_based")
+    schedulers.append(LinearLR.build_iter_from_epoch(optimizer, epoch_length=length, **warm_up))
+    schedulers.append(LinearLR(optimizer, **{"end": steps, **decay}))  # as MMEngine fills it in
     rates = []
-    for _ in range(length * cfg.train_cfg.max_epochs):
+    for _ in range(steps):
         rates.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
         for scheduler in schedulers:

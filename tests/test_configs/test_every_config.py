@@ -77,6 +77,22 @@ def test_it_learns_and_captions(name, stores):
             assert all(isinstance(sample.pred_caption, str) for sample in out)
 
 
+@pytest.mark.parametrize("epochs", [3, 20])
+@pytest.mark.parametrize("name", ["synthcap_mini.py", "synthcap_custom.py"])
+def test_its_schedule_ends_with_the_training(name, epochs, stores, tmp_path):
+    cfg = small(name, stores)
+    for loader in (cfg.train_dataloader, cfg.val_dataloader):
+        loader.update(batch_size=8, num_workers=0, persistent_workers=False)
+    cfg.merge_from_dict({"train_cfg.max_epochs": epochs, "work_dir": str(tmp_path)})
+    cfg.param_scheduler[0].update(by_epoch=False, convert_to_iter_based=False, end=5)
+    cfg.experiment_name = f"schedule_of_{name}_{epochs}"
+    cost = dry_run(cfg)
+    full = cfg.optim_wrapper.optimizer.lr
+    first, highest, last = cost.rates
+    assert cost.epochs == epochs and first[1] < 0.2 * full and highest[1] > 0.7 * full
+    assert last == (cost.steps - 1, pytest.approx(0, abs=1e-9))
+
+
 @pytest.mark.parametrize(
     "name", ["synthcap_coco.py", pytest.param("synthcap/synthcap_vit-l14_coco.py", marks=pytest.mark.slow)]
 )

@@ -81,7 +81,7 @@ def test_published_tables_name_configs_that_are_there_and_settings_that_differ(p
     for run in published.runs.values():
         cfg, plain = config_of(run), config_of(dataclasses.replace(run, options={}))
         assert set(published.tests) <= {Path(entry.store).name for entry in cfg.photo_stores}
-        assert cfg.param_scheduler[-1].end == cfg.train_cfg.max_epochs
+        assert "end" not in cfg.param_scheduler[-1]  # it ends with the training
         assert (plain.to_dict() != cfg.to_dict()) == bool(run.options), run.name
         memories = {neck.get("memory") for neck in cfg.model.necks} - {None}
         own = {config_of(published.runs[name]).synthesis.store for name in (run.name, run.reads) if name is not None}

@@ -105,8 +105,7 @@ val_evaluator = dict(type="CaptionMetric")
 test_evaluator = dict(type="CaptionMetric")
 
 # A small decoder from scratch, on a CPU: a high rate and few epochs.
-max_epochs = 1
-train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=max_epochs, val_interval=1)
+train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=1, val_interval=1)
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")
 optim_wrapper = dict(
@@ -116,16 +115,8 @@ optim_wrapper = dict(
     clip_grad=dict(max_norm=1.0),
 )
 param_scheduler = [
-    dict(type="LinearLR", start_factor=1e-2, by_epoch=False, begin=0, end=100),
-    dict(
-        type="LinearLR",
-        start_factor=1.0,
-        end_factor=0.02,
-        by_epoch=True,
-        convert_to_iter_based=True,
-        begin=0,
-        end=max_epochs,
-    ),
+    dict(type="LinearLR", start_factor=1e-2, by_epoch=False, end=100),
+    dict(type="LinearLR", start_factor=1.0, end_factor=0.02, by_epoch=False),
 ]
 default_hooks = dict(checkpoint=dict(max_keep_ckpts=1, save_optimizer=False, save_param_scheduler=False))
 gallery = dict(num=0)
