@@ -87,7 +87,7 @@ def resume_schedules(runner: Runner | FlexibleRunner, checkpoint: dict[str, Any]
         return
     before = pairs[0][1]["lr"]
     for schedule, state in zip(built, states):
-        for (group, old), base in zip(pairs, state["base_values"]):
+        for (group, _), base in zip(pairs, state["base_values"]):
             name, own = schedule.param_name, group[f"initial_{schedule.param_name}"]
             group[name], group[f"initial_{name}"] = group[name] * (base / own if own else 1.0), base
         schedule.base_values = list(state["base_values"])
@@ -122,8 +122,8 @@ def _tell_rates(pairs: Sequence[tuple[dict, dict]]) -> None:
         own, kept = (one.get("initial_lr", one["lr"]) for one in (group, old))
         if own != kept:
             print_log(
-                f"the learning rate {own:.3g} of the config (optim_wrapper.optimizer.lr) is not used: a resumed training "
-                f"keeps the checkpoint's, {kept:.3g}",
+                f"the learning rate {own:.3g} of the config (optim_wrapper.optimizer.lr) is not used: a resumed "
+                f"training keeps the checkpoint's, {kept:.3g}",
                 logger="current",
                 level=logging.WARNING,
             )
