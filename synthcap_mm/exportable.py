@@ -164,14 +164,14 @@ class Child(Field):
         return read_component(value, where, folder)
 
 
-class Children(Field):
-    """A list of components."""
+class Parts(Field):
+    """An object of components by name."""
 
     def read(self, value: Any, where: str, folder: Folder) -> Any:
         """See :meth:`Field.read`."""
-        if not isinstance(value, list) or len(value) > 100:
-            raise refused(where, value, "a list of components")
-        return [read_component(one, f"{where}[{i}]", folder) for i, one in enumerate(value)]
+        if not isinstance(value, dict) or len(value) > 100:
+            raise refused(where, value, "an object of components")
+        return {name: read_component(one, f"{where}.{name}", folder) for name, one in value.items()}
 
 
 def data(*names: str) -> dict[str, Field]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
 import mmengine.registry as mmengine_registry
@@ -67,6 +68,25 @@ class SuggestingRegistry(Registry):
             f"{name!r} is not registered in {self.scope}'s '{self.name}' registry; {hint} "
             "A component of your own needs its module named in the config's custom_imports."
         )
+
+
+def filled_in(config: Mapping[str, Any], **known: Any) -> dict[str, Any]:
+    """A component's config, with what its user knows of the options that it leaves out.
+
+    Args:
+        config: of a component of :data:`MODELS`.
+        **known: values of options. One counts where the component takes the option with the default ``None``, and the
+            config does not give it; ``None`` is not known.
+    """
+    kind = config.get("type")
+    component = MODELS.get(kind) if isinstance(kind, str) else kind
+    taken = {} if component is None else inspect.signature(component).parameters
+    options = {
+        name: value
+        for name, value in known.items()
+        if value is not None and name in taken and taken[name].default is None and config.get(name) is None
+    }
+    return {**config, **options}
 
 
 def _child(name: str, *locations: str) -> SuggestingRegistry:

@@ -95,8 +95,8 @@ def test_values(text, value):
         ("train_cfg.max_epoch=3", "train_cfg.max_epochs"),
         ("default_hooks.loger.interval=3", "default_hooks.logger"),
         ("epochs=3", ""),
-        ("projector.width=3", "model.necks.1"),
-        ("model.necks.9.width=3", ""),
+        ("projector.prefix_length=3", "model.necks.projector.prefix_length"),
+        ("model.necks.projector.widht=3", "model.necks.projector.width"),
         ("val_photos", "KEY=VALUE"),
     ],
 )
@@ -171,3 +171,16 @@ def test_modules_beside_the_config_and_in_the_current_folder_are_found(tmp_path,
     read_config(Path("mine") / "config.py")
     said = capsys.readouterr().out
     assert "beside was imported" in said and "here was imported" in said
+
+
+def test_necks_are_changed_by_name(tmp_path):
+    cfg = read_config("synthcap_mini.py", ["model.necks.projector.input_scale=4", "model.necks.memory=None"])
+    assert cfg.model.necks.projector.input_scale == 4 and cfg.model.necks.projector.prefix_length == 4
+    assert cfg.model.necks.memory is None
+    (tmp_path / "mine.py").write_text(
+        f"_base_ = [{str(resolve_config('decap/decap_mini.py'))!r}]\n"
+        "model = dict(necks=dict(memory=dict(temperature=0.04), text=None))\n"
+    )
+    cfg = read_config(tmp_path / "mine.py")
+    assert list(cfg.model.necks) == ["text", "memory", "projector"] and cfg.model.necks.text is None
+    assert cfg.model.necks.memory == {"type": "TextMemoryProjection", "temperature": 0.04, "phases": ["predict"]}

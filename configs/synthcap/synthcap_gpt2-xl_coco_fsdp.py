@@ -14,7 +14,6 @@ inputs = [
 model = dict(
     # GPT-2's tokens, in the place of the store's.
     data_preprocessor=dict(tokenizer=decoder + "/tokenizer.json"),
-    necks=[_base_.model.necks[0], {**_base_.projector, "width": 1600}],
     head=dict(pretrained=decoder),
 )
 runner_type = "FlexibleRunner"

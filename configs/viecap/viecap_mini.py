@@ -10,11 +10,12 @@ model = dict(
             template="There are {tags} in image.", max_tags=3, min_score=0.2, order="score", drop=0.4, drop_all=0.0
         ),
     ),
-    necks=[
-        dict(type="TextAsPrefix"),
-        dict(type="NoiseInjection", variance=0.016),  # CapDec's
-        _base_.projector,
-    ],
+    necks=dict(
+        _delete_=True,
+        text=dict(type="TextAsPrefix"),
+        noise=dict(type="NoiseInjection", variance=0.016),  # CapDec's
+        projector=_base_.model.necks.projector,
+    ),
 )
 train_dataloader = dict(
     dataset=dict(pairs=None, refined=False, tags=dict(type="CaptionEntities", vocabulary=vocabulary))

@@ -53,7 +53,6 @@ class Configs(Kind):
         for entry in cfg.get("photo_stores", []):
             entry["photos"]["num"] = 2
         cfg["model"]["head"] = {**cfg["model"]["head"], "width": 16, "layers": 1, "heads": 2}
-        cfg["model"]["necks"][-1]["width"] = 16
         cfg["train_dataloader"]["dataset"].pop("pairs", None)  # curated ones
         return {**cfg, "work_dir": ".", "log_level": "ERROR", "config_name": name}
 

@@ -34,10 +34,10 @@ def tiny_captioner(tiny_stores, tiny, tmp_path_factory):
             "type": "SynthCaptioner",
             "store": tiny_stores[0],
             "data_preprocessor": {"type": "CaptionPreprocessor", "prompt": {"min_score": 0.05}, "max_length": 16},
-            "necks": [
-                {"type": "TextMemoryProjection", "temperature": 0.02},
-                {"type": "PrefixProjector", "in_dim": 32, "width": 32, "prefix_length": 2},
-            ],
+            "necks": {
+                "memory": {"type": "TextMemoryProjection", "temperature": 0.02},
+                "projector": {"type": "PrefixProjector", "prefix_length": 2},
+            },
             "head": {
                 "type": "GPT2CaptionHead", "width": 32, "layers": 2, "heads": 2, "positions": 80, "dropout": 0.1,
                 "generation": {"num_beams": 3},

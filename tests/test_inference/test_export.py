@@ -98,7 +98,7 @@ def test_own_components_are_named_not_copied(exported, tiny_captioner):
 def test_stores_that_necks_name_are_not_needed_and_a_second_memory_is_refused(tiny_captioner, tiny_stores, tmp_path):
     config = copy.deepcopy(tiny_captioner[0])
     moments = {"type": "MomentMatching", "store": tiny_stores[0]}
-    config["model"]["necks"].insert(0, moments)
+    config["model"]["necks"] = {"moments": moments, **config["model"]["necks"]}
     model = MODELS.build(copy.deepcopy(config["model"]))
     model.necks[0].load_moments()
     torch.save({"state_dict": model.state_dict()}, tmp_path / "c.pth")
@@ -106,7 +106,7 @@ def test_stores_that_necks_name_are_not_needed_and_a_second_memory_is_refused(ti
     assert tiny_stores[0] not in (tmp_path / "out" / "config.json").read_text()
     (again, _) = CaptionInferencer(tmp_path / "out", device="cpu").model.necks[:2]
     assert torch.equal(again.moments, model.necks[0].moments) and again.store is None
-    config["model"]["necks"][0] = {"type": "RetrievalFusion", "embed_dim": 32, "heads": 4, "split": None}
+    config["model"]["necks"]["moments"] = {"type": "RetrievalFusion", "heads": 4, "split": None}
     torch.save({"state_dict": MODELS.build(copy.deepcopy(config["model"])).state_dict()}, tmp_path / "d.pth")
     with pytest.raises(UserError, match="split"):
         export_captioner(config, tmp_path / "d.pth", tmp_path / "two")
@@ -132,7 +132,7 @@ def copied(exported, tmp_path):
 
 def test_an_export_of_a_newer_version_is_refused(copied):
     rewrite(copied, "export.json", lambda m: m.update(schema_version=EXPORT_SCHEMA + 1, synthcap_mm="9.1"))
-    with pytest.raises(UserError, match="schema 3"):
+    with pytest.raises(UserError, match="schema 4"):
         CaptionInferencer.from_pretrained(copied)
 
 

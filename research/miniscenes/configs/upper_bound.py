@@ -7,7 +7,7 @@ synthesis = dict(
     generator=dict(_delete_=True, type="PairedPhotos", pool=dict(type="MiniScenesPhotos", split="train", num=4000)),
     refine=None,
 )
-model = dict(store=store, necks=[_base_.projector])
+model = dict(store=store, necks=dict(memory=None))
 train_dataloader = dict(dataset=dict(store=store, refined=False))
 val_dataloader = dict(dataset=dict(store=store))
 # As long as it helps: what bounds others is not to be bounded by time.

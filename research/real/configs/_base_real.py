@@ -65,15 +65,14 @@ photo_stores = [
     ),
 ]
 
-width = 192
-projector = dict(type="PrefixProjector", in_dim=256, width=width, prefix_length=2, kind="mlp")  # of every method
 model = dict(
     type="SynthCaptioner",
     store=store,
     data_preprocessor=dict(type="CaptionPreprocessor", max_length=20),
+    necks=dict(projector=dict(type="PrefixProjector", prefix_length=2, kind="mlp")),  # of every method
     head=dict(
         type="GPT2CaptionHead",
-        width=width,
+        width=192,
         layers=4,
         heads=4,
         positions=96,

@@ -15,7 +15,7 @@ from synthcap_mm.options import Count, NotNegative, Positive, Range, Size, check
 from synthcap_mm.registry import MODELS
 from synthcap_mm.structures import PrefixBatch
 
-from .base import BaseNeck, check_finite
+from .base import BaseNeck, check_finite, need_widths
 from .rank_gathering import gather_rows, world_size
 
 #: Above this cosine two caption features are taken for those of the same words (storing in float16 costs under 1e-6).
@@ -248,7 +248,7 @@ class PseudoFeatureOptimizer(BaseNeck):
     Args:
         mode (str): ``'per_sample'`` or ``'amortised'``. Defaults to ``'per_sample'``.
         embed_dim (int, optional): width of the features, needed by ``'amortised'``.
-            Defaults to ``None``.
+            Defaults to ``None``: the captioner fills in its store's.
         temperature (float): of InfoNCE. Defaults to 0.01: CLIP's own.
         steps (int): gradient steps of ``'per_sample'``. Defaults to 10: assumed.
         lr (float): their width. Defaults to 1e-3: assumed.
@@ -313,8 +313,7 @@ class PseudoFeatureOptimizer(BaseNeck):
         self.loss_weight = float(loss_weight)
         self.backprop_caption_loss = backprop_caption_loss
         if mode == "amortised":
-            if embed_dim is None:
-                raise UserError("PseudoFeatureOptimizer: mode='amortised' needs embed_dim, the width of the features")
+            need_widths(type(self).__name__, embed_dim=embed_dim)
             last = nn.Linear(hidden_dim or embed_dim, embed_dim)
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)
