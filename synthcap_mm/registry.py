@@ -75,8 +75,8 @@ def filled_in(config: Mapping[str, Any], **known: Any) -> dict[str, Any]:
 
     Args:
         config: of a component of :data:`MODELS`.
-        **known: values of options. One counts where the component takes the option with the default ``None``, and the
-            config does not give it; ``None`` is not known.
+        **known: values of options; ``None`` is not known. One counts where the component takes the option, without a
+            default or with ``None``, and the config does not give it.
     """
     kind = config.get("type")
     component = MODELS.get(kind) if isinstance(kind, str) else kind
@@ -84,7 +84,10 @@ def filled_in(config: Mapping[str, Any], **known: Any) -> dict[str, Any]:
     options = {
         name: value
         for name, value in known.items()
-        if value is not None and name in taken and taken[name].default is None and config.get(name) is None
+        if value is not None
+        and config.get(name) is None
+        and name in taken
+        and taken[name].default in (None, inspect.Parameter.empty)
     }
     return {**config, **options}
 

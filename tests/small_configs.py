@@ -4,6 +4,7 @@ from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
 
+from synthcap_mm.engine.shared_encoder import share_encoder
 from synthcap_mm.store import Store
 from synthcap_mm.synthesis.curation import Curation
 
@@ -28,6 +29,7 @@ def small(name, stores):
     cfg = Config.fromfile(ROOT / "configs" / name)
     pairs, photos = stores(WIDTH)
     names = {entry.store: photos for entry in cfg.get("photo_stores", [])} | {cfg.model.store: pairs}
+    share_encoder(cfg)
     cfg = Config(replaced(cfg._cfg_dict, names, {"type": "TinyEncoder", "dim": WIDTH}))
     # A pretrained decoder and its tokenizer are files that are not at hand; tests/test_engine has one in their format.
     if cfg.model.head.pop("pretrained", None):

@@ -4,7 +4,7 @@ _base_ = ["../synthcap_coco.py"]
 aliases = dict(person=["man", "woman", "boy", "girl", "child", "guy", "lady", "player"])
 # What counts as an entity: names in a file, for want of a part-of-speech tagger (README).
 vocabulary = "{{ fileDirname }}/../_base_/coco_classes.txt"
-by_clip = dict(type="CLIPTagProvider", encoder=_base_.synthesis.encoder, vocabulary=vocabulary)
+by_clip = dict(type="CLIPTagProvider", vocabulary=vocabulary)
 model = dict(
     data_preprocessor=dict(
         # Its public code: the template, 3 entities above 0.2, and 40 % of them masked.

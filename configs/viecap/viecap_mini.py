@@ -2,7 +2,7 @@
 _base_ = ["../synthcap_mini.py"]
 # What counts as an entity: names in a file, for want of a part-of-speech tagger (README).
 vocabulary = "{{ fileDirname }}/../_base_/miniscenes_nouns.txt"
-by_clip = dict(type="CLIPTagProvider", encoder=_base_.synthesis.encoder, vocabulary=vocabulary)
+by_clip = dict(type="CLIPTagProvider", vocabulary=vocabulary)
 model = dict(
     data_preprocessor=dict(
         # Its public code: the template, 3 entities above 0.2, and 40 % of them masked.

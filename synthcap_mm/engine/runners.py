@@ -34,6 +34,7 @@ def build_runner(cfg: Config, to_test: bool = False) -> Runner | FlexibleRunner:
             "runner_type='FlexibleRunner'"
         )
     check_fields(cfg)
+    _leave_out_idle_loops(cfg)
     check_together(cfg)
     _switch_tensorboard_on(cfg)
     runner = Runner.from_cfg(cfg) if to_test or "runner_type" not in cfg else RUNNERS.build(cfg)
@@ -43,6 +44,13 @@ def build_runner(cfg: Config, to_test: bool = False) -> Runner | FlexibleRunner:
     runner.register_hook(ScheduleHook())
     explain_loading(runner)
     return runner
+
+
+def _leave_out_idle_loops(cfg: Config) -> None:
+    """Leave out the loop of a stage without data and metrics: a base may have it, and MMEngine takes all or none."""
+    for stage in ("val", "test"):
+        if cfg.get(f"{stage}_dataloader") is None and cfg.get(f"{stage}_evaluator") is None:
+            cfg[f"{stage}_cfg"] = None
 
 
 def _switch_tensorboard_on(cfg: Config) -> None:

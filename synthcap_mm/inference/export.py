@@ -90,7 +90,7 @@ def _write_parts(captioner: CaptionInferencer, folder: Path) -> tuple[dict[str, 
 
     left_out: dict[str, str] = {}
     encoder = export_encoder(captioner, folder, left_out)
-    tag_provider = export_tag_provider(captioner, folder, encoder, left_out)
+    tag_provider = export_tag_provider(captioner, folder, left_out)
     config = {"model": _model_settings(captioner), "encoder": encoder, "tag_provider": tag_provider}
     write_json(folder / CONFIG, config)
     shutil.copyfile(captioner.model.data_preprocessor.tokenizer.path, folder / TOKENIZER)

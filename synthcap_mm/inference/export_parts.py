@@ -126,15 +126,12 @@ def export_open_clip(
     return written
 
 
-def export_tag_provider(
-    captioner: CaptionInferencer, folder: Path, encoder: dict[str, Any] | None, left_out: dict[str, str]
-) -> dict[str, Any] | None:
+def export_tag_provider(captioner: CaptionInferencer, folder: Path, left_out: dict[str, str]) -> dict[str, Any] | None:
     """The tag provider's config in the folder, with a detector's weights.
 
     Args:
         captioner: that is exported.
         folder: the export.
-        encoder: config of the encoder in the export.
         left_out: gets the reason why the provider is not in the folder.
 
     Returns:
@@ -147,9 +144,9 @@ def export_tag_provider(
     if kind.__name__ == "MMDetTagProvider":
         return export_detector(settings, folder)
     if kind.__name__ == "CLIPTagProvider":
-        if encoder is not None and settings["encoder"] == plain_settings(captioner.encoder_cfg):
+        if settings.pop("encoder", None) in (None, plain_settings(captioner.encoder_cfg)):
             names = MODELS.build({**settings, "encoder": captioner.model.backbone}).names
-            return {**settings, "vocabulary": names, "encoder": encoder}
+            return {**settings, "vocabulary": names}  # its encoder is the captioner's
     elif hasattr(kind, "exportable") and not _names_files(settings):
         return settings
     left_out["tag_provider"] = (

@@ -36,8 +36,8 @@ class SynthCaptioner(BaseModel):
             special ids) is filled in.
         necks: configs by name, run in the order in which they stand; a method is an order of necks. The last
             one makes the prefix of embeddings (``PrefixProjector``). ``None`` in place of a config leaves one out.
-            Options that a neck leaves ``None`` are filled in: ``in_dim`` and ``embed_dim`` with the width of the
-            store's features, ``width`` with that of the head's embeddings.
+            Options that a neck needs and its config leaves out are filled in: ``in_dim`` and ``embed_dim`` with the
+            width of the store's features, ``width`` with that of the head's embeddings.
         data_preprocessor: config of :class:`CaptionPreprocessor`; its ``tokenizer``
             is the store's unless it names one.
         store: path of the store that the captioner is trained on. It gives the

@@ -15,7 +15,7 @@ def full_export(tmp_path_factory):
 
     root = tmp_path_factory.mktemp("full")
     encoder = {"type": "OpenCLIPBackbone", "quick_gelu": True, **tiny_clip.write(root / "clip")}
-    tags = {"type": "CLIPTagProvider", "encoder": encoder, "vocabulary": ["dog", "cat", "red"], "min_score": 0.0}
+    tags = {"type": "CLIPTagProvider", "vocabulary": ["dog", "cat", "red"], "min_score": 0.0}
     return export_a_little(root, encoder, tags, dim=16, steps=20, lr=1e-2, num=40)
 
 

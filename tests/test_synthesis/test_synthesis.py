@@ -8,6 +8,7 @@ from store_files import files, make
 
 from synthcap_mm.errors import UserError
 from synthcap_mm.store import Store, StoreError
+from synthcap_mm.synthesis.photos import PhotoStore
 from synthcap_mm.synthesis.synthesis import STAGES, Synthesis, seed_of
 from synthcap_mm.synthesis.text import held_out
 
@@ -281,3 +282,18 @@ def test_a_pool_with_too_few_usable_photos_is_refused(retrieving):
     retrieving["generator"]["pool"] = {"type": "TinyPhotos", "num": 3, "broken": (0, 1)}
     with pytest.raises(UserError, match="images_per_caption"):
         make(retrieving)
+
+
+def test_a_tag_provider_has_the_stores_encoder_unless_it_names_one(tiny_synthesis):
+    names = {"type": "CLIPTagProvider", "vocabulary": ["a dog", "a cat"]}
+    photos = {"store": "x", "photos": {"type": "TinyPhotos"}, "encoder": tiny_synthesis["encoder"]}
+    for maker, settings in ((Synthesis, tiny_synthesis), (PhotoStore, photos)):
+        short = maker(**{**settings, "tag_provider": names})
+        long, other = (
+            maker(**{**settings, "tag_provider": {**names, "encoder": encoder}})
+            for encoder in (settings["encoder"], {"type": "TinyEncoder", "name": "other"})
+        )
+        assert short.recipes["tags"] == long.recipes["tags"] != other.recipes["tags"]
+        # One model in memory.
+        assert short.models.reader.tag_provider.encoder is short.models.encoder
+        assert other.models.reader.tag_provider.encoder.name == "other"

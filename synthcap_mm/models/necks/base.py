@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor, nn
 
-from synthcap_mm.errors import UserError
 from synthcap_mm.options import check_options
 from synthcap_mm.structures import SOURCES, PrefixBatch
 
@@ -110,22 +109,6 @@ class StoreNeck(BaseNeck):
     def bind_store(self, store: Store) -> None:
         """Take the captioner's store."""
         raise NotImplementedError(f"{type(self).__name__} must define bind_store(store).")
-
-
-def need_widths(owner: str, **widths: int | None) -> None:
-    """Refuse a neck without a width, which the captioner fills in from its store and its head.
-
-    Args:
-        owner (str): who is asking, for the message.
-        **widths (int | None): widths by option.
-
-    Raises:
-        UserError: naming the option.
-    """
-    if missing := [name for name, width in widths.items() if width is None]:
-        raise UserError(
-            f"{owner} needs {' and '.join(missing)}: give it, or let the captioner fill it in from its store and head"
-        )
 
 
 def check_finite(owner: str, feats: Tensor, what: str = "features") -> None:

@@ -13,7 +13,7 @@ from synthcap_mm.options import Part, Positive, Size
 from synthcap_mm.registry import MODELS
 from synthcap_mm.structures import PrefixBatch
 
-from .base import BaseNeck, need_widths
+from .base import BaseNeck
 
 
 @MODELS.register_module()
@@ -23,9 +23,8 @@ class PrefixProjector(BaseNeck):
     It acts in every phase and for every source.
 
     Args:
-        in_dim (int, optional): width of the features. Defaults to ``None``: the captioner fills in its store's.
-        width (int, optional): width of the decoder's embeddings. Defaults to ``None``: the captioner fills in its
-            head's.
+        in_dim (int): width of the features; the captioner fills in its store's.
+        width (int): width of the decoder's embeddings; the captioner fills in its head's.
         prefix_length (int): embeddings made of one feature. Defaults to 10:
             assumed, ClipCap's choice; DeCap's public code has 1.
         hidden_dim (int, optional): hidden width of the MLP. Defaults to ``None``:
@@ -43,7 +42,6 @@ class PrefixProjector(BaseNeck):
         (autocast's under autocast).
 
     Raises:
-        UserError: if a width is neither given nor filled in.
         ValueError: in use, if features are not ``(B, in_dim)``.
     """
 
@@ -51,8 +49,8 @@ class PrefixProjector(BaseNeck):
 
     def __init__(
         self,
-        in_dim: Size | None = None,
-        width: Size | None = None,
+        in_dim: Size,
+        width: Size,
         prefix_length: Size = 10,
         hidden_dim: Size | None = None,
         kind: Literal["mlp", "linear"] = "mlp",
@@ -60,7 +58,6 @@ class PrefixProjector(BaseNeck):
         dropout: Part = 0.0,
     ) -> None:
         super().__init__()
-        need_widths(type(self).__name__, in_dim=in_dim, width=width)
         if hidden_dim is not None and kind == "linear":
             raise UserError("PrefixProjector.hidden_dim is for kind='mlp'")
         self.in_dim, self.width, self.prefix_length, self.dropout = in_dim, width, prefix_length, dropout

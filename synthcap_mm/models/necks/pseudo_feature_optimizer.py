@@ -15,7 +15,7 @@ from synthcap_mm.options import Count, NotNegative, Positive, Range, Size, check
 from synthcap_mm.registry import MODELS
 from synthcap_mm.structures import PrefixBatch
 
-from .base import BaseNeck, check_finite, need_widths
+from .base import BaseNeck, check_finite
 from .rank_gathering import gather_rows, world_size
 
 #: Above this cosine two caption features are taken for those of the same words (storing in float16 costs under 1e-6).
@@ -313,7 +313,8 @@ class PseudoFeatureOptimizer(BaseNeck):
         self.loss_weight = float(loss_weight)
         self.backprop_caption_loss = backprop_caption_loss
         if mode == "amortised":
-            need_widths(type(self).__name__, embed_dim=embed_dim)
+            if embed_dim is None:
+                raise UserError("PseudoFeatureOptimizer: mode='amortised' needs embed_dim, the width of the features")
             last = nn.Linear(hidden_dim or embed_dim, embed_dim)
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)

@@ -15,7 +15,7 @@ from synthcap_mm.options import Count, Name, NotNegative, Size
 from synthcap_mm.registry import MODELS
 from synthcap_mm.structures import SOURCES, PrefixBatch
 
-from .base import PHASES, check_finite, need_widths
+from .base import PHASES, check_finite
 from .memory_attention import BestRows, block_logits
 from .memory_neck import MemoryNeck
 from .pseudo_feature_optimizer import SAME_CAPTION
@@ -37,7 +37,7 @@ class RetrievalFusion(MemoryNeck):
     Swapped for a target domain's, a memory has no groups and no rows: nothing is left out but the same words.
 
     Args:
-        embed_dim (int, optional): width of the features. Defaults to ``None``: the captioner fills in its store's.
+        embed_dim (int): width of the features; the captioner fills in its store's.
         k (int): captions retrieved. Defaults to 9: IFCap's public code, for COCO (7 for Flickr30k).
         heads (int): of the attention. Defaults to 8: assumed.
         noise_variance (float): of the query's noise in phase ``'train'``, in each dimension. Defaults to 0.04:
@@ -57,7 +57,7 @@ class RetrievalFusion(MemoryNeck):
     Raises:
         ValueError: in use, if a batch lacks ``text_feats`` or ``memory_rows`` in training, or fewer than ``k``
             captions may be retrieved.
-        UserError: if ``embed_dim`` is neither given nor filled in; in use, if there is no memory.
+        UserError: in use, if there is no memory.
     """
 
     exclude_self = True
@@ -66,7 +66,7 @@ class RetrievalFusion(MemoryNeck):
 
     def __init__(
         self,
-        embed_dim: Size | None = None,
+        embed_dim: Size,
         k: Count = 9,
         heads: Size = 8,
         noise_variance: NotNegative = 0.04,
@@ -78,7 +78,6 @@ class RetrievalFusion(MemoryNeck):
         block_size: Count = 8192,
     ) -> None:
         super().__init__(memory, split, phases, sources, block_size)
-        need_widths(type(self).__name__, embed_dim=embed_dim)
         self.k = k
         self.noise_variance = float(noise_variance)
         self.query = query

@@ -72,7 +72,7 @@ def test_projector_is_the_mlp_it_says():
         neck(PrefixBatch(unit(2, 5), "real"), "predict")
     with pytest.raises(UserError, match="hidden_dim"):
         PrefixProjector(4, width=6, kind="linear", hidden_dim=5)
-    with pytest.raises(UserError, match="needs in_dim and width"):
+    with pytest.raises(UserError, match="in_dim and width"):
         PrefixProjector()
     feats = unit(2, 4)
     expected = (feats @ neck.hidden.weight.T + neck.hidden.bias).tanh() @ neck.output.weight.T + neck.output.bias
