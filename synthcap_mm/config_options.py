@@ -167,7 +167,7 @@ def _walk(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 def _hint(parts: Sequence[str], depth: int, siblings: Sequence[str], cfg: Mapping[str, Any]) -> str:
     """Fields like the one at ``parts[depth]``, beside it or elsewhere in the config."""
     elsewhere = [path for path, _ in _walk(cfg) if path.endswith("." + ".".join(parts))]
-    beside = difflib.get_close_matches(parts[depth], siblings, n=3, cutoff=0.7)
+    beside = difflib.get_close_matches(parts[depth], dict.fromkeys(siblings), n=3, cutoff=0.7)
     near = elsewhere[:3] or [".".join([*parts[:depth], name]) for name in beside]
     return f"; did you mean {' or '.join(near)}?" if near else ""
 
