@@ -157,9 +157,11 @@ def _build_training(cfg: Any, section: str | None) -> None:
     import torch
 
     from synthcap_mm.engine.runners import build_runner
+    from synthcap_mm.engine.shared_encoder import share_encoder
     from synthcap_mm.engine.testing import prepare_evaluators
     from synthcap_mm.registry import DATASETS
 
+    share_encoder(cfg)
     prepare_evaluators(cfg)
     runner = build_runner(cfg)
     train = runner.train_loop  # dataloader and dataset are built with it

@@ -76,7 +76,9 @@ class Diary(Hook):
         self._at("after_val", runner.epoch)
 
 
-def make_runner(model, stores, work_dir, stop=None, resume=False, workers=0, epochs=4, lr=3e-3, hooks=(), **changes):
+def make_runner(
+    model, stores, work_dir, stop=None, resume=False, workers=0, epochs=4, end=None, lr=3e-3, hooks=(), **changes
+):
     """A Runner with the hooks of ``configs/_base_/default_runtime.py``, and its diary."""
     pairs, photos = stores
 
@@ -111,6 +113,7 @@ def make_runner(model, stores, work_dir, stop=None, resume=False, workers=0, epo
                 "end_factor": 0.0,
                 "by_epoch": True,
                 "convert_to_iter_based": True,
+                "end": end or epochs,
             },
         ],
         default_hooks={
