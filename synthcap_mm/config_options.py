@@ -177,8 +177,14 @@ def _takes(above: str, node: Mapping[str, Any], field: str) -> bool:
     if field in ("type", "_delete_", "_scope_"):
         return True
     taken = _taken(above, node)
-    is_hook = above == "default_hooks" and isinstance(node[field], Mapping) and "type" in node[field]
-    return field in taken or "**" in taken or is_hook
+    others = [value for name, value in node.items() if name != field and value is not None]
+    if above and others and all(map(_is_component, others)):  # components by name: hooks, necks
+        return field in taken or _is_component(node[field])
+    return field in taken or "**" in taken
+
+
+def _is_component(value: Any) -> bool:
+    return isinstance(value, Mapping) and "type" in value
 
 
 def _taken(above: str, node: Mapping[str, Any]) -> set[str]:

@@ -96,6 +96,7 @@ def test_values(text, value):
         ("default_hooks.loger.interval=3", "default_hooks.logger"),
         ("epochs=3", ""),
         ("projector.prefix_length=3", "model.necks.projector.prefix_length"),
+        ("model.necks.projektor.input_scale=3", "model.necks.projector"),
         ("model.necks.projector.widht=3", "model.necks.projector.width"),
         ("val_photos", "KEY=VALUE"),
     ],

@@ -315,3 +315,10 @@ def test_a_detectors_own_config_is_not_exported(tmp_path):
     settings = {"type": "MMDetTagProvider", "config": str(tmp_path / "mine.py"), "checkpoint": "x.pth"}
     with pytest.raises(UserError, match=r"mine\.py"):
         export_parts.export_detector(settings, tmp_path)
+
+
+def test_tags_by_the_captioners_encoder_name_no_other(full_export):
+    tags = json.loads((full_export / "config.json").read_text())["tag_provider"]
+    assert tags == {"type": "CLIPTagProvider", "vocabulary": ["dog", "cat", "red"], "min_score": 0.0}
+    again = CaptionInferencer.from_pretrained(full_export, device="cpu")
+    assert again.reader.tag_provider.encoder is again.model.backbone
