@@ -45,10 +45,10 @@ def flagship(folder: Path) -> CaptionInferencer:
         "type": "SynthCaptioner",
         "store": store,
         "data_preprocessor": {"type": "CaptionPreprocessor", "prompt": {"max_tags": 4}, "max_length": 40},
-        "necks": [
-            {"type": "TextMemoryProjection"},
-            {"type": "PrefixProjector", "in_dim": 256, "width": 768, "prefix_length": 10},
-        ],
+        "necks": {
+            "memory": {"type": "TextMemoryProjection"},
+            "projector": {"type": "PrefixProjector", "prefix_length": 10},
+        },
         "head": {"type": "GPT2CaptionHead", "width": 768, "layers": 4, "heads": 4},
     }
     torch.manual_seed(0)

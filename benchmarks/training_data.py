@@ -67,10 +67,7 @@ def main() -> None:
                     "type": "SynthCaptioner",
                     "store": f"{folder}/{args.sizes[0]}",
                     "data_preprocessor": {"type": "CaptionPreprocessor", "prompt": {}},
-                    "necks": [
-                        {"type": "TextMemoryProjection"},
-                        {"type": "PrefixProjector", "in_dim": DIM, "width": 768},
-                    ],
+                    "necks": {"memory": {"type": "TextMemoryProjection"}, "projector": {"type": "PrefixProjector"}},
                     "head": {"type": "GPT2CaptionHead"},
                 }
             )

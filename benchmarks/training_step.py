@@ -90,7 +90,6 @@ def main() -> None:
     cfg = Config.fromfile(ROOT / "configs" / "synthcap_coco.py")
     if args.tiny:
         cfg.model.head.update(width=32, layers=1, heads=2)
-        cfg.model.necks[-1].width = 32
     name = torch.cuda.get_device_name() if device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     report: dict[str, Any] = {
         "device": name,

@@ -5,15 +5,10 @@ _base_ = [
     "_base_/schedules/adamw_10e.py",
     "_base_/default_runtime.py",
 ]
-# √256: see PrefixProjector's input_scale.
-projector = dict(type="PrefixProjector", in_dim=256, width=128, prefix_length=4, kind="mlp", input_scale=16.0)
 model = dict(
     store=_base_.store,
     data_preprocessor=dict(prompt=dict(max_tags=3, drop=0.1, drop_all=0.05)),
-    necks=[
-        dict(type="TextMemoryProjection", temperature=0.01, exclude_self=False),
-        projector,
-    ],
+    necks=dict(projector=dict(prefix_length=4, input_scale=16.0)),  # √256: see PrefixProjector's input_scale
     # So small a decoder underfits in these minutes: dropout and smoothing would only slow it down.
     head=dict(width=128, layers=4, heads=4, dropout=0.0, label_smoothing=0.0),
 )
@@ -22,8 +17,8 @@ model = dict(
 optim_wrapper = dict(dtype="float32", optimizer=dict(lr=2e-3))
 train_cfg = dict(max_epochs=10)
 param_scheduler = [
-    dict(type="LinearLR", start_factor=1e-2, by_epoch=False, begin=0, end=50),
-    dict(type="LinearLR", start_factor=1.0, end_factor=0.0, by_epoch=True, convert_to_iter_based=True, begin=0, end=10),
+    dict(type="LinearLR", start_factor=1e-2, by_epoch=False, end=50),
+    _base_.param_scheduler[1],
 ]
 default_hooks = dict(logger=dict(interval=10))
 auto_synthesize = True

@@ -166,7 +166,7 @@ def _walk(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 def _hint(parts: Sequence[str], depth: int, siblings: Sequence[str], cfg: Mapping[str, Any]) -> str:
     """Fields like the one at ``parts[depth]``, beside it or elsewhere in the config."""
     elsewhere = [path for path, _ in _walk(cfg) if path.endswith("." + ".".join(parts))]
-    beside = near(parts[depth], siblings, 3)
+    beside = near(parts[depth], dict.fromkeys(siblings), 3)
     meant = elsewhere[:3] or [".".join([*parts[:depth], name]) for name in beside]
     return f"; did you mean {' or '.join(meant)}?" if meant else ""
 
@@ -176,8 +176,14 @@ def _takes(above: str, node: Mapping[str, Any], field: str) -> bool:
     if field in ("type", "_delete_", "_scope_"):
         return True
     taken = _taken(above, node)
-    is_hook = above == "default_hooks" and isinstance(node[field], Mapping) and "type" in node[field]
-    return field in taken or "**" in taken or is_hook
+    others = [value for name, value in node.items() if name != field and value is not None]
+    if above and others and all(map(_is_component, others)):  # components by name: hooks, necks
+        return field in taken or _is_component(node[field])
+    return field in taken or "**" in taken
+
+
+def _is_component(value: Any) -> bool:
+    return isinstance(value, Mapping) and "type" in value
 
 
 def _taken(above: str, node: Mapping[str, Any]) -> set[str]:

@@ -44,13 +44,10 @@ class NewFolder:
 
     Args:
         path: its folder.
-
-    Attributes:
-        written: the components in it, each with its settings in the config and those in the export.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path, self.written = path, []
+        self.path = path
 
     def place(self, name: str) -> Path:
         """Where a file belongs."""
@@ -236,18 +233,18 @@ class Child(Field):
         return read_component(value, where, folder)
 
 
-class Children(Field):
-    """A list of components."""
+class Parts(Field):
+    """An object of components by name."""
 
     def write(self, value: Any, name: str, folder: NewFolder) -> Any:
         """See :meth:`Field.write`."""
-        return [write_component(one, f"{name}{i}", folder) for i, one in enumerate(value)]
+        return {part: write_component(one, f"{name}/{part}", folder) for part, one in value.items()}
 
     def read(self, value: Any, where: str, folder: Folder) -> Any:
         """See :meth:`Field.read`."""
-        if not isinstance(value, list) or len(value) > 100:
-            raise refused(where, value, "a list of components")
-        return [read_component(one, f"{where}[{i}]", folder) for i, one in enumerate(value)]
+        if not isinstance(value, dict) or len(value) > 100:
+            raise refused(where, value, "an object of components")
+        return {name: read_component(one, f"{where}.{name}", folder) for name, one in value.items()}
 
 
 def data(*names: str) -> dict[str, Field]:
@@ -261,16 +258,13 @@ def write_component(settings: dict[str, Any], name: str, folder: NewFolder) -> d
     Args:
         settings: of the config, as plain values.
         name: of the component in the export, ``'encoder'``; also of the folder of its files.
-        folder: the export. A component that it has already is not written again.
+        folder: the export.
 
     Raises:
         UserError: if the component does not say what may stand in an export, or has an option that may not.
     """
     from synthcap_mm.registry import MODELS
 
-    for known, written in folder.written:
-        if known == settings:
-            return written
     fields = getattr(MODELS.get(settings["type"]), "exportable", None)
     if fields is None:
         raise UserError(
@@ -284,7 +278,6 @@ def write_component(settings: dict[str, Any], name: str, folder: NewFolder) -> d
         if option not in fields:
             raise UserError(f"{name}.{option} is not in the `exportable` of {settings['type']}")
         export[option] = fields[option].write(value, f"{name}/{option}", folder)
-    folder.written.append((settings, export))
     return export
 
 

@@ -41,7 +41,7 @@ def _stores(cfg: Config, stages: tuple[str, ...]) -> list[str]:
         found += [entry["store"] for entry in cfg.get("test_sets", [])]
     if found:
         model = cfg.get("model", {})
-        necks = model.get("necks", [])
+        necks = [neck for neck in model.get("necks", {}).values() if neck]
         found += [s for s in (model.get("store"), *(n.get("memory") for n in necks)) if s]
         # Of MomentMatching: a table of the captioner's own store, or another store.
         moments = [n.get(end) for n in necks for end in ("start", "target")]

@@ -32,6 +32,7 @@ from synthcap_mm.config_fields import check_fields
 from synthcap_mm.engine.dry_run import dry_run as measure_training
 from synthcap_mm.engine.next_commands import next_commands
 from synthcap_mm.engine.runners import build_runner
+from synthcap_mm.engine.shared_encoder import share_encoder
 from synthcap_mm.engine.testing import prepare_evaluators, run_test
 from synthcap_mm.errors import UserError
 from synthcap_mm.files import locked
@@ -160,6 +161,7 @@ def train(cfg: Config, dry_run: bool = False) -> dict[str, float]:
             TensorBoard is asked for and not installed.
     """
     check_fields(cfg)
+    share_encoder(cfg)
     start_logging(cfg)
     if cfg.get("auto_synthesize") and not dry_run:
         if unread := unread_store(cfg):
@@ -225,6 +227,7 @@ def test(cfg: Config, checkpoint: str) -> dict[str, float]:
         UserError: if the checkpoint or a store is missing, or the config has no test set.
     """
     check_fields(cfg)
+    share_encoder(cfg)
     require_checkpoint(cfg, checkpoint)
     lacking = [name for name in ("test_dataloader", "test_cfg", "test_evaluator") if not cfg.get(name)]
     if lacking:

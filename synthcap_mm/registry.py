@@ -7,6 +7,7 @@ a component is found by name without anybody importing it first.
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
 import mmengine.registry as mmengine_registry
@@ -61,6 +62,28 @@ class SuggestingRegistry(Registry):
             f"{name!r} is not registered in {self.scope}'s '{self.name}' registry; {hint} "
             "A component of your own needs its module named in the config's custom_imports."
         )
+
+
+def filled_in(config: Mapping[str, Any], **known: Any) -> dict[str, Any]:
+    """A component's config, with what its user knows of the options that it leaves out.
+
+    Args:
+        config: of a component of :data:`MODELS`.
+        **known: values of options; ``None`` is not known. One counts where the component takes the option, without a
+            default or with ``None``, and the config does not give it.
+    """
+    kind = config.get("type")
+    component = MODELS.get(kind) if isinstance(kind, str) else kind
+    taken = {} if component is None else inspect.signature(component).parameters
+    options = {
+        name: value
+        for name, value in known.items()
+        if value is not None
+        and config.get(name) is None
+        and name in taken
+        and taken[name].default in (None, inspect.Parameter.empty)
+    }
+    return {**config, **options}
 
 
 def _child(name: str, *locations: str) -> SuggestingRegistry:

@@ -69,10 +69,10 @@ def tiny_model(tiny_stores):
             "type": "SynthCaptioner",
             "store": pairs,
             "data_preprocessor": {"type": "CaptionPreprocessor", "prompt": {"min_score": 0.2}, "max_length": 16},
-            "necks": [
-                {"type": "TextMemoryProjection", "temperature": 0.05},
-                {"type": "PrefixProjector", "in_dim": 32, "width": 32, "prefix_length": 2},
-            ],
+            "necks": {
+                "memory": {"type": "TextMemoryProjection", "temperature": 0.05},
+                "projector": {"type": "PrefixProjector", "prefix_length": 2},
+            },
             "head": {"type": "GPT2CaptionHead", "width": 32, "layers": 2, "heads": 2, "positions": 80},
         }
     )

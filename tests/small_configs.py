@@ -4,10 +4,13 @@ from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
 
+from synthcap_mm.engine.shared_encoder import share_encoder
 from synthcap_mm.store import Store
 from synthcap_mm.synthesis.curation import Curation
 
 ROOT = Path(__file__).resolve().parents[1]
+#: Of the features.
+WIDTH = 64
 
 
 def replaced(value, names, encoder):
@@ -24,15 +27,14 @@ def replaced(value, names, encoder):
 def small(name, stores):
     """A config with small parts, and its stores made."""
     cfg = Config.fromfile(ROOT / "configs" / name)
-    width = cfg.model.necks[-1].in_dim
-    pairs, photos = stores(width)
+    pairs, photos = stores(WIDTH)
     names = {entry.store: photos for entry in cfg.get("photo_stores", [])} | {cfg.model.store: pairs}
-    cfg = Config(replaced(cfg._cfg_dict, names, {"type": "TinyEncoder", "dim": width}))
+    share_encoder(cfg)
+    cfg = Config(replaced(cfg._cfg_dict, names, {"type": "TinyEncoder", "dim": WIDTH}))
     # A pretrained decoder and its tokenizer are files that are not at hand; tests/test_engine has one in their format.
     if cfg.model.head.pop("pretrained", None):
         del cfg.model.data_preprocessor["tokenizer"]
     cfg.model.head.update(width=32, layers=1, heads=2, generation={"num_beams": 2})
-    cfg.model.necks[-1].width = 32
     data = cfg.train_dataloader.dataset
     if data.get("pairs", "default") not in ("default", None) and not Store.open(pairs).has(f"pairs/{data.pairs}"):
         assert Curation(store=pairs, **cfg.curation).run()["kept"] > 0

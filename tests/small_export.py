@@ -27,10 +27,10 @@ def export_a_little(root, encoder, tag_provider, dim, steps, lr, num):
         "type": "SynthCaptioner",
         "store": store,
         "data_preprocessor": {"type": "CaptionPreprocessor", "prompt": {"max_tags": 2}, "max_length": 16},
-        "necks": [
-            {"type": "TextMemoryProjection", "temperature": 0.01},
-            {"type": "PrefixProjector", "in_dim": dim, "width": 32, "prefix_length": 2, "input_scale": dim**0.5},
-        ],
+        "necks": {
+            "memory": {"type": "TextMemoryProjection", "temperature": 0.01},
+            "projector": {"type": "PrefixProjector", "prefix_length": 2, "input_scale": dim**0.5},
+        },
         "head": {"type": "GPT2CaptionHead", "width": 32, "layers": 1, "heads": 2, "positions": 80, "dropout": 0.0,
                  "generation": {"num_beams": 2}},
     }  # fmt: skip

@@ -2,11 +2,12 @@
 _base_ = ["../synthcap_mini.py"]
 model = dict(
     data_preprocessor=dict(prompt=None),
-    necks=[
-        dict(type="TextAsPrefix"),
-        dict(type="NoiseInjection", variance=0.016),  # its public code
-        _base_.projector,
-    ],
+    necks=dict(
+        _delete_=True,
+        text=dict(type="TextAsPrefix"),
+        noise=dict(type="NoiseInjection", variance=0.016),  # its public code
+        projector=_base_.model.necks.projector,
+    ),
 )
 # Learns from captions alone; the drawings of the held-out captions choose the epoch, as for every method.
 train_dataloader = dict(dataset=dict(pairs=None, refined=False))

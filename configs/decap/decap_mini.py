@@ -2,11 +2,12 @@
 _base_ = ["../synthcap_mini.py"]
 model = dict(
     data_preprocessor=dict(prompt=None),
-    necks=[
-        dict(type="TextAsPrefix"),
-        dict(type="TextMemoryProjection", temperature=0.01, phases=["predict"]),  # its public code: 1/100
-        _base_.projector,
-    ],
+    necks=dict(
+        _delete_=True,
+        text=dict(type="TextAsPrefix"),
+        memory=dict(type="TextMemoryProjection", temperature=0.01, phases=["predict"]),  # its public code: 1/100
+        projector=_base_.model.necks.projector,
+    ),
 )
 # Learns from captions alone; the drawings of the held-out captions choose the epoch, as for every method.
 train_dataloader = dict(dataset=dict(pairs=None, refined=False))

@@ -12,12 +12,13 @@ model = dict(
             template="There are {tags} in image.", max_tags=4, min_score=0.55, order="score", drop=0.4, drop_all=0.0
         ),  # assumed: the number; masking and template are ViECap's
     ),
-    necks=[
-        dict(type="TextAsPrefix"),
-        dict(type="NoiseInjection", variance=0.016),  # CapDec's, as ViECap has it
-        dict(type="RetrievalFusion", embed_dim=_base_.projector.in_dim, k=9, noise_variance=0.04),  # its public code
-        _base_.projector,
-    ],
+    necks=dict(
+        _delete_=True,
+        text=dict(type="TextAsPrefix"),
+        noise=dict(type="NoiseInjection", variance=0.016),  # CapDec's, as ViECap has it
+        fusion=dict(type="RetrievalFusion", k=9, noise_variance=0.04),  # its public code
+        projector=_base_.model.necks.projector,
+    ),
 )
 train_dataloader = dict(
     dataset=dict(pairs=None, refined=False, tags=dict(type="CaptionEntities", vocabulary=vocabulary, aliases=aliases))

@@ -14,7 +14,6 @@ inputs = [
 model = dict(
     # GPT-2's tokens, in the place of the store's.
     data_preprocessor=dict(tokenizer=decoder + "/tokenizer.json"),
-    necks=[_base_.model.necks[0], {**_base_.projector, "width": 1600}],
     head=dict(pretrained=decoder),
 )
 runner_type = "FlexibleRunner"
@@ -23,9 +22,5 @@ runner_type = "FlexibleRunner"
 strategy = dict(type="DecoderFSDPStrategy")
 # Assumed: a pretrained decoder needs fewer epochs than one from nothing.
 train_cfg = dict(max_epochs=5)
-param_scheduler = [
-    _base_.param_scheduler[0],
-    {**_base_.param_scheduler[1], "end": 5},
-]
 # A checkpoint is 19 GB (computed: weights and two moments in float32).
 default_hooks = dict(checkpoint=dict(max_keep_ckpts=1))

@@ -1,4 +1,4 @@
 # SynTIC+: what the validation photos prefer of the mini-world's combinations (research/logs/results.md). Drawings get the mean of
 # photos that nobody has described, nothing is projected, and the beams are ordered by CLIPScore.
 _base_ = ["synthcap_mini_moments.py"]
-model = dict(necks=[_base_.model.necks[0], _base_.projector], rerank=True, backbone=_base_.synthesis.encoder)
+model = dict(necks=dict(memory=None), rerank=True)

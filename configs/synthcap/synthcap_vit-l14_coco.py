@@ -6,7 +6,7 @@ test_photos = _base_.test_photos + _base_.vit_l14.store
 synthesis = dict(store=store, encoder=_base_.vit_l14.encoder, refine=_base_.vit_l14.refine)
 photo_stores = [dict(store=test_photos, photos=_base_.coco_test)]
 inputs = [*_base_.coco_inputs, _base_.clip_vit_l14_input, *_base_.synthesis_inputs]
-model = dict(store=store, necks=[_base_.model.necks[0], {**_base_.projector, "in_dim": _base_.vit_l14.in_dim}])
+model = dict(store=store)
 train_dataloader = dict(dataset=dict(store=store))
 val_dataloader = dict(dataset=dict(store=store))
 test_dataloader = dict(dataset=dict(store=test_photos))

@@ -11,10 +11,11 @@ photo_stores = [
 ]
 model = dict(
     data_preprocessor=dict(prompt=None),
-    necks=[
-        dict(type="TextAsPrefix"),
-        dict(type="MomentMatching", start="captions", target=unpaired, spread=True),
-        _base_.projector,
-    ],
+    necks=dict(
+        _delete_=True,
+        text=dict(type="TextAsPrefix"),
+        moments=dict(type="MomentMatching", start="captions", target=unpaired, spread=True),
+        projector=_base_.model.necks.projector,
+    ),
 )
 train_dataloader = dict(dataset=dict(pairs=None, refined=False))

@@ -2,10 +2,11 @@
 _base_ = ["../synthcap_mini.py"]
 model = dict(
     data_preprocessor=dict(prompt=None),
-    necks=[
-        dict(type="TextAsPrefix"),
-        dict(type="MomentMatching", start="captions", target=_base_.val_photos, spread=True),
-        _base_.projector,
-    ],
+    necks=dict(
+        _delete_=True,
+        text=dict(type="TextAsPrefix"),
+        moments=dict(type="MomentMatching", start="captions", target=_base_.val_photos, spread=True),
+        projector=_base_.model.necks.projector,
+    ),
 )
 train_dataloader = dict(dataset=dict(pairs=None, refined=False))

@@ -2,7 +2,7 @@
 _base_ = ["../synthcap_mini.py"]
 # What counts as an entity: names in a file, for want of a part-of-speech tagger (README).
 vocabulary = "{{ fileDirname }}/../_base_/miniscenes_nouns.txt"
-by_clip = dict(type="CLIPTagProvider", encoder=_base_.synthesis.encoder, vocabulary=vocabulary)
+by_clip = dict(type="CLIPTagProvider", vocabulary=vocabulary)
 model = dict(
     data_preprocessor=dict(
         # Its public code: the template, 3 entities above 0.2, and 40 % of them masked.
@@ -10,11 +10,12 @@ model = dict(
             template="There are {tags} in image.", max_tags=3, min_score=0.2, order="score", drop=0.4, drop_all=0.0
         ),
     ),
-    necks=[
-        dict(type="TextAsPrefix"),
-        dict(type="NoiseInjection", variance=0.016),  # CapDec's
-        _base_.projector,
-    ],
+    necks=dict(
+        _delete_=True,
+        text=dict(type="TextAsPrefix"),
+        noise=dict(type="NoiseInjection", variance=0.016),  # CapDec's
+        projector=_base_.model.necks.projector,
+    ),
 )
 train_dataloader = dict(
     dataset=dict(pairs=None, refined=False, tags=dict(type="CaptionEntities", vocabulary=vocabulary))

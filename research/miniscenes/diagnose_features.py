@@ -133,9 +133,9 @@ def probe_rows(scenes: Scenes, config: Config, photos: Tensor, shown: Tensor) ->
     def raw(feats: Tensor) -> Tensor:
         return feats
 
-    own = config.model.necks[0].temperature
+    own = config.model.necks.memory.temperature
     project = projection(own)
-    noise = NoiseInjection(variance=Config.fromfile(CONFIGS / "capdec/capdec_mini.py").model.necks[1].variance)
+    noise = NoiseInjection(variance=Config.fromfile(CONFIGS / "capdec/capdec_mini.py").model.necks.noise.variance)
     noisy = noise(PrefixBatch(scenes.text, "text", scenes.text), "train")[0].feats
     half, far = to(config.synthesis.refine.target_cosine), to(0.6)
     ways: list[tuple[str, Tensor, Callable, Callable]] = [
@@ -371,8 +371,8 @@ def retrieved_rows(scenes: Scenes, ifcap: Config, photos: Store) -> Iterable[tup
     store = Store.open(scenes.store)
     texts = [store.captions.value("text", int(row)) for row in store.caption_rows("train")]
     kinds = [kinds_named(text) for text in texts]
-    settings = {k: v for k, v in ifcap.model.necks[2].items() if k != "type"}
-    neck = RetrievalFusion(**settings)
+    settings = {k: v for k, v in ifcap.model.necks.fusion.items() if k != "type"}
+    neck = RetrievalFusion(store.embed_dim, **settings)
     neck.bind(CaptionMemory.from_store(store))
     own = torch.from_numpy(np.searchsorted(store.caption_rows("train"), scenes.rows[scenes.here].numpy()))
     text, groups = scenes.text[scenes.here], scenes.groups[scenes.here]

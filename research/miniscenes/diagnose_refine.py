@@ -126,7 +126,7 @@ def main() -> None:
     args = parser.parse_args()
     mini, upper = make_stores(args.captions)
     scenes = Scenes(mini.store, upper.store, args.scenes)
-    projection = TextMemoryProjection(temperature=mini.model.necks[0].temperature)
+    projection = TextMemoryProjection(temperature=mini.model.necks.memory.temperature)
     projection.bind(CaptionMemory.from_store(Store.open(mini.store)))
     print(
         "| pseudo features | cosine with the caption | with the same scene's photo | distance of the means from photos' | "

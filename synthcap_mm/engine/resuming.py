@@ -19,6 +19,7 @@ from mmengine.runner import FlexibleRunner, Runner
 from torch.distributed.fsdp import FullyShardedDataParallel
 
 from synthcap_mm.checkpoints import checkpoint_folder
+from synthcap_mm.engine.schedules import LENGTHS, resume_schedules
 from synthcap_mm.errors import UserError
 from synthcap_mm.weights_files import not_finite
 
@@ -55,6 +56,7 @@ def make_resumable(runner: Runner | FlexibleRunner, checkpoint: dict[str, Any]) 
     if "optimizer" in checkpoint:
         sharded = isinstance(runner.model, FullyShardedDataParallel)
         _check_optimizer(runner.optim_wrapper, checkpoint["optimizer"], sharded)
+        resume_schedules(runner, checkpoint)
 
 
 def _history(runner: Runner | FlexibleRunner, hub: dict[str, Any]) -> dict[str, Any]:
@@ -98,9 +100,10 @@ def _check_schedules(built: Any, states: Any, where: str) -> None:
         expected = schedule.state_dict()
         for name, value in _dict(state, f"{where}[{number}]").items():
             _check(name in expected and _alike(value, expected[name]), f"{where}[{number}].{name}")
-        # By these a schedule divides or ends.
-        for name in {"total_iters", "begin", "end", "by_epoch", "step_size", "T_max"} & expected.keys() & state.keys():
+        for name in {"begin", "by_epoch", "step_size"} & expected.keys() & state.keys():
             _check(state[name] == expected[name], f"{where}[{number}].{name}")
+        for name in {*LENGTHS} & state.keys():
+            _check(type(state[name]) is int and state[name] > 0, f"{where}[{number}].{name}")
         for name in {"last_step", "_global_step"} & state.keys():
             _check(type(state[name]) is int and state[name] >= 0, f"{where}[{number}].{name}")
 

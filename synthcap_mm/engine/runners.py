@@ -10,6 +10,7 @@ from synthcap_mm.engine.divergence_hook import DivergenceHook
 from synthcap_mm.engine.identity_hook import CaptionerIdentityHook
 from synthcap_mm.engine.loading import explain_loading
 from synthcap_mm.engine.resuming import ResumeHook
+from synthcap_mm.engine.schedules import ScheduleHook
 from synthcap_mm.errors import UserError
 from synthcap_mm.registry import RUNNERS
 
@@ -33,14 +34,23 @@ def build_runner(cfg: Config, to_test: bool = False) -> Runner | FlexibleRunner:
             "runner_type='FlexibleRunner'"
         )
     check_fields(cfg)
+    _leave_out_idle_loops(cfg)
     check_together(cfg)
     _switch_tensorboard_on(cfg)
     runner = Runner.from_cfg(cfg) if to_test or "runner_type" not in cfg else RUNNERS.build(cfg)
     runner.register_hook(CaptionerIdentityHook())
     runner.register_hook(DivergenceHook())
     runner.register_hook(ResumeHook())
+    runner.register_hook(ScheduleHook())
     explain_loading(runner)
     return runner
+
+
+def _leave_out_idle_loops(cfg: Config) -> None:
+    """Leave out the loop of a stage without data and metrics: a base may have it, and MMEngine takes all or none."""
+    for stage in ("val", "test"):
+        if cfg.get(f"{stage}_dataloader") is None and cfg.get(f"{stage}_evaluator") is None:
+            cfg[f"{stage}_cfg"] = None
 
 
 def _switch_tensorboard_on(cfg: Config) -> None:

@@ -18,6 +18,7 @@ from mmengine.model import is_model_wrapper
 
 from synthcap_mm.config_fields import check_fields
 from synthcap_mm.engine.runners import build_runner
+from synthcap_mm.engine.shared_encoder import share_encoder
 from synthcap_mm.engine.testing import prepare_evaluators, run_test
 from synthcap_mm.errors import UserError
 from synthcap_mm.evaluation.nearest_caption import NEAREST, floor_of
@@ -116,6 +117,7 @@ def test_many(cfg: Config, checkpoint: str, names: Sequence[str] | None = None) 
             captioner's.
     """
     check_fields(cfg)
+    share_encoder(cfg)
     require_checkpoint(cfg, checkpoint)
     entries = check_test_sets(cfg, names)
     cfg.test_sets = entries

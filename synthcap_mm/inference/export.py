@@ -109,7 +109,8 @@ def _model_settings(captioner: CaptionInferencer) -> dict[str, Any]:
     for name in ("store", "backbone", "init_cfg"):
         settings.pop(name, None)
     settings["data_preprocessor"].pop("tokenizer", None)
-    for neck in settings["necks"]:
+    settings["necks"] = plain_settings(captioner.model.neck_settings)
+    for neck in settings["necks"].values():
         # What was read of stores is among the weights, or is the memory.
         for name in ("memory", "store", "start", "target", "pairs", "block_size"):
             neck.pop(name, None)

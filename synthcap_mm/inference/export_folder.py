@@ -21,7 +21,7 @@ from synthcap_mm.store.fingerprint import checked_fingerprint
 from synthcap_mm.weights_files import is_safetensors, read_checkpoint, state_dict_of
 
 #: Version of the folder's format; others are refused.
-EXPORT_SCHEMA = 2
+EXPORT_SCHEMA = 3
 MANIFEST, CONFIG, WEIGHTS, MEMORY, TEXTS, TOKENIZER, CARD = (
     "export.json", "config.json", "model.safetensors", "memory.safetensors", "memory.txt", "tokenizer.json",
     "README.md",

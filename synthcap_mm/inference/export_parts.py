@@ -69,11 +69,9 @@ def export_encoder(captioner: CaptionInferencer, folder: NewFolder, left_out: di
     is_open_clip = getattr(MODELS.get(settings["type"]), "exportable", None) is OpenCLIPBackbone.exportable
 
     def write() -> dict[str, Any]:
-        if not is_open_clip:
-            return write_component(settings, "encoder", folder)
-        written = export_open_clip(captioner.model.backbone, settings, folder.path)
-        folder.written.append((settings, written))
-        return written
+        if is_open_clip:
+            return export_open_clip(captioner.model.backbone, settings, folder.path)
+        return write_component(settings, "encoder", folder)
 
     return _or_left_out(write, "encoder", settings, folder, left_out)
 
@@ -139,7 +137,7 @@ def export_tag_provider(
 
     Args:
         captioner: that is exported.
-        folder: the export; the encoder is in it already.
+        folder: the export.
         left_out: gets the reason why the provider is not in the folder.
 
     Returns:
@@ -150,6 +148,8 @@ def export_tag_provider(
     settings = plain_settings(captioner.tag_provider_cfg)
     if getattr(MODELS.get(settings["type"]), "__name__", "") == "MMDetTagProvider":
         return export_detector(settings, folder.path)
+    if settings.get("encoder") in (None, plain_settings(captioner.encoder_cfg)):
+        settings.pop("encoder", None)  # the captioner's, which its reader fills in
     return _or_left_out(
         lambda: write_component(settings, "tag_provider", folder), "tag_provider", settings, folder, left_out
     )

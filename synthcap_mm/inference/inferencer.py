@@ -29,7 +29,7 @@ from synthcap_mm.inference.results import CaptionResult
 from synthcap_mm.models.memory import CaptionMemory
 from synthcap_mm.registry import INFERENCERS, MODELS, SCOPE, VISUALIZERS
 from synthcap_mm.structures import CaptionSample, Tag, group_id
-from synthcap_mm.synthesis.encoding import build, default_device
+from synthcap_mm.synthesis.encoding import build_tagger, default_device
 from synthcap_mm.synthesis.image_reader import ImageReader
 from synthcap_mm.weights_files import read_checkpoint, state_dict_of
 
@@ -224,8 +224,9 @@ class CaptionInferencer(BaseInferencer):
             )
         explained = contextlib.nullcontext() if self._export is None else self._export.faults_explained()
         with DefaultScope.overwrite_default_scope(self.scope), explained:
-            tagger = build(self.tag_provider_cfg, self.device) if self.uses_tags else None
-            reader = ImageReader(self.model.backbone, tagger)
+            encoder = self.model.backbone
+            tagger = build_tagger(self.tag_provider_cfg, encoder, self.device) if self.uses_tags else None
+            reader = ImageReader(encoder, tagger)
         if self.device.type == "cuda":  # another thread may use them on another stream
             torch.cuda.synchronize(self.device)
         return reader

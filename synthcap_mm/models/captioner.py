@@ -13,12 +13,12 @@ from PIL.Image import Image
 from torch import Tensor, nn
 
 from synthcap_mm.errors import UserError
-from synthcap_mm.exportable import Child, Children, data
+from synthcap_mm.exportable import Child, Parts, data
 from synthcap_mm.models.memory import CaptionMemory
 from synthcap_mm.models.necks.base import StoreNeck
 from synthcap_mm.models.necks.memory_neck import MemoryNeck
 from synthcap_mm.options import Model, Name, That
-from synthcap_mm.registry import MODELS
+from synthcap_mm.registry import MODELS, filled_in
 from synthcap_mm.store import Store
 from synthcap_mm.store.fingerprint import checked_fingerprint, describe_mismatch, same_encoder
 from synthcap_mm.structures import CaptionSample, PrefixBatch
@@ -34,8 +34,10 @@ class SynthCaptioner(BaseModel):
     Args:
         head: the decoder's config. What depends on the tokenizer (``vocab_size`` and
             special ids) is filled in.
-        necks: list of configs, run in order; a method is a list of necks. The last
-            one makes the prefix of embeddings (``PrefixProjector``).
+        necks: configs by name, run in the order in which they stand; a method is an order of necks. The last
+            one makes the prefix of embeddings (``PrefixProjector``). ``None`` in place of a config leaves one out.
+            Options that a neck needs and its config leaves out are filled in: ``in_dim`` and ``embed_dim`` with the
+            width of the store's features, ``width`` with that of the head's embeddings.
         data_preprocessor: config of :class:`CaptionPreprocessor`; its ``tokenizer``
             is the store's unless it names one.
         store: path of the store that the captioner is trained on. It gives the
@@ -51,19 +53,23 @@ class SynthCaptioner(BaseModel):
     Attributes:
         encoder: fingerprint of the encoder whose features the captioner takes: the store's, or the checkpoint's;
             ``None`` while it is not known.
+        neck_settings: the necks' configs by name, filled in.
 
     Raises:
         StoreError: if there is no store at ``store``, or where a neck's memory should be.
-        UserError: if prefix, prompt and caption may be longer than the head's ``positions``, or a neck's memory was
-            made with another encoder than ``store``.
+        UserError: if prefix, prompt and caption may be longer than the head's ``positions``, a neck's memory was
+            made with another encoder than ``store``, or a neck comes after the one that makes the prefix.
     """
 
-    exportable = {"head": Child(), "necks": Children(), "data_preprocessor": Child(), **data("rerank")}
+    exportable = {"head": Child(), "necks": Parts(), "data_preprocessor": Child(), **data("rerank")}
 
     def __init__(
         self,
         head: Model,
-        necks: Annotated[Sequence[Model], That("a list of one neck or more", len)],
+        necks: Annotated[
+            Mapping[str, Model | None],
+            That("a dict of necks by name, of one or more", lambda necks: any(map(bool, necks.values()))),
+        ],
         data_preprocessor: Model,
         store: Name | None = None,
         backbone: Model | None = None,
@@ -84,7 +90,10 @@ class SynthCaptioner(BaseModel):
             "pad_id": tokenizer.pad_id,
         }
         self.head = MODELS.build({**special, **head})
-        self.necks = nn.ModuleList(MODELS.build(neck) for neck in necks)
+        dim = None if own is None else own.embed_dim
+        known = {"in_dim": dim, "embed_dim": dim, "width": getattr(self.head, "width", None)}
+        self.neck_settings = {name: filled_in(neck, **known) for name, neck in necks.items() if neck is not None}
+        self.necks = nn.ModuleList(map(MODELS.build, self.neck_settings.values()))
         self._check_positions()
         self._backbone_cfg = backbone
         self.rerank = rerank
@@ -100,8 +109,15 @@ class SynthCaptioner(BaseModel):
                 neck.bind_store(own)
 
     def _check_positions(self) -> None:
+        *others, last = self.neck_settings
+        for name, neck in zip(others, self.necks):
+            if hasattr(neck, "prefix_length"):
+                raise UserError(
+                    f"model.necks.{name} makes the prefix, and {last} comes after it. What a config adds to its base's "
+                    "necks comes last: name all in their order, with _delete_=True"
+                )
         positions = getattr(self.head, "positions", None)
-        prefix = getattr(self.necks[-1], "prefix_length", None) if len(self.necks) else None
+        prefix = getattr(self.necks[-1], "prefix_length", None)
         if positions is None or prefix is None:  # a head or neck of the user's without these attributes
             return
         data = self.data_preprocessor
@@ -109,8 +125,8 @@ class SynthCaptioner(BaseModel):
         longest = prefix + prompt + 1 + data.max_length
         if longest > positions:
             raise UserError(
-                f"head.positions is {positions}, but a sequence may have {longest}: necks[-1].prefix_length {prefix} + "
-                f"data_preprocessor.max_prompt_length {prompt} + 1 (begin token) + data_preprocessor.max_length "
+                f"head.positions is {positions}, but a sequence may have {longest}: necks.{last}.prefix_length {prefix}"
+                f" + data_preprocessor.max_prompt_length {prompt} + 1 (begin token) + data_preprocessor.max_length "
                 f"{data.max_length}. Raise head.positions (fixed in a pretrained decoder) or lower one of the others."
             )
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from synthcap_mm.files import write_once
-from synthcap_mm.registry import MODELS
+from synthcap_mm.registry import MODELS, filled_in
 from synthcap_mm.store import StoreError, Table
 from synthcap_mm.store.checking import read_fingerprint
 from synthcap_mm.store.fingerprint import describe_mismatch, same_encoder
@@ -30,6 +30,17 @@ def build(config: dict | None, device: torch.device) -> Any:
     """The model of a config on a device; ``None`` for ``None``."""
     model = None if config is None else MODELS.build(config)
     return model.to(device) if hasattr(model, "to") else model
+
+
+def build_tagger(config: dict | None, encoder: Any, device: torch.device) -> Any:
+    """The tag provider of a config on a device; one that needs an encoder and names none shares the store's.
+
+    Args:
+        config: of the provider, or ``None``.
+        encoder: the store's, built.
+        device: where it computes.
+    """
+    return build(None if config is None else filled_in(config, encoder=encoder), device)
 
 
 class BuiltModels:
@@ -58,7 +69,7 @@ class BuiltModels:
     @cached_property
     def reader(self) -> ImageReader:
         """Encodes and tags."""
-        return ImageReader(self.encoder, build(self._tag_provider, self.device))
+        return ImageReader(self.encoder, build_tagger(self._tag_provider, self.encoder, self.device))
 
     def encoder_for(self, table: Table) -> Any:
         """The backbone, to make shards of a table of features with.

@@ -11,7 +11,7 @@ from mmengine.logging import print_log
 
 from synthcap_mm.files import HashCache
 from synthcap_mm.options import Count, Data, Device, Model, Name, check_when_built
-from synthcap_mm.registry import DATASETS
+from synthcap_mm.registry import DATASETS, filled_in
 from synthcap_mm.store import Table
 from synthcap_mm.store.recipes import component_recipe
 from synthcap_mm.store.schema import texts_rows
@@ -34,7 +34,8 @@ class PhotoStore:
         store: folder of the store to make.
         photos: config of a photo source; its references go into the store.
         encoder: config of a backbone.
-        tag_provider: config of a tag provider, or ``None``. Default ``None``.
+        tag_provider: config of a tag provider, or ``None``; one that needs an encoder has ``encoder`` unless it names
+            another. Default ``None``.
         shard_size: photos in a shard. Default 1024.
         image_batch: photos encoded and tagged at once. Default 16.
         device: torch device. Default: the current GPU, or the CPU.
@@ -54,7 +55,8 @@ class PhotoStore:
         device: Device | None = None,
     ) -> None:
         self.store, self.view = Path(store), view_file(store)
-        self.photos_cfg, self.encoder_cfg, self.tag_provider_cfg = photos, encoder, tag_provider
+        self.photos_cfg, self.encoder_cfg = photos, encoder
+        self.tag_provider_cfg = None if tag_provider is None else filled_in(tag_provider, encoder=encoder)
         self.shard_size, self.image_batch = shard_size, image_batch
         self.device = torch.device(device) if device else default_device()
         self.models = BuiltModels(encoder, None, tag_provider, self.device)

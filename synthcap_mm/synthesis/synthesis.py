@@ -14,7 +14,7 @@ from mmengine.logging import print_log
 from synthcap_mm.errors import UserError, listed
 from synthcap_mm.files import HashCache, names_in
 from synthcap_mm.options import Component, Count, Data, Device, Model, Name, Part, Seed, check_when_built
-from synthcap_mm.registry import DATASETS, MODELS
+from synthcap_mm.registry import DATASETS, MODELS, filled_in
 from synthcap_mm.store import Table
 from synthcap_mm.store.checking import read_recipe
 from synthcap_mm.store.recipes import component_recipe, differences, settings_recipe
@@ -76,7 +76,8 @@ class Synthesis:
         generator: config of a generator; ``None``: a store of captions only
             (CapDec, DeCap). Default ``None``.
         images_per_caption: Default 1.
-        tag_provider: config of a tag provider, or ``None``. Default ``None``.
+        tag_provider: config of a tag provider, or ``None``; one that needs an encoder has ``encoder`` unless it names
+            another. Default ``None``.
         refine: settings of :func:`~synthcap_mm.models.necks.pseudo_feature_optimizer.refine`,
             with ``bank_size`` the number of fixed negatives (default 4096,
             assumed); ``None``: no refined features. Default ``None``.
@@ -123,11 +124,12 @@ class Synthesis:
         self.shard_size, self.text_batch, self.image_batch = shard_size, text_batch, image_batch
         self.picture_format = "png" if keep_images is True else keep_images or None
         self.captions_cfg, self.encoder_cfg, self.generator_cfg = captions, encoder, generator
-        self.tag_provider_cfg = tag_provider if generator is not None else None
+        with_tags = generator is not None and tag_provider is not None
+        self.tag_provider_cfg = filled_in(tag_provider, encoder=encoder) if with_tags else None
         self.refine_cfg = refine if generator is not None else None
         self.tokenizer_cfg = tokenizer
         self.device = torch.device(device) if device else default_device()
-        self.models = BuiltModels(encoder, generator, self.tag_provider_cfg, self.device)
+        self.models = BuiltModels(encoder, generator, tag_provider if with_tags else None, self.device)
         self._check()
 
     def _check(self) -> None:

@@ -53,7 +53,6 @@ class Configs(Kind):
         for entry in cfg.get("photo_stores", []):
             entry["photos"]["num"] = 2
         cfg["model"]["head"] = {**cfg["model"]["head"], "width": 16, "layers": 1, "heads": 2}
-        cfg["model"]["necks"][-1]["width"] = 16
         cfg["train_dataloader"]["dataset"].pop("pairs", None)  # curated ones
         return {**cfg, "work_dir": ".", "log_level": "ERROR", "config_name": name}
 
@@ -158,9 +157,11 @@ def _build_training(cfg: Any, section: str | None) -> None:
     import torch
 
     from synthcap_mm.engine.runners import build_runner
+    from synthcap_mm.engine.shared_encoder import share_encoder
     from synthcap_mm.engine.testing import prepare_evaluators
     from synthcap_mm.registry import DATASETS
 
+    share_encoder(cfg)
     prepare_evaluators(cfg)
     runner = build_runner(cfg)
     train = runner.train_loop  # dataloader and dataset are built with it

@@ -94,10 +94,10 @@ def captioner_config(stores: tuple[str, str], encoder: dict, tagger: dict, width
             "type": "SynthCaptioner",
             "store": stores[0],
             "data_preprocessor": {"type": "CaptionPreprocessor", "prompt": {"min_score": 0.05}, "max_length": 8},
-            "necks": [
-                {"type": "TextMemoryProjection", "temperature": 0.02},
-                {"type": "PrefixProjector", "in_dim": width, "width": 32, "prefix_length": 2},
-            ],
+            "necks": {
+                "memory": {"type": "TextMemoryProjection", "temperature": 0.02},
+                "projector": {"type": "PrefixProjector", "prefix_length": 2},
+            },
             "head": {"type": "GPT2CaptionHead", "width": 32, "layers": 1, "heads": 2, "positions": 80,
                      "dropout": 0.0, "generation": {"num_beams": 2}},
         },

@@ -15,14 +15,17 @@ import torch
 from command_line import run_command
 from mmengine.config import Config
 from PIL import Image
+from small_configs import WIDTH
 
 from synthcap_mm import missing_inputs
+from synthcap_mm.config_reading import read_config
+from synthcap_mm.engine.runners import build_runner
 
 ROOT = Path(__file__).resolve().parents[2]
 SENTENCES = ["a red dog on the house", "the cat on a house", "a red house", "the dog on the red cat"]
 SMALL_MODEL = [
     "model.head.width=32", "model.head.layers=2", "model.head.heads=2", "model.head.generation.num_beams=2",
-    "model.necks.1.in_dim=16", "model.necks.1.width=32", "optim_wrapper.dtype=float32", "train_cfg.max_epochs=1",
+    "optim_wrapper.dtype=float32", "train_cfg.max_epochs=1",
     "train_dataloader.batch_size=8", "train_dataloader.num_workers=0", "train_dataloader.persistent_workers=False",
     "val_dataloader.num_workers=0", "val_dataloader.persistent_workers=False", "default_hooks.logger.interval=1",
     "model.data_preprocessor.max_length=20", "synthesis.holdout=0.25", "synthesis.shard_size=6", "synthesis.image_batch=4",
@@ -114,7 +117,6 @@ def test_dataset_bases_name_their_data_everywhere(name, trained_on, tested_on):
     assert {s.endswith("_vit-l14") for s in stores} == {large}
     assert cfg.synthesis.encoder.model_name == f"ViT-{'L-14' if large else 'B-32'}-quickgelu"
     assert cfg.synthesis.encoder.pretrained == "openai"
-    assert cfg.model.necks[-1].in_dim == (768 if large else 512)
     assert all(s.store.startswith(f"data/{s.name.split()[0]}/") for s in sets)
     # TT: the target's captions, none of which the captioner has learned from.
     for tt in (s for s in sets if s.name.endswith(" TT")):
@@ -186,11 +188,13 @@ def test_the_custom_config_is_warm_after_its_first_epoch(captions):
     length = -(-captions * 98 // 100 // cfg.train_dataloader.batch_size)
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=cfg.optim_wrapper.optimizer.lr)
     schedulers = []
-    for settings in map(dict, cfg.param_scheduler):
-        assert settings.pop("type") == "LinearLR" and settings.pop("convert_to_iter_based")
-        schedulers.append(LinearLR.build_iter_from_epoch(optimizer, epoch_length=length, **settings))
+    steps = length * cfg.train_cfg.max_epochs
+    warm_up, decay = map(dict, cfg.param_scheduler)
+    assert warm_up.pop("type") == decay.pop("type") == "LinearLR" and warm_up.pop("convert_to_iter_based")
+    schedulers.append(LinearLR.build_iter_from_epoch(optimizer, epoch_length=length, **warm_up))
+    schedulers.append(LinearLR(optimizer, **{"end": steps, **decay}))  # as MMEngine fills it in
     rates = []
-    for _ in range(length * cfg.train_cfg.max_epochs):
+    for _ in range(steps):
         rates.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
         for scheduler in schedulers:
@@ -198,6 +202,29 @@ def test_the_custom_config_is_warm_after_its_first_epoch(captions):
     full = cfg.optim_wrapper.optimizer.lr
     assert rates[0] <= 0.2 * full and max(rates[: length + 1]) > 0.9 * full
     assert rates[-1] < 0.02 * full
+
+
+def test_the_custom_config_has_tags_with_a_vocabulary_only():
+    plain, named = read_config("synthcap_custom.py"), read_config("synthcap_custom.py", ["vocabulary=mine.txt"])
+    assert plain.synthesis.tag_provider is None and plain.model.data_preprocessor.prompt is None
+    assert named.synthesis.tag_provider == {"type": "CLIPTagProvider", "vocabulary": "mine.txt", "min_cosine": 0.24}
+    assert named.model.data_preprocessor.prompt.max_tags == 3
+
+
+def test_a_config_that_derives_from_the_custom_one_may_add_a_test_set(tmp_path, stores):
+    pairs, photos = stores(WIDTH)
+    (tmp_path / "mine.py").write_text(
+        f"_base_ = [{str(ROOT / 'configs' / 'synthcap_custom.py')!r}]\nstore = {pairs!r}\n"
+        f"test_dataloader = dict(batch_size=5, dataset=dict(type='CaptionEvalDataset', store={photos!r}))\n"
+        "test_evaluator = dict(type='CaptionMetric')\n"
+    )
+    small = ["model.head.width=32", "model.head.layers=1", f"work_dir={tmp_path / 'work'}", "log_level=ERROR"]
+    for config, tests in ((tmp_path / "mine.py", True), ("synthcap_custom.py", False)):
+        cfg = read_config(config, [*small, f"store={pairs}", f"experiment_name=adds_{tests}"])
+        runner = build_runner(cfg)
+        assert (runner._test_loop is not None) == tests
+    runner = build_runner(read_config(tmp_path / "mine.py", [*small, "experiment_name=tests"]), to_test=True)
+    assert len(runner.test_loop.dataloader.dataset) > 0 and runner.val_loop is not None
 
 
 @pytest.mark.slow
@@ -212,9 +239,22 @@ def test_the_custom_config_needs_two_lines_edited(tmp_path):
     assert 'captions = "my.txt"' in text and 'images = "photos/"' in text
     options = [
         *SMALL_MODEL,
-        *(f"synthesis.{where}.{k}={v}" for where in ("encoder", "tag_provider.encoder") for k, v in clip.items() if k != "model_name"),
+        *(f"synthesis.encoder.{k}={v}" for k, v in clip.items() if k != "model_name"),
     ]  # fmt: skip
     said = run_command(tmp_path, "synthesize", "synthcap_custom.py", "--cfg-options", *options)
     assert "24 captions, 6 images" in said
     said = run_command(tmp_path, "train", "synthcap_custom.py", "--cfg-options", *options)
     assert "Epoch(train) [1]" in said and "CIDEr" in said
+    # With names of the domain the encoder tags, and the tags are told.
+    (tmp_path / "names.txt").write_text("dog\ncat\nhouse\n")
+    options += ["vocabulary=names.txt", "store=tagged", "synthesis.tag_provider.min_cosine=-1"]
+    run_command(tmp_path, "synthesize", "synthcap_custom.py", "--cfg-options", *options)
+    from synthcap_mm.store import Store
+
+    assert {tag.name for row in range(6) for tag in Store.open(tmp_path / "tagged").tags(row)} <= {
+        "dog",
+        "cat",
+        "house",
+    }
+    said = run_command(tmp_path, "train", "synthcap_custom.py", "--cfg-options", *options)
+    assert "Epoch(train) [1]" in said

@@ -11,7 +11,7 @@ import torch
 import yaml
 from mmengine.config import Config
 from mmengine.runner import Runner
-from small_configs import small
+from small_configs import WIDTH, small
 
 from synthcap_mm.engine.dry_run import dry_run
 from synthcap_mm.registry import DATASETS, HOOKS, METRICS, MODELS
@@ -77,6 +77,22 @@ def test_it_learns_and_captions(name, stores):
             assert all(isinstance(sample.pred_caption, str) for sample in out)
 
 
+@pytest.mark.parametrize("epochs", [3, 20])
+@pytest.mark.parametrize("name", ["synthcap_mini.py", "synthcap_custom.py"])
+def test_its_schedule_ends_with_the_training(name, epochs, stores, tmp_path):
+    cfg = small(name, stores)
+    cfg.train_dataloader.update(batch_size=8, num_workers=0, persistent_workers=False)
+    cfg.merge_from_dict({"train_cfg.max_epochs": epochs, "work_dir": str(tmp_path)})
+    cfg.param_scheduler[0].update(by_epoch=False, convert_to_iter_based=False, end=5)
+    cfg.val_dataloader = cfg.val_cfg = cfg.val_evaluator = None
+    cfg.experiment_name = f"schedule_of_{name}_{epochs}"
+    cost = dry_run(cfg)
+    full = cfg.optim_wrapper.optimizer.lr
+    first, highest, last = cost.rates
+    assert cost.epochs == epochs and first[1] < 0.2 * full and highest[1] > 0.7 * full
+    assert last == (cost.steps - 1, pytest.approx(0, abs=1e-9))
+
+
 @pytest.mark.parametrize(
     "name", ["synthcap_coco.py", pytest.param("synthcap/synthcap_vit-l14_coco.py", marks=pytest.mark.slow)]
 )
@@ -90,7 +106,7 @@ def test_a_full_scale_config_has_a_dry_run(name, stores, tmp_path):
     pictures = len(DATASETS.build(cfg.train_dataloader.dataset))
     assert (cost.batch, cost.epochs) == (16, 10) and cost.steps == 10 * -(-pictures // 16)
     ((neck, rows, dim),) = cost.memories
-    assert (neck, dim) == ("TextMemoryProjection", cfg.model.necks[-1].in_dim) and rows > 0
+    assert (neck, dim) == ("TextMemoryProjection", WIDTH) and rows > 0
     assert cost.trained > 0 and cost.val_batch > 0 and not list(tmp_path.iterdir())
 
 

@@ -10,6 +10,7 @@ from mmengine.runner import Runner
 
 from synthcap_mm.engine.loading import explain_loading
 from synthcap_mm.engine.resuming import ResumeHook
+from synthcap_mm.engine.schedules import ScheduleHook
 from synthcap_mm.registry import HOOKS, METRICS
 
 _NUMBERS = itertools.count()
@@ -36,7 +37,7 @@ class TinyScore(BaseMetric):
 
 @HOOKS.register_module(force=True)
 class Diary(Hook):
-    """Writes down every loss and score, and stops the run where it is told.
+    """Writes down every loss, learning rate and score, and stops the run where it is told.
 
     Args:
         stop: ``('iter', n)``: before iteration n; ``('val', epoch)``: after that
@@ -48,7 +49,7 @@ class Diary(Hook):
 
     def __init__(self, stop=None):
         self.stop = stop
-        self.losses, self.scores = {}, {}
+        self.losses, self.rates, self.scores = {}, {}, {}
 
     def _at(self, *place):
         if self.stop == place:
@@ -56,6 +57,7 @@ class Diary(Hook):
 
     def before_train_iter(self, runner, batch_idx, data_batch=None):
         self._at("iter", runner.iter)
+        self.rates[runner.iter] = runner.optim_wrapper.get_lr()["lr"][0]
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
         self.losses[runner.iter] = (outputs["loss"].item(), [s.sample_id for s in data_batch])
@@ -74,7 +76,9 @@ class Diary(Hook):
         self._at("after_val", runner.epoch)
 
 
-def make_runner(model, stores, work_dir, stop=None, resume=False, workers=0, epochs=4, hooks=(), **changes):
+def make_runner(
+    model, stores, work_dir, stop=None, resume=False, workers=0, epochs=4, end=None, lr=3e-3, hooks=(), **changes
+):
     """A Runner with the hooks of ``configs/_base_/default_runtime.py``, and its diary."""
     pairs, photos = stores
 
@@ -100,7 +104,7 @@ def make_runner(model, stores, work_dir, stop=None, resume=False, workers=0, epo
         test_cfg={"type": "TestLoop"},
         val_evaluator={"type": "TinyScore"},
         test_evaluator={"type": "TinyScore"},
-        optim_wrapper={"type": "AutocastOptimWrapper", "dtype": "float32", "optimizer": {"type": "AdamW", "lr": 3e-3}},
+        optim_wrapper={"type": "AutocastOptimWrapper", "dtype": "float32", "optimizer": {"type": "AdamW", "lr": lr}},
         param_scheduler=[
             {"type": "LinearLR", "start_factor": 0.1, "by_epoch": False, "begin": 0, "end": 3},
             {
@@ -109,8 +113,7 @@ def make_runner(model, stores, work_dir, stop=None, resume=False, workers=0, epo
                 "end_factor": 0.0,
                 "by_epoch": True,
                 "convert_to_iter_based": True,
-                "begin": 0,
-                "end": 4,
+                "end": end or epochs,
             },
         ],
         default_hooks={
@@ -142,6 +145,7 @@ def make_runner(model, stores, work_dir, stop=None, resume=False, workers=0, epo
         **changes,
     )
     runner.register_hook(ResumeHook())
+    runner.register_hook(ScheduleHook())
     explain_loading(runner)  # as ``build_runner`` does
     diary = next(h for h in runner.hooks if isinstance(h, Diary))
     return runner, diary

@@ -13,7 +13,7 @@ _base_ = [{base!r}]
 model = dict(
     store={pairs!r},
     data_preprocessor=dict(tokenizer="gpt2/tokenizer.json", max_length=16),
-    necks=[_base_.model.necks[0], {{**_base_.model.necks[1], "in_dim": 32, "width": 32, "prefix_length": 2}}],
+    necks=dict(projector=dict(prefix_length=2)),
     head=dict(pretrained="gpt2", generation=dict(num_beams=2)),
 )
 loader = dict(num_workers=0, persistent_workers=False, pin_memory=False)

@@ -84,9 +84,9 @@ def test_exclude_self_needs_the_memory_of_the_store_trained_on(
     tiny_model, tiny_stores, tiny_synthesis, tmp_path, where
 ):
     Synthesis(**{**tiny_synthesis, "captions": {"type": "TinyCaptions", "num": 40, "seed": 9}}).run()
-    tiny_model["necks"][0]["exclude_self"] = True
+    tiny_model["necks"]["memory"]["exclude_self"] = True
     if where == "config":
-        tiny_model["necks"][0]["memory"] = tiny_synthesis["store"]
+        tiny_model["necks"]["memory"]["memory"] = tiny_synthesis["store"]
     runner, diary = make_runner(tiny_model, tiny_stores, tmp_path / "work")
     if where == "bound":
         runner.model.bind_memory(CaptionMemory.from_store(Store.open(tiny_synthesis["store"])))

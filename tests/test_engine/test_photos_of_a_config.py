@@ -21,7 +21,7 @@ def test_photos_get_the_captions_that_their_store_gets(tiny_model, tiny_stores, 
     photos = {"type": "CocoPhotos", "ann_file": str(tmp_path / "captions.json"), "image_root": str(folder)}
     PhotoStore(str(tmp_path / "store"), photos, {"type": "TinyEncoder"}).run()
     tiny_model["backbone"] = {"type": "TinyEncoder"}
-    del tiny_model["necks"][0]  # mixtures of few captions are alike; the images' own features tell them apart
+    del tiny_model["necks"]["memory"]  # mixtures of few captions are alike; the images' own features tell them apart
 
     def tested(name, **dataset):
         runner, _ = make_runner(tiny_model, tiny_stores, tmp_path / name)

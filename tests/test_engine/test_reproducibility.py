@@ -106,7 +106,7 @@ def test_a_run_stopped_before_its_last_validation_still_has_its_best(whole, drop
 
 def test_two_epochs_then_four_with_workers(whole, dropping, tiny_stores, tmp_path):
     """Two worker processes, twice stopped."""
-    runner, _ = make_runner(dropping, tiny_stores, tmp_path, epochs=2, workers=2)
+    runner, _ = make_runner(dropping, tiny_stores, tmp_path, epochs=2, end=4, workers=2)
     runner.train()
     runner, diary = make_runner(dropping, tiny_stores, tmp_path, resume=True, workers=2)
     runner.train()

@@ -175,7 +175,7 @@ def test_what_is_missing_is_named(cfg, checkpoint, tiny_stores, tmp_path):
 
 
 def test_a_captioner_without_a_memory_has_none_to_replace(cfg, checkpoint, tiny_stores):
-    cfg.model.necks = cfg.model.necks[1:]
+    cfg.model.necks.memory = None
     cfg.test_sets = [{"name": "TT", "store": tiny_stores[1], "memory": tiny_stores[0]}]
     with pytest.raises(UserError, match="memory"):
         module.test_many(cfg, checkpoint)

@@ -15,7 +15,7 @@ def full_export(tmp_path_factory):
 
     root = tmp_path_factory.mktemp("full")
     encoder = {"type": "OpenCLIPBackbone", "quick_gelu": True, **tiny_clip.write(root / "clip")}
-    tags = {"type": "CLIPTagProvider", "encoder": encoder, "vocabulary": ["dog", "cat", "red"], "min_score": 0.0}
+    tags = {"type": "CLIPTagProvider", "vocabulary": ["dog", "cat", "red"], "min_score": 0.0}
     return export_a_little(root, encoder, tags, dim=16, steps=20, lr=1e-2, num=40)
 
 
@@ -34,10 +34,10 @@ def tiny_captioner(tiny_stores, tiny, tmp_path_factory):
             "type": "SynthCaptioner",
             "store": tiny_stores[0],
             "data_preprocessor": {"type": "CaptionPreprocessor", "prompt": {"min_score": 0.05}, "max_length": 16},
-            "necks": [
-                {"type": "TextMemoryProjection", "temperature": 0.02},
-                {"type": "PrefixProjector", "in_dim": 32, "width": 32, "prefix_length": 2},
-            ],
+            "necks": {
+                "memory": {"type": "TextMemoryProjection", "temperature": 0.02},
+                "projector": {"type": "PrefixProjector", "prefix_length": 2},
+            },
             "head": {
                 "type": "GPT2CaptionHead", "width": 32, "layers": 2, "heads": 2, "positions": 80, "dropout": 0.1,
                 "generation": {"num_beams": 3},

@@ -158,7 +158,7 @@ def test_own_components_are_named_not_copied(exported, tiny_captioner):
 def test_stores_that_necks_name_are_not_needed_and_a_second_memory_is_refused(tiny_captioner, tiny_stores, tmp_path):
     config = copy.deepcopy(tiny_captioner[0])
     moments = {"type": "MomentMatching", "store": tiny_stores[0]}
-    config["model"]["necks"].insert(0, moments)
+    config["model"]["necks"] = {"moments": moments, **config["model"]["necks"]}
     model = MODELS.build(copy.deepcopy(config["model"]))
     model.necks[0].load_moments()
     torch.save({"state_dict": model.state_dict()}, tmp_path / "c.pth")
@@ -166,7 +166,7 @@ def test_stores_that_necks_name_are_not_needed_and_a_second_memory_is_refused(ti
     assert tiny_stores[0] not in (tmp_path / "out" / "config.json").read_text()
     (again, _) = CaptionInferencer(tmp_path / "out", device="cpu").model.necks[:2]
     assert torch.equal(again.moments, model.necks[0].moments) and again.store is None
-    config["model"]["necks"][0] = {"type": "RetrievalFusion", "embed_dim": 32, "heads": 4, "split": None}
+    config["model"]["necks"]["moments"] = {"type": "RetrievalFusion", "heads": 4, "split": None}
     torch.save({"state_dict": MODELS.build(copy.deepcopy(config["model"])).state_dict()}, tmp_path / "d.pth")
     with pytest.raises(UserError, match="split"):
         export_captioner(config, tmp_path / "d.pth", tmp_path / "two")
@@ -192,7 +192,7 @@ def copied(exported, tmp_path):
 
 def test_an_export_of_a_newer_version_is_refused(copied):
     rewrite(copied, "export.json", lambda m: m.update(schema_version=EXPORT_SCHEMA + 1, synthcap_mm="9.1"))
-    with pytest.raises(UserError, match="schema 3"):
+    with pytest.raises(UserError, match="schema 4"):
         CaptionInferencer.from_pretrained(copied)
 
 
@@ -330,7 +330,7 @@ def test_a_component_of_the_users_own_says_what_may_stand_in_an_export(copied, t
 # ---- encoders and detectors
 def test_an_encoder_that_also_tags_is_once_in_the_folder(full_export):
     config = json.loads((full_export / "config.json").read_text())
-    assert config["tag_provider"]["encoder"] == config["encoder"]
+    assert config["encoder"]["type"] == "OpenCLIPBackbone" and "encoder" not in config["tag_provider"]
     assert config["tag_provider"]["vocabulary"] == ["dog", "cat", "red"]
     assert len(list(full_export.rglob("weights.safetensors"))) == 1
     assert "synthcap-mm caption export photos/ --out captions.jsonl\n" in (full_export / "README.md").read_text()
@@ -381,3 +381,10 @@ def test_a_detectors_own_config_is_not_exported(tmp_path):
     settings = {"type": "MMDetTagProvider", "config": str(tmp_path / "mine.py"), "checkpoint": "x.pth"}
     with pytest.raises(UserError, match=r"mine\.py"):
         export_parts.export_detector(settings, tmp_path)
+
+
+def test_tags_by_the_captioners_encoder_name_no_other(full_export):
+    tags = json.loads((full_export / "config.json").read_text())["tag_provider"]
+    assert tags == {"type": "CLIPTagProvider", "vocabulary": ["dog", "cat", "red"], "min_score": 0.0}
+    again = CaptionInferencer.from_pretrained(full_export, device="cpu")
+    assert again.reader.tag_provider.encoder is again.model.backbone

@@ -324,7 +324,7 @@ def test_rerank_is_an_option(captioner):
 def test_a_captioner_without_tags_or_memory(tiny_captioner, tiny_stores, tmp_path):
     config = copy.deepcopy(tiny_captioner[0])
     config["model"]["data_preprocessor"]["prompt"] = None
-    config["model"]["necks"] = config["model"]["necks"][1:]
+    del config["model"]["necks"]["memory"]
     torch.save({"state_dict": MODELS.build(copy.deepcopy(config["model"])).state_dict()}, tmp_path / "c.pth")
     config["synthesis"]["tag_provider"] = {"type": "Nonsense"}  # never built
     inferencer = CaptionInferencer(config, tmp_path / "c.pth", device="cpu")

@@ -18,7 +18,7 @@ def train_batch(tiny_stores):
 def test_it_learns_its_captions(tiny_model, tiny_stores, tiny):
     """Captions are functions of their images here, so a captioner that works must tell them apart."""
     torch.manual_seed(0)
-    tiny_model["necks"] = tiny_model["necks"][1:]  # the images' own features: a tiny encoder has no common space
+    tiny_model["necks"]["memory"] = None  # the images' own features: a tiny encoder has no common space
     model = MODELS.build(tiny_model)
     dataset = SynthPairDataset(tiny_stores[0])
     rows = train_a_little(model, dataset, steps=120, lr=3e-3)
@@ -160,5 +160,37 @@ def test_memory_weights_are_those_of_the_projection(tiny_model, tiny_stores):
     torch.testing.assert_close(weights.sum(1), torch.ones(3))
     mixed = torch.nn.functional.normalize((weights[..., None] * memory[rows]).sum(1), dim=-1)
     torch.testing.assert_close(mixed, model.necks[0](prefix, "predict")[0].feats, atol=1e-5, rtol=1e-4)
-    tiny_model["necks"][0]["phases"] = ["train"]
+    tiny_model["necks"]["memory"]["phases"] = ["train"]
     assert MODELS.build(tiny_model).memory_weights(prefix, 3) is None
+
+
+def test_widths_are_those_of_the_store_and_the_head(tiny_model, tiny_stores):
+    fusion = {"type": "RetrievalFusion", "heads": 4}
+    adapter = {"type": "PseudoFeatureOptimizer", "mode": "amortised"}
+    tiny_model["necks"] = {"adapter": adapter, "fusion": fusion, **tiny_model["necks"]}
+    tiny_model["head"]["width"] = 48
+    model = MODELS.build(tiny_model)
+    dim = Store.open(tiny_stores[0]).embed_dim
+    adapter, fusion, _, projector = model.necks
+    assert (projector.in_dim, projector.width) == (dim, 48)
+    assert fusion.attention.embed_dim == adapter.adapter[0].in_features == dim
+    assert model.neck_settings["projector"] == {**tiny_model["necks"]["projector"], "in_dim": dim, "width": 48}
+    assert model.neck_settings["memory"] == tiny_model["necks"]["memory"]
+    # What is given counts.
+    tiny_model["necks"]["projector"]["in_dim"] = 7
+    assert MODELS.build(tiny_model).necks[-1].in_dim == 7
+
+
+def test_necks_are_run_in_their_order_and_the_last_makes_the_prefix(tiny_model):
+    tiny_model["necks"]["noise"] = {"type": "NoiseInjection", "variance": 0.1}
+    with pytest.raises(UserError, match=r"model\.necks\.projector.*noise.*_delete_"):
+        MODELS.build(tiny_model)
+    tiny_model["necks"] = {"noise": tiny_model["necks"]["noise"], **tiny_model["necks"]}
+    assert [type(n).__name__ for n in MODELS.build(tiny_model).necks] == [
+        "NoiseInjection", "TextMemoryProjection", "PrefixProjector",
+    ]  # fmt: skip
+    tiny_model["necks"]["memory"] = None
+    assert [type(n).__name__ for n in MODELS.build(tiny_model).necks] == ["NoiseInjection", "PrefixProjector"]
+    for wrong in ([{"type": "PrefixProjector"}], {}, {"memory": None}, {"projector": {"width": 3}}):
+        with pytest.raises(UserError, match="necks"):
+            MODELS.build({**tiny_model, "necks": wrong})

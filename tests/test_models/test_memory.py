@@ -87,7 +87,7 @@ def other_store(tiny_synthesis):
 
 
 def test_it_is_read_at_first_use_and_once_for_all_necks(tiny_model, tiny_stores):
-    tiny_model["necks"].insert(0, dict(tiny_model["necks"][0]))
+    tiny_model["necks"] = {"first": dict(tiny_model["necks"]["memory"]), **tiny_model["necks"]}
     model = MODELS.build(tiny_model).eval()
     assert [neck.memory for neck in model.memory_necks] == [None, None]
     model.val_step([CaptionEvalDataset(tiny_stores[1])[0]])
@@ -107,7 +107,7 @@ def test_swapped_for_a_while(tiny_model, tiny_stores, sentences):
     with pytest.raises(ZeroDivisionError), model.swapped_memory(sentences):
         raise ZeroDivisionError
     assert len(model.memory) == 30
-    without = MODELS.build({**tiny_model, "necks": tiny_model["necks"][1:]})
+    without = MODELS.build({**tiny_model, "necks": {**tiny_model["necks"], "memory": None}})
     assert without.memory is None
     with pytest.raises(UserError), without.swapped_memory(sentences):
         pass
@@ -119,7 +119,7 @@ def test_a_memory_of_another_encoder_is_refused(tiny_model, other_store, sentenc
         model.bind_memory(CaptionMemory.from_store(Store.open(other_store)))
     with pytest.raises(UserError, match="8"):
         model.bind_memory(CaptionMemory(torch.randn(5, 8)))
-    tiny_model["necks"][0]["memory"] = other_store
+    tiny_model["necks"]["memory"]["memory"] = other_store
     with pytest.raises(UserError, match=r"'other'.*'tiny'") as caught:
         MODELS.build(tiny_model)
     assert other_store in str(caught.value)
@@ -128,7 +128,8 @@ def test_a_memory_of_another_encoder_is_refused(tiny_model, other_store, sentenc
 def test_without_a_store_it_is_compared_with_the_checkpoint_and_the_backbone(tiny_model, tiny_stores, other_store):
     identity = MODELS.build(tiny_model).identity
     tiny_model["data_preprocessor"]["tokenizer"] = str(Store.open(tiny_stores[0]).tokenizer_path)
-    tiny_model["necks"][0]["memory"] = other_store
+    tiny_model["necks"]["memory"]["memory"] = other_store
+    tiny_model["necks"]["projector"]["in_dim"] = 32
     tiny_model.update(store=None, backbone={"type": "TinyEncoder"})
     with pytest.raises(UserError, match=r"'other'.*'tiny'"):
         MODELS.build(tiny_model).check_identity(identity)
@@ -138,6 +139,7 @@ def test_without_a_store_it_is_compared_with_the_checkpoint_and_the_backbone(tin
 
 def test_no_memory_at_all(tiny_model, tiny_stores):
     tiny_model["data_preprocessor"]["tokenizer"] = str(Store.open(tiny_stores[0]).tokenizer_path)
+    tiny_model["necks"]["projector"]["in_dim"] = 32
     model = MODELS.build({**tiny_model, "store": None}).eval()
     with pytest.raises(UserError, match=r"model\.store"):
         model.val_step([CaptionEvalDataset(tiny_stores[1])[0]])

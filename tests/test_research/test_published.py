@@ -10,7 +10,7 @@ from mmengine.config import Config
 from research.ledger import Ledger
 from research.run import PUBLISHED
 from research.tables import read_table
-from synthcap_mm.registry import DATASETS, MODELS
+from synthcap_mm.registry import DATASETS, MODELS, filled_in
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -63,8 +63,8 @@ def test_configs_of_studies_name_components_that_are_there(name, monkeypatch):
     for variable in ("SYNTHCAP_REAL_DATA", "SYNTHCAP_REAL_WORK"):
         monkeypatch.setenv(variable, f"/{variable}")
     cfg = Config.fromfile(ROOT / name)  # with its custom_imports
-    for neck in cfg.get("model", {}).get("necks", []):
-        MODELS.build(neck)
+    for neck in filter(None, cfg.get("model", {}).get("necks", {}).values()):
+        MODELS.build(filled_in(neck, in_dim=256, embed_dim=256, width=128))
     found = [MODELS.get(cfg.synthesis[part].type) for part in ("encoder", "generator", "tag_provider")]
     found += [
         DATASETS.get(source.type)

@@ -210,12 +210,14 @@ def test_prefixes_are_held_against_their_own_captions(tiny_stores, tiny_model):
     references = {s.key: torch.stack([s.feat, -s.feat, s.feat]) for s in samples}
 
     def cosines(first):
-        model = MODELS.build({**tiny_model, "necks": [*first, tiny_model["necks"][-1]]}).eval()
+        model = MODELS.build({**tiny_model, "necks": {**first, "projector": tiny_model["necks"]["projector"]}}).eval()
         return module("prefixes").prefix_cosines(model, train, heldout, {"photos": samples}, references)
 
-    text, pseudo = cosines([{"type": "TextAsPrefix"}]), cosines([])
+    text, pseudo = cosines({"text": {"type": "TextAsPrefix"}}), cosines({})
     assert text["train"] == pytest.approx(1, abs=1e-3) and pseudo["train"] < 0.9
-    memory = cosines([{"type": "TextMemoryProjection", "temperature": 1e-4}])  # of one row: its nearest caption
+    memory = cosines(
+        {"memory": {"type": "TextMemoryProjection", "temperature": 1e-4}}
+    )  # of one row: its nearest caption
     assert pseudo["train"] < memory["train"] <= 1.001
     # At inference both have the image's feature.
     assert text["heldout"] == pseudo["heldout"] < 0.9

@@ -8,6 +8,7 @@ from store_files import files, make
 
 from synthcap_mm.errors import UserError
 from synthcap_mm.store import Store, StoreError
+from synthcap_mm.synthesis.photos import PhotoStore
 from synthcap_mm.synthesis.synthesis import STAGES, Synthesis, seed_of
 from synthcap_mm.synthesis.text import held_out
 
@@ -299,3 +300,18 @@ def test_an_encoder_that_cannot_be_built_leaves_no_store(tiny_synthesis, tmp_pat
     with pytest.raises(FileNotFoundError, match=r"gone\.pt"):
         make(tiny_synthesis, encoder=gone)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_tag_provider_has_the_stores_encoder_unless_it_names_one(tiny_synthesis):
+    names = {"type": "CLIPTagProvider", "vocabulary": ["a dog", "a cat"]}
+    photos = {"store": "x", "photos": {"type": "TinyPhotos"}, "encoder": tiny_synthesis["encoder"]}
+    for maker, settings in ((Synthesis, tiny_synthesis), (PhotoStore, photos)):
+        short = maker(**{**settings, "tag_provider": names})
+        long, other = (
+            maker(**{**settings, "tag_provider": {**names, "encoder": encoder}})
+            for encoder in (settings["encoder"], {"type": "TinyEncoder", "name": "other"})
+        )
+        assert short.recipes["tags"] == long.recipes["tags"] != other.recipes["tags"]
+        # One model in memory.
+        assert short.models.reader.tag_provider.encoder is short.models.encoder
+        assert other.models.reader.tag_provider.encoder.name == "other"

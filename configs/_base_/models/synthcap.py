@@ -1,7 +1,6 @@
 # SynTIC: pseudo features optimised toward real ones, re-expressed by a memory of caption features, a prefix, tags, GPT-2.
 # Confirmed by the paper's abstract and the tables of its successors: the parts, and a decoder of 4 layers and 4 heads.
 # All other values are assumed; each says where it comes from.
-projector = dict(type="PrefixProjector", in_dim=512, width=768, prefix_length=10, kind="mlp")  # assumed: ClipCap's MLP
 model = dict(
     type="SynthCaptioner",
     data_preprocessor=dict(
@@ -17,11 +16,11 @@ model = dict(
             drop_all=0.1,
         ),
     ),
-    necks=[
+    necks=dict(
         # Assumed: tau is DeCap's 1/100, CLIP's own temperature. Its memory is the store's captions.
-        dict(type="TextMemoryProjection", temperature=0.01, exclude_self=False),
-        projector,
-    ],
+        memory=dict(type="TextMemoryProjection", temperature=0.01, exclude_self=False),
+        projector=dict(type="PrefixProjector", prefix_length=10, kind="mlp"),  # assumed: ClipCap's MLP
+    ),
     head=dict(
         type="GPT2CaptionHead",
         width=768,

@@ -2,7 +2,6 @@
 vit_l14 = dict(
     store="_vit-l14",  # behind the names of ViT-B/32's stores
     encoder=dict(model_name="ViT-L-14-quickgelu"),  # OpenAI's, trained with QuickGELU as all of theirs
-    in_dim=768,
     # The level belongs to the encoder. Assumed, and not measured: cosines of this CLIP are lower than ViT-B/32's.
     refine=dict(target_cosine=0.27),
 )

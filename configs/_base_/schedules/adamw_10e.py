@@ -10,8 +10,8 @@ optim_wrapper = dict(
     clip_grad=dict(max_norm=1.0),
 )
 param_scheduler = [
-    dict(type="LinearLR", start_factor=1e-3, by_epoch=False, begin=0, end=1000),
-    dict(type="LinearLR", start_factor=1.0, end_factor=0.0, by_epoch=True, convert_to_iter_based=True, begin=0, end=10),
+    dict(type="LinearLR", start_factor=1e-3, by_epoch=False, end=1000),
+    dict(type="LinearLR", start_factor=1.0, end_factor=0.0, by_epoch=False),  # to the end of the training
 ]
 # --auto-scale-lr scales the rate by (batch over all ranks) / base_batch_size.
 auto_scale_lr = dict(enable=False, base_batch_size=80)

@@ -1,5 +1,5 @@
 # SynTIC on the mini-world's second dialect, trained and tested there; its captions are the memory of those that come from
-# the first (TT): --cfg-options model.necks.0.memory=data/miniscenes/second_pairs
+# the first (TT): --cfg-options model.necks.memory.memory=data/miniscenes/second_pairs
 _base_ = ["../../../configs/synthcap_mini.py"]
 custom_imports = dict(imports=["research.miniscenes.dialects"])
 store = "data/miniscenes/second_pairs"

@@ -7,21 +7,8 @@ synthesis = dict(
     generator=dict(_delete_=True, type="PairedPhotos", pool=dict(type="MiniScenesPhotos", split="train", num=4000)),
     refine=None,
 )
-model = dict(store=store, necks=[_base_.projector])
+model = dict(store=store, necks=dict(memory=None))
 train_dataloader = dict(dataset=dict(store=store, refined=False))
 val_dataloader = dict(dataset=dict(store=store))
 # As long as it helps: what bounds others is not to be bounded by time.
-epochs = 30
-train_cfg = dict(max_epochs=epochs, val_interval=3)
-param_scheduler = [
-    dict(type="LinearLR", start_factor=1e-2, by_epoch=False, begin=0, end=50),
-    dict(
-        type="LinearLR",
-        start_factor=1.0,
-        end_factor=0.0,
-        by_epoch=True,
-        convert_to_iter_based=True,
-        begin=0,
-        end=epochs,
-    ),
-]
+train_cfg = dict(max_epochs=30, val_interval=3)

@@ -65,15 +65,14 @@ photo_stores = [
     ),
 ]
 
-width = 192
-projector = dict(type="PrefixProjector", in_dim=256, width=width, prefix_length=2, kind="mlp")  # of every method
 model = dict(
     type="SynthCaptioner",
     store=store,
     data_preprocessor=dict(type="CaptionPreprocessor", max_length=20),
+    necks=dict(projector=dict(type="PrefixProjector", prefix_length=2, kind="mlp")),  # of every method
     head=dict(
         type="GPT2CaptionHead",
-        width=width,
+        width=192,
         layers=4,
         heads=4,
         positions=96,
@@ -105,8 +104,7 @@ val_evaluator = dict(type="CaptionMetric")
 test_evaluator = dict(type="CaptionMetric")
 
 # A small decoder from scratch, on a CPU: a high rate and few epochs.
-max_epochs = 1
-train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=max_epochs, val_interval=1)
+train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=1, val_interval=1)
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")
 optim_wrapper = dict(
@@ -116,16 +114,8 @@ optim_wrapper = dict(
     clip_grad=dict(max_norm=1.0),
 )
 param_scheduler = [
-    dict(type="LinearLR", start_factor=1e-2, by_epoch=False, begin=0, end=100),
-    dict(
-        type="LinearLR",
-        start_factor=1.0,
-        end_factor=0.02,
-        by_epoch=True,
-        convert_to_iter_based=True,
-        begin=0,
-        end=max_epochs,
-    ),
+    dict(type="LinearLR", start_factor=1e-2, by_epoch=False, end=100),
+    dict(type="LinearLR", start_factor=1.0, end_factor=0.02, by_epoch=False),
 ]
 default_hooks = dict(checkpoint=dict(max_keep_ckpts=1, save_optimizer=False, save_param_scheduler=False))
 gallery = dict(num=0)

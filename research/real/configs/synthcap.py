@@ -11,10 +11,11 @@ model = dict(
             drop_all=0.1,
         )
     ),
-    necks=[
+    necks=dict(
+        _delete_=True,
         # The level is the cosine of real pairs with each other (Flickr8k's, the lower of the two): pairs further apart
         # are moved up to it, the others are left as they are. In the forward: a switch between variants, not a store.
-        dict(
+        refine=dict(
             type="PseudoFeatureOptimizer",
             mode="per_sample",
             temperature=0.07,
@@ -24,8 +25,8 @@ model = dict(
             target_cosine=0.39,
         ),
         # tau belongs to the encoder: about 0.07 is what this one was trained with.
-        dict(type="TextMemoryProjection", temperature=0.07, exclude_self=False),
-        _base_.projector,
-    ],
+        memory=dict(type="TextMemoryProjection", temperature=0.07, exclude_self=False),
+        projector=_base_.model.necks.projector,
+    ),
 )
 train_dataloader = dict(dataset=dict(pairs="default", image_choice="first"))

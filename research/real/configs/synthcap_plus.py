@@ -2,11 +2,5 @@
 # sharper memory in training and at inference, a projector that sees features 16 times as large, and eight beams in
 # CLIPScore's order. Trained like synthcap.py else.
 _base_ = ["synthcap_reranked.py"]
-model = dict(
-    necks=[
-        _base_.model.necks[0],
-        dict(_base_.model.necks[1], temperature=0.04),
-        dict(_base_.model.necks[2], input_scale=16.0),
-    ],
-)
+model = dict(necks=dict(memory=dict(temperature=0.04), projector=dict(input_scale=16.0)))
 train_dataloader = dict(dataset=dict(pairs="curated"))

@@ -23,9 +23,8 @@ class PrefixProjector(BaseNeck):
     It acts in every phase and for every source.
 
     Args:
-        in_dim (int): width of the features.
-        width (int): width of the decoder's embeddings. Defaults to 768: GPT-2's,
-            which SynTIC's decoder is assumed to share.
+        in_dim (int): width of the features; the captioner fills in its store's.
+        width (int): width of the decoder's embeddings; the captioner fills in its head's.
         prefix_length (int): embeddings made of one feature. Defaults to 10:
             assumed, ClipCap's choice; DeCap's public code has 1.
         hidden_dim (int, optional): hidden width of the MLP. Defaults to ``None``:
@@ -51,7 +50,7 @@ class PrefixProjector(BaseNeck):
     def __init__(
         self,
         in_dim: Size,
-        width: Size = 768,
+        width: Size,
         prefix_length: Size = 10,
         hidden_dim: Size | None = None,
         kind: Literal["mlp", "linear"] = "mlp",
@@ -75,8 +74,8 @@ class PrefixProjector(BaseNeck):
         feats = batch.feats
         if feats.dim() != 2 or feats.shape[1] != self.in_dim:
             raise ValueError(
-                f"PrefixProjector: features must be (B, {self.in_dim}), got {tuple(feats.shape)}; set 'in_dim' to the "
-                "encoder's embed_dim, and let the projector be the last neck."
+                f"PrefixProjector: features must be (B, {self.in_dim}), got {tuple(feats.shape)}; leave 'in_dim' out, "
+                "so that it is the store's, and let the projector be the last neck."
             )
         feats = (feats * self.input_scale).to(self.output.weight.dtype)
         if self.hidden is not None:

@@ -248,7 +248,7 @@ class PseudoFeatureOptimizer(BaseNeck):
     Args:
         mode (str): ``'per_sample'`` or ``'amortised'``. Defaults to ``'per_sample'``.
         embed_dim (int, optional): width of the features, needed by ``'amortised'``.
-            Defaults to ``None``.
+            Defaults to ``None``: the captioner fills in its store's.
         temperature (float): of InfoNCE. Defaults to 0.01: CLIP's own.
         steps (int): gradient steps of ``'per_sample'``. Defaults to 10: assumed.
         lr (float): their width. Defaults to 1e-3: assumed.

@@ -37,7 +37,7 @@ class RetrievalFusion(MemoryNeck):
     Swapped for a target domain's, a memory has no groups and no rows: nothing is left out but the same words.
 
     Args:
-        embed_dim (int): width of the features.
+        embed_dim (int): width of the features; the captioner fills in its store's.
         k (int): captions retrieved. Defaults to 9: IFCap's public code, for COCO (7 for Flickr30k).
         heads (int): of the attention. Defaults to 8: assumed.
         noise_variance (float): of the query's noise in phase ``'train'``, in each dimension. Defaults to 0.04:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import torch
 
@@ -13,7 +13,7 @@ from synthcap_mm.errors import UserError
 from synthcap_mm.exportable import Child, Texts, data
 from synthcap_mm.models.backbones.base import BaseBackbone
 from synthcap_mm.models.tag_providers.base import BaseTagProvider
-from synthcap_mm.options import Count, Model, Part, Positive
+from synthcap_mm.options import Count, Model, Part, Positive, Range
 from synthcap_mm.registry import MODELS
 from synthcap_mm.structures import Tag
 
@@ -81,10 +81,12 @@ class CLIPTagProvider(BaseTagProvider):
     """Names from a vocabulary by the similarity of their features with the picture's.
 
     The scores are a softmax over the whole vocabulary, so they compete: in a
-    picture of many things each has a low score. Tags have no box, and area 1.
+    picture of many things each has a low score, and in one of things that the vocabulary lacks some name has a high
+    one, which ``min_cosine`` leaves out. Tags have no box, and area 1.
 
     Args:
-        encoder (dict | BaseBackbone): a backbone, or the config of one.
+        encoder (dict | BaseBackbone): a backbone, or the config of one; who makes or reads a store fills in the
+            store's.
         vocabulary (str | list[str]): path of a text file with one name a line, or the names.
         prompts (Sequence[str]): sentences around a name's ``{}``; their features
             are averaged. An 'a' before ``{}`` becomes 'an' where it should.
@@ -93,6 +95,8 @@ class CLIPTagProvider(BaseTagProvider):
             encoder's own (1 / ``logit_scale``; CLIP: 0.01).
         max_tags (int): see :class:`BaseTagProvider`. Defaults to 20.
         min_score (float): see :class:`BaseTagProvider`. Defaults to 0.05.
+        min_cosine (float, optional): names whose cosine with the picture is lower are left out, whatever their score.
+            The level belongs to the encoder. Defaults to ``None``: none is left out.
 
     Raises:
         FileNotFoundError: if the vocabulary is missing.
@@ -103,7 +107,7 @@ class CLIPTagProvider(BaseTagProvider):
     exportable = {
         "encoder": Child(),
         "vocabulary": Texts(),
-        **data("prompts", "temperature", "max_tags", "min_score"),
+        **data("prompts", "temperature", "max_tags", "min_score", "min_cosine"),
     }
 
     def __init__(
@@ -114,6 +118,7 @@ class CLIPTagProvider(BaseTagProvider):
         temperature: Positive | None = None,
         max_tags: Count = 20,
         min_score: Part = 0.05,
+        min_cosine: Annotated[float, Range("[-1, 1]")] | None = None,
     ) -> None:
         super().__init__(max_tags, min_score)
         self.prompts = (prompts,) if isinstance(prompts, str) else tuple(prompts)
@@ -122,6 +127,7 @@ class CLIPTagProvider(BaseTagProvider):
         self.names = read_vocabulary(vocabulary)
         self.encoder: BaseBackbone = MODELS.build(encoder) if isinstance(encoder, dict) else encoder
         self.temperature = temperature if temperature is not None else 1.0 / self.encoder.logit_scale
+        self.min_cosine = -1.0 if min_cosine is None else min_cosine
         self._name_features: torch.Tensor | None = None
 
     @property
@@ -156,7 +162,9 @@ class CLIPTagProvider(BaseTagProvider):
         """
         names = self.name_features
         with torch.autocast(names.device.type, enabled=False):
-            scores = (feats.to(names.device, torch.float32) @ names.T / self.temperature).softmax(dim=-1)
+            cosines = feats.to(names.device, torch.float32) @ names.T
+            scores = (cosines / self.temperature).softmax(dim=-1)
+            scores = scores.where(cosines >= self.min_cosine, 0.0)  # not above any min_score
         # a stable sort, so that equal scores come in the vocabulary's order
         scores, order = scores.sort(dim=1, descending=True, stable=True)
         scores, order = scores[:, : self.max_tags].tolist(), order[:, : self.max_tags].tolist()

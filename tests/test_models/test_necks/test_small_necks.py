@@ -71,7 +71,9 @@ def test_projector_is_the_mlp_it_says():
     with pytest.raises(ValueError):
         neck(PrefixBatch(unit(2, 5), "real"), "predict")
     with pytest.raises(UserError, match="hidden_dim"):
-        PrefixProjector(4, kind="linear", hidden_dim=5)
+        PrefixProjector(4, width=6, kind="linear", hidden_dim=5)
+    with pytest.raises(UserError, match="in_dim and width"):
+        PrefixProjector()
     feats = unit(2, 4)
     expected = (feats @ neck.hidden.weight.T + neck.hidden.bias).tanh() @ neck.output.weight.T + neck.output.bias
     torch.testing.assert_close(neck(PrefixBatch(feats, "real"), "predict")[0].feats.flatten(1), expected)

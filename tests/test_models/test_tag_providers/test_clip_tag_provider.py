@@ -73,6 +73,19 @@ def test_thresholds_and_cached_names():
     assert encoder.read == ["a red.", "a green.", "a blue.", "the red one", "the green one", "the blue one"]
 
 
+def test_names_below_the_cosine_are_left_out_whatever_their_score():
+    feats = torch.nn.functional.normalize(torch.tensor([[1.0, 0.7, 0.1], [0.2, 0.2, 0.2]]), dim=1)
+    free = CLIPTagProvider(ColourEncoder(), ["red", "green", "blue"], min_score=0.0)
+    cosines = (feats @ free.name_features.T).tolist()
+    at = CLIPTagProvider(ColourEncoder(), ["red", "green", "blue"], min_score=0.0, min_cosine=0.58)
+    some, none = at.detect_features(feats)
+    assert [tag.name for tag in some] == [n for n, c in zip(at.names, cosines[0]) if c >= 0.58] == ["red"]
+    assert none == [] and max(cosines[1]) < 0.58
+    assert (
+        len(free.detect_features(feats)[1]) == 3 and some[0] == free.detect_features(feats)[0][0]
+    )  # scores are the same
+
+
 def test_prompts_are_averaged():
     encoder = ColourEncoder()
     first, second = (CLIPTagProvider(encoder, ["red", "blue"], prompts=p).name_features for p in ("{}", "green {}"))
@@ -127,6 +140,6 @@ def test_from_a_config_and_known_by_the_vocabularys_content(tmp_path):
 def test_bad_input():
     with pytest.raises(UserError, match="prompts"):
         CLIPTagProvider(ColourEncoder(), ["a", "b"], prompts=["a photo"])
-    for wrong in ({"temperature": 0}, {"max_tags": 0}, {"min_score": 1}):
+    for wrong in ({"temperature": 0}, {"max_tags": 0}, {"min_score": 1}, {"min_cosine": 1.1}):
         with pytest.raises(UserError, match=f"CLIPTagProvider.{next(iter(wrong))}"):
             CLIPTagProvider(ColourEncoder(), ["a", "b"], **wrong)

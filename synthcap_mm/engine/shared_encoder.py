@@ -1,0 +1,26 @@
+"""The store's encoder, which a config names once, where training and tests need it."""
+
+from __future__ import annotations
+
+from mmengine.config import Config
+
+from synthcap_mm.missing_inputs import datasets_in
+from synthcap_mm.registry import filled_in
+
+
+def share_encoder(cfg: Config) -> None:
+    """Fill in ``cfg.synthesis.encoder`` where no other is named.
+
+    In ``tags`` of datasets, and in a captioner that re-ranks.
+
+    Args:
+        cfg: the config; changed.
+    """
+    encoder = cfg.get("synthesis", {}).get("encoder")
+    for name in ("train_dataloader", "val_dataloader", "test_dataloader"):
+        for dataset in datasets_in((cfg.get(name) or {}).get("dataset") or {}):
+            if dataset.get("tags"):
+                dataset["tags"] = filled_in(dataset["tags"], encoder=encoder)
+    model = cfg.get("model", {})
+    if model.get("rerank") and not model.get("backbone"):
+        model["backbone"] = encoder
