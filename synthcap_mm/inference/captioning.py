@@ -83,7 +83,7 @@ def caption_files(
         f"could not be read, {counts['repeated']} duplicates; {out}",
         logger="current",
     )
-    if todo and counts["unreadable"] == len(by_key):
+    if todo and counts["unreadable"] == len(images):
         raise UserError(f"no image could be read; {out} has the reasons")
     return dict(counts)
 
