@@ -97,7 +97,7 @@ def _say_what_is_there(cfg: Config) -> None:
 
     from synthcap_mm.checkpoints import latest_checkpoint
 
-    if (latest := latest_checkpoint(cfg.work_dir)) is not None:
+    if (latest := latest_checkpoint(cfg.work_dir, cfg)) is not None:
         print_log(
             f"{latest} is an earlier training's. This one begins at epoch 1 and writes over it: to go on from it, stop "
             "this one (Ctrl-C) and add --resume to the command",

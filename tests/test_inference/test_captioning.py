@@ -93,7 +93,7 @@ def test_no_readable_image_is_an_error(job, tmp_path):
     (tmp_path / "bad.jpg").write_bytes(b"")
     with pytest.raises(UserError, match=r"captions\.jsonl"):
         caption_files(job[0], job[1], [str(tmp_path / "bad.jpg")], job[3], device="cpu")
-    assert [set(row) for row in rows(job[3])] == [{"image", "error"}]
+    assert [set(row) for row in rows(job[3])] == [{"image", "error", "file"}]
     # A bad one among good ones is none, also when the good ones are found from before.
     for _ in range(2):
         assert caption_files(job[0], job[1], [*job[2], str(tmp_path / "bad.jpg")], job[3])["unreadable"] == 1
