@@ -12,10 +12,12 @@ PAGE = (Path(__file__).resolve().parents[2] / "docs" / "metrics.md").read_text()
 
 
 def test_the_metric_of_the_page_works():
-    config, own, _ = re.findall(r"```python\n(.*?)```", PAGE, re.S)
+    config, own, by_characters, _ = re.findall(r"```python\n(.*?)```", PAGE, re.S)
     scope: dict = {}
     exec(config, scope)
     assert isinstance(METRICS.build(scope["test_evaluator"]), CaptionMetric)
+    exec(by_characters, scope)
+    assert METRICS.build(scope["val_evaluator"]).tokenize == "char"
     try:
         exec(own, scope)
         averages, _ = score_captions({"a": "A red dog.", "b": "a dog"}, {"a": ["a"], "b": ["b"]}, ["colours"])
