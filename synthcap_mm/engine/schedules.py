@@ -10,15 +10,14 @@ from typing import Any
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.optim.scheduler.param_scheduler import INF, ConstantParamScheduler, _ParamScheduler
-from mmengine.runner import FlexibleRunner, Runner
+from mmengine.runner import EpochBasedTrainLoop, FlexibleRunner, Runner
 
-from synthcap_mm.registry import HOOKS
+from synthcap_mm.errors import UserError
 
 #: What a schedule knows of its length.
 LENGTHS = ("total_iters", "T_max", "end")
 
 
-@HOOKS.register_module()
 class ScheduleHook(Hook):
     """Warns of a schedule that does not end with the training.
 
@@ -75,6 +74,9 @@ def resume_schedules(runner: Runner | FlexibleRunner, checkpoint: dict[str, Any]
     Args:
         runner: whose optimizer and schedules are built.
         checkpoint: checked; its ``optimizer`` and ``param_schedulers`` are changed where the length is another.
+
+    Raises:
+        UserError: if the length is another because an epoch has more or fewer steps than before.
     """
     saved = checkpoint["optimizer"]
     groups = [*saved["param_groups"], saved.get("base_param_settings")]
@@ -85,6 +87,7 @@ def resume_schedules(runner: Runner | FlexibleRunner, checkpoint: dict[str, Any]
     steps = [state["_global_step"] for state in states]
     if same or max(steps) > runner.max_iters:
         return
+    _check_epochs(runner, checkpoint["meta"]["epoch"], checkpoint["meta"]["iter"])
     before = pairs[0][1]["lr"]
     for schedule, state in zip(built, states):
         for (group, _), base in zip(pairs, state["base_values"]):
@@ -101,6 +104,15 @@ def resume_schedules(runner: Runner | FlexibleRunner, checkpoint: dict[str, Any]
         f"and the learning rate {pairs[0][0]['lr']:.3g} where it was {before:.3g}",
         logger="current",
     )
+
+
+def _check_epochs(runner: Runner | FlexibleRunner, epoch: int, step: int) -> None:
+    length = len(runner.train_dataloader)
+    if isinstance(runner.train_loop, EpochBasedTrainLoop) and not epoch * length <= step <= (epoch + 1) * length:
+        raise UserError(
+            f"an epoch has {length} steps now, and the checkpoint took {step} steps in {epoch} epochs: resume with the "
+            "batch size and the number of processes that it began with"
+        )
 
 
 def _advance(schedules: Sequence[_ParamScheduler], steps: Sequence[int], length: int) -> None:

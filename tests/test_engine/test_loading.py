@@ -118,6 +118,14 @@ def test_fields_of_other_kinds_are_refused_by_name(resume):
             resume(change)
 
 
+def test_epochs_of_another_length_are_refused(resume):
+    def change(checkpoint):
+        checkpoint["meta"]["iter"] *= 3
+
+    with pytest.raises(UserError, match="batch size"):
+        resume(change)
+
+
 def test_only_histories_are_asked_for_their_values():
     class Trap:
         def current(self):
