@@ -140,8 +140,10 @@ def test_without_a_store_of_captions_the_floor_is_said_to_be_unknown(cfg, tiny_s
 
     logged = []
     monkeypatch.setattr(testing, "print_log", lambda message, **options: logged.append(message))
-    cfg.model.data_preprocessor.tokenizer = str(Store.open(cfg.model.pop("store")).tokenizer_path)
-    cfg.model.necks = cfg.model.necks[1:]
+    store = Store.open(cfg.model.pop("store"))
+    cfg.model.data_preprocessor.tokenizer = str(store.tokenizer_path)
+    cfg.model.necks.memory = None
+    cfg.model.necks.projector.in_dim = store.embed_dim
     torch.save({"state_dict": MODELS.build(cfg.model).state_dict(), "meta": {}}, tmp_path / "model.pth")
     found = module.test_many(cfg, str(tmp_path / "model.pth"))
     assert list(found) == ["own"] and "no floor" in logged[0] and "model.store" in logged[0]
