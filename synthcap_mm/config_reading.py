@@ -26,7 +26,7 @@ from synthcap_mm.config_options import check_options, parse_options
 from synthcap_mm.errors import UserError
 from synthcap_mm.files import temporary_folder
 
-# MMEngine writes the keys of a dict in the order of the alphabet, its only use of `sorted` there; that of necks matters.
+# MMEngine writes the keys of a dict in the order of the alphabet (its only `sorted` there); that of necks matters.
 mmengine.config.config.sorted = lambda items, key=None: list(items)
 
 _PLAIN = (str, int, float, bool, types.NoneType)
