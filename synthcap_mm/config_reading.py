@@ -17,7 +17,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import mmengine.config.config
 from mmengine.config import Config, ConfigDict
 from mmengine.utils import import_modules_from_strings
 
@@ -25,9 +24,6 @@ from synthcap_mm.config_files import resolve_config
 from synthcap_mm.config_options import check_options, parse_options
 from synthcap_mm.errors import UserError
 from synthcap_mm.files import temporary_folder
-
-# MMEngine writes the keys of a dict in the order of the alphabet (its only `sorted` there); that of necks matters.
-mmengine.config.config.sorted = lambda items, key=None: list(items)
 
 _PLAIN = (str, int, float, bool, types.NoneType)
 
