@@ -13,6 +13,7 @@ from typing import Any
 
 from mmengine.config import Config
 
+from synthcap_mm import registry  # noqa: F401 - written configs keep the order of their keys
 from synthcap_mm.config_files import resolve_config, shipped_dir
 from synthcap_mm.errors import UserError
 

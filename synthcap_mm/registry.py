@@ -10,11 +10,15 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+import mmengine.config.config
 import mmengine.registry as mmengine_registry
 from mmengine.registry import Registry
 
 from synthcap_mm.errors import UserError, near
 from synthcap_mm.options import check_when_built
+
+# MMEngine writes the keys of a dict in the order of the alphabet (its only `sorted` there); that of necks matters.
+mmengine.config.config.sorted = lambda items, key=None: list(items)
 
 SCOPE = "synthcap_mm"
 

@@ -184,6 +184,12 @@ def test_modules_beside_the_config_and_in_the_current_folder_are_found(tmp_path,
     assert "beside was imported" in said and "here was imported" in said
 
 
+def test_a_config_that_was_written_out_has_its_necks_in_order(tmp_path):
+    cfg = read_config("synthcap/synthcap_mini_moments.py")
+    cfg.dump(tmp_path / "out.py")
+    assert list(read_config(tmp_path / "out.py").model.necks) == ["moments", "memory", "projector"]
+
+
 def test_necks_are_changed_by_name(tmp_path):
     cfg = read_config("synthcap_mini.py", ["model.necks.projector.input_scale=4", "model.necks.memory=None"])
     assert cfg.model.necks.projector.input_scale == 4 and cfg.model.necks.projector.prefix_length == 4
