@@ -245,8 +245,8 @@ def _doubt(record: _Record, columns: Sequence[str], delimiter: str) -> str | Non
     """Why a row cannot be read for certain, and what to do; ``None`` if it can."""
     found, wanted = len(record.cells), len(columns)
     if found != wanted:
-        hint = "the row is cut short" if found < wanted else f"{_QUOTING}, with no blank before the first of them"
-        return f"{found} fields where the header has {wanted} ({', '.join(columns)}); {hint}"
+        hint = "The row is cut short" if found < wanted else f"{_QUOTING}, with no blank before the first of them"
+        return f"{found} fields where the header has {wanted} ({', '.join(columns)}). {hint}"
     if len(record.lines) > 1 and _are_like_rows(record.lines, wanted, delimiter):
         return (
             f"quotes make one cell of {len(record.lines)} lines, each of which could be a row by itself; remove the "
