@@ -15,6 +15,7 @@ from __future__ import annotations
 import gzip
 import inspect
 import math
+import os
 import reprlib
 import shutil
 import zlib
@@ -95,8 +96,8 @@ class Data(Field):
 
     def write(self, value: Any, name: str, folder: NewFolder) -> Any:
         """See :meth:`Field.write`."""
-        if isinstance(value, str) and value and Path(value).exists():
-            raise UserError(f"{_dotted(name)} names {value}, which is of this machine")
+        if isinstance(value, str) and (os.sep in value or "." in value) and os.path.exists(value):
+            raise UserError(f"{_dotted(name)} names {value}, a file or folder on this machine")
         return value
 
     def read(self, value: Any, where: str, folder: Folder) -> Any:
@@ -265,7 +266,8 @@ def write_component(settings: dict[str, Any], name: str, folder: NewFolder) -> d
     """
     from synthcap_mm.registry import MODELS
 
-    fields = getattr(MODELS.get(settings["type"]), "exportable", None)
+    MODELS.import_from_location()
+    fields = getattr(MODELS.module_dict.get(settings["type"]), "exportable", None)
     if fields is None:
         raise UserError(
             f"{settings['type']} does not say which of its options may stand in an export (`exportable`, "

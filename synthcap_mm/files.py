@@ -34,10 +34,11 @@ _ODD = re.compile("[\x00-\x1f\x7f-\x9f\\\\\ud800-\udfff]|^[a-zA-Z]:")
 _LOCKED: set[BinaryIO] = set()
 os.register_at_fork(after_in_child=lambda: [file.close() for file in _LOCKED])
 #: What no text in Windows-1252 has: bytes without a character; UTF-8; a long run of other letters than ASCII's; a
-#: capital or a sign within a word.
+#: capital or a sign within a word; letters of Icelandic or Italian that are frequent ones of Czech or Turkish in the
+#: encodings of those.
 _NOT_WESTERN = re.compile(
     rb"[\x81\x8d\x8f\x90\x9d]|[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\x80-\xff]{4}"
-    rb"|[a-z][\x8a\x8c\x8e\x9f\xc0-\xde]|[a-z][\xa1-\xbf][a-z]"
+    rb"|[a-z][\x8a\x8c\x8e\x9f\xc0-\xde]|[a-z][\xa1-\xbf][a-z]|[\xd0\xdd\xde\xf0\xfd\xfe]|\xec[a-z]"
 )
 
 
@@ -252,7 +253,7 @@ def locked(path: str | os.PathLike, refusal: str) -> Iterator[None]:
 
     Args:
         path: the file; made, and left empty.
-        refusal: what a process is told that comes too late.
+        refusal: the message for a second process.
 
     Raises:
         UserError: ``refusal``, if another process is in the block.

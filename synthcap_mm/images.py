@@ -138,7 +138,7 @@ def read_image(file: str | Path | bytes, name: str | None = None, max_pixels: in
 
     Args:
         file: path of the file, or its content.
-        name: what messages call it. Default: the path.
+        name: what messages call it. Default: the path, or "the image".
         max_pixels: larger images are refused before they are decoded. Default :data:`MAX_PIXELS`.
 
     Returns:
@@ -148,7 +148,7 @@ def read_image(file: str | Path | bytes, name: str | None = None, max_pixels: in
         OSError: if the file cannot be opened.
         ValueError: if it does not decode; the message names it and says why.
     """
-    name = as_text(file if name is None else name)
+    name = as_text(name or ("the image" if isinstance(file, bytes) else file))
     with (
         io.BytesIO(file) if isinstance(file, bytes) else open(file, "rb") as stream,
         decoding(name),

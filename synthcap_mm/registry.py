@@ -74,7 +74,7 @@ def filled_in(config: Mapping[str, Any], **known: Any) -> dict[str, Any]:
     Args:
         config: of a component of :data:`MODELS`.
         **known: values of options; ``None`` is not known. One counts where the component takes the option, without a
-            default or with ``None``, and the config does not give it.
+            default or with ``None``, and the config does not name it.
     """
     kind = config.get("type")
     component = MODELS.get(kind) if isinstance(kind, str) else kind
@@ -83,7 +83,7 @@ def filled_in(config: Mapping[str, Any], **known: Any) -> dict[str, Any]:
         name: value
         for name, value in known.items()
         if value is not None
-        and config.get(name) is None
+        and name not in config
         and name in taken
         and taken[name].default in (None, inspect.Parameter.empty)
     }

@@ -166,6 +166,8 @@ def test_the_encoding_that_bytes_show_is_named_with_the_line(text, encoding, sho
         ("犬が走る", "shift_jis"),
         ("สุนัขวิ่ง", "tis-620"),
         ("pies może biec", "cp1250"),
+        ("černý pes běží", "cp1250"),
+        ("köpek çimlerde koşuyor", "cp1254"),
         ("un café près d’ici", "mac_roman"),
     ],
 )

@@ -108,10 +108,19 @@ def _parse(argv: Sequence[str]) -> tuple[str, list[str]]:
 
 
 def _after_stop(name: str, argv: Sequence[str]) -> str:
-    typed = typed_command(*argv)
-    if name == "train" and "--resume" not in argv and "--dry-run" not in argv:
-        typed += " --resume"
-    return f"stopped. {_KEPT.get(name, 'Nothing was kept, and the same command begins again')}; type:\n  {typed}"
+    if name == "train" and "--dry-run" not in argv:
+        argv = [*_without_resume(argv), "--resume"]  # of a checkpoint that was named, training would go back to it
+    kept = _KEPT.get(name, "Nothing was kept, and the same command begins again")
+    return f"stopped. {kept}; type:\n  {typed_command(*argv)}"
+
+
+def _without_resume(argv: Sequence[str]) -> list[str]:
+    kept, before = [], ""
+    for word in argv:
+        if not word.startswith("--resume") and (before != "--resume" or word.startswith("-")):
+            kept.append(word)
+        before = word
+    return kept
 
 
 def _complain(sentence: str) -> None:

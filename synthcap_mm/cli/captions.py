@@ -88,7 +88,7 @@ def export(argv: Sequence[str]) -> None:
         "export",
         "Config (json), weights (safetensors), memory, tokenizer and a model card in one folder, which the command "
         "caption, demo/app.py and CaptionInferencer.from_pretrained take; nothing in it is executed. The folder "
-        "appears whole or not at all. Its captions are compared with the captioner's own, and the loss is told.",
+        "appears whole or not at all. How many of its captions are the captioner's own is told.",
     )
     add_config(parser)
     parser.add_argument("checkpoint", help="checkpoint file of a training")

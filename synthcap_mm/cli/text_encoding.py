@@ -16,7 +16,8 @@ _WITH_UTF8 = ("C.UTF-8", "C.utf8", "UTF-8")
 def any_text_is_written() -> Iterator[None]:
     """While in the context, libraries write log files in UTF-8, and to stdout without errors, whatever the locale.
 
-    MMEngine's logs have the encoding of the locale: with ``LC_ALL=C`` a caption that is not ASCII would be an error.
+    MMEngine's logs have the encoding of the locale: with ``PYTHONUTF8=0 LC_ALL=C``, or in a locale such as ISO-8859-1,
+    a caption with other characters would be an error.
     """
     before, out = locale.setlocale(locale.LC_CTYPE), sys.stdout
     errors = out.errors if isinstance(out, io.TextIOWrapper) else None

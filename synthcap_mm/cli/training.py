@@ -99,8 +99,8 @@ def _say_what_is_there(cfg: Config) -> None:
 
     if (latest := latest_checkpoint(cfg.work_dir, cfg)) is not None:
         print_log(
-            f"{latest} is an earlier training's. This one begins at epoch 1 and writes over it: to go on from it, stop "
-            "this one (Ctrl-C) and add --resume to the command",
+            f"{latest} is from an earlier training. This one begins at epoch 1 and writes over it: to go on from it, "
+            "stop this one (Ctrl-C) and add --resume to the command",
             logger="current",
             level=30,
         )

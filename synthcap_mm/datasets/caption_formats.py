@@ -235,10 +235,17 @@ def _csv_rows(path: Path, text: str) -> Iterator[tuple[str, dict[str, str]]]:
         yield f"line {record.line}", dict(zip(columns, record.cells))
 
 
-def _are_like_rows(lines: Sequence[str], columns: int, delimiter: str) -> bool:
-    """Whether all lines have the cells of a row, with blanks at the same places: text has blanks behind its commas."""
-    shapes = {tuple(cell[:1].isspace() for cell in line.split(delimiter)) for line in lines if line.strip()}
-    return len(shapes) == 1 and len(*shapes) == columns
+def _is_like_a_row(line: str, columns: int, delimiter: str) -> bool:
+    """Whether a line could be a row by itself: it has the cells, and text would have blanks behind its commas."""
+    cells = line.split(delimiter)
+    return len(cells) == columns and not any(cell[:1].isspace() for cell in cells)
+
+
+def _may_be_rows(lines: Sequence[str], columns: int, delimiter: str) -> bool:
+    """Whether lines of which quotes make one row could be several."""
+    like = [(line, _is_like_a_row(line, columns, delimiter)) for line in lines if line.strip()]
+    # A cell's last line may end the row, with cells behind the closing quote only.
+    return all(row for _, row in like) or any(row and delimiter in line.partition('"')[0] for line, row in like[1:])
 
 
 def _doubt(record: _Record, columns: Sequence[str], delimiter: str) -> str | None:
@@ -247,10 +254,10 @@ def _doubt(record: _Record, columns: Sequence[str], delimiter: str) -> str | Non
     if found != wanted:
         hint = "The row is cut short" if found < wanted else f"{_QUOTING}, with no blank before the first of them"
         return f"{found} fields where the header has {wanted} ({', '.join(columns)}). {hint}"
-    if len(record.lines) > 1 and _are_like_rows(record.lines, wanted, delimiter):
+    if len(record.lines) > 1 and _may_be_rows(record.lines, wanted, delimiter):
         return (
-            f"quotes make one cell of {len(record.lines)} lines, each of which could be a row by itself; remove the "
-            "quote that should not be there, or write the cell on one line"
+            f"quotes make one cell of {len(record.lines)} lines, and some of these could be rows by themselves; remove "
+            "the quote that should not be there, or write the cell on one line"
         )
     if any(re.fullmatch(r'\s+".*"\s*', cell, re.DOTALL) for cell in record.cells):
         return "a blank stands before the quotes of a cell; remove it"

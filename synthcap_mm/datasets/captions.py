@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import html
 import logging
@@ -176,15 +177,13 @@ class CaptionFile:
         print_log(f"{what}; skipped, since on_empty='skip'", logger="current", level=logging.WARNING)
 
     def _log_entities(self, captions: Sequence[Caption]) -> None:
-        """Say once how many captions have HTML's names of characters in them."""
+        """Say how many captions have HTML's names of characters in them."""
         found = [caption.text for caption in captions if _without_entities(caption.text) != caption.text]
         if found:
-            print_log(
+            _warn_once(
                 f"{len(found)} of {len(captions)} captions of {self.path} hold HTML entities, which are learnt as they "
                 f"stand: {found[0]!r}. Write the characters that they stand for (Python's html.unescape gives them): "
                 f"{_without_entities(found[0])!r}",
-                logger="current",
-                level=logging.WARNING,
             )
 
     def _without_excluded(self, captions: list[Caption]) -> tuple[list[Caption], list[str]]:
@@ -213,6 +212,12 @@ class CaptionFile:
         """One line: the file, its format, how many captions and groups, what each split has, what was left out."""
         self.read()
         return self._found
+
+
+@functools.cache
+def _warn_once(message: str) -> None:
+    """A process reads a file several times."""
+    print_log(message, logger="current", level=logging.WARNING)
 
 
 def _without_entities(text: str) -> str:

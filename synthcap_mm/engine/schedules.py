@@ -49,7 +49,7 @@ def misfit(schedules: Sequence[_ParamScheduler], epochs: int, iters: int) -> str
     if share == 1 or (share < 1 and (len(ended) < len(schedules) or _is_warm_up(last))):
         return None
     unit, length = ("epoch", epochs) if last.by_epoch else ("step", iters)
-    then = "stops in its midst" if share > 1 else "goes on at the last rate"
+    then = "is cut off" if share > 1 else "goes on at the last rate"
     return (
         f"param_scheduler[{number}] ends at {unit} {last.end} and the training (train_cfg) at {unit} {length}, so it "
         f"{then}; a schedule without `end` ends with the training"

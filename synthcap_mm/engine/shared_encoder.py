@@ -11,16 +11,18 @@ from synthcap_mm.registry import filled_in
 def share_encoder(cfg: Config) -> None:
     """Fill in ``cfg.synthesis.encoder`` where no other is named.
 
-    In ``tags`` of datasets, and in a captioner that re-ranks.
+    In ``tags`` of datasets, and in a captioner that re-ranks, or that a dataset gives photos instead of features.
 
     Args:
         cfg: the config; changed.
     """
     encoder = cfg.get("synthesis", {}).get("encoder")
+    model = cfg.get("model", {})
+    encodes = model.get("rerank")
     for name in ("train_dataloader", "val_dataloader", "test_dataloader"):
         for dataset in datasets_in((cfg.get(name) or {}).get("dataset") or {}):
+            encodes = encodes or dataset.get("photos")
             if dataset.get("tags"):
                 dataset["tags"] = filled_in(dataset["tags"], encoder=encoder)
-    model = cfg.get("model", {})
-    if model.get("rerank") and not model.get("backbone"):
+    if encodes and not model.get("backbone"):
         model["backbone"] = encoder

@@ -141,7 +141,7 @@ def _test_one(cfg: Config, entry: Mapping[str, Any], memory: str | None, checkpo
     own = copy.deepcopy(cfg)
     own.work_dir = str(Path(cfg.work_dir) / _slug(entry["name"]))
     own.test_dataloader.dataset.store = entry["store"]
-    prepare_evaluators(own, floor=memory)
+    prepare_evaluators(own)
     # Nothing is trained or validated here.
     for part in ("train", "val"):
         own[f"{part}_dataloader"] = own[f"{part}_cfg"] = None
@@ -156,7 +156,7 @@ def _test_one(cfg: Config, entry: Mapping[str, Any], memory: str | None, checkpo
         about += f", with the {len(other)} captions of {memory} as memory"
     print_log(about, logger="current")
     with swapped:
-        return run_test(runner, own, checkpoint)
+        return run_test(runner, own, checkpoint, memory)
 
 
 def _lines(name: str, metrics: Mapping[str, float]) -> dict[str, dict[str, float]]:

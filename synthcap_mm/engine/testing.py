@@ -17,32 +17,26 @@ from synthcap_mm.evaluation.reporting import KeepSamplesHook, metrics_table, sav
 from synthcap_mm.files import write_json
 
 
-def prepare_evaluators(cfg: Config, floor: str | None = None) -> None:
+def prepare_evaluators(cfg: Config) -> None:
     """Make a config's ``CaptionMetric`` ready for the Runner.
 
-    CLIPScore gets the encoder of ``cfg.synthesis``, which made the test store's features, unless it has one, and a
-    test's metrics the floor. A single metric becomes a list: MMEngine takes a dict with a field ``metrics`` for an
-    evaluator's config.
+    CLIPScore gets the encoder of ``cfg.synthesis``, which made the test store's features, unless it has one. A single
+    metric becomes a list: MMEngine takes a dict with a field ``metrics`` for an evaluator's config.
 
     Args:
         cfg: the config; changed.
-        floor: store of the captions that a test's floor is of. Default ``None``: ``cfg.model.store``, whose captions
-            the captioner is trained on.
     """
     encoder = cfg.get("synthesis", {}).get("encoder")
-    floors = {"val_evaluator": None, "test_evaluator": floor or cfg.get("model", {}).get("store")}
-    for name, own_floor in floors.items():
+    for name in ("val_evaluator", "test_evaluator"):
         entries = cfg.get(name)
         if isinstance(entries, dict) and entries.get("type") == "CaptionMetric":
             entries = cfg[name] = [copy.deepcopy(entries)]  # one dict may serve validation and test
         for entry in entries if isinstance(entries, list) else ():
-            if entry.get("type") == "CaptionMetric":
-                for field, value in (("encoder", encoder), ("floor", own_floor)):
-                    if value is not None and entry.get(field) is None:
-                        entry[field] = value
+            if encoder is not None and entry.get("type") == "CaptionMetric" and entry.get("encoder") is None:
+                entry["encoder"] = encoder
 
 
-def run_test(runner: Runner, cfg: Config, checkpoint: str) -> dict[str, float]:
+def run_test(runner: Runner, cfg: Config, checkpoint: str, floor: str | None = None) -> dict[str, float]:
     """Test a checkpoint once, and write what was found into the runner's work folder.
 
     ``test_metrics.json`` has the test's metrics beside those of the validation that chose the epoch, and what was
@@ -52,6 +46,8 @@ def run_test(runner: Runner, cfg: Config, checkpoint: str) -> dict[str, float]:
         runner: made from ``cfg``.
         cfg: the config.
         checkpoint: file to load.
+        floor: store of the captions that the floor is of, where a metric names none. Default ``None``:
+            ``cfg.model.store``, whose captions the captioner is trained on.
 
     Returns:
         The metrics.
@@ -59,6 +55,8 @@ def run_test(runner: Runner, cfg: Config, checkpoint: str) -> dict[str, float]:
     chosen_by = _chosen_by(runner.load_checkpoint(checkpoint))
     folder = Path(runner.work_dir)
     ours = [metric for metric in runner.test_evaluator.metrics if isinstance(metric, CaptionMetric)]
+    for metric in ours:
+        metric.floor = metric.floor or floor or cfg.get("model", {}).get("store")
     if any(metric.floor is None for metric in ours):
         print_log(
             "no floor of the nearest training captions: the config's model.store names no store of captions",

@@ -105,6 +105,7 @@ class CaptionMetric(BaseMetric):
         self.tokenize = tokenize
         self.floor = floor
         self.scored: ScoredCaptions | None = None
+        self._told: set[tuple[str, str]] = set()
         self._wants_feats = any("image_feats" in scorer.needs for scorer in self.scorers.values())
 
     @BaseMetric.dataset_meta.setter
@@ -256,7 +257,9 @@ class CaptionMetric(BaseMetric):
             floor = _by_domain(captions.with_predictions(scored.nearest), domains, scorers)
             scored.averages |= {floor_of(name): value for name, value in floor.averages.items()}
         for name, why in [*((n, f"skipped: {w}") for n, w in scored.skipped.items()), *scored.warnings.items()]:
-            print_log(f"{name} {why}", logger="current", level=logging.WARNING)
+            if (name, why) not in self._told:  # each validation would say it again
+                self._told.add((name, why))
+                print_log(f"{name} {why}", logger="current", level=logging.WARNING)
         if captions.empty:
             print_log(
                 f"{len(captions.empty)} of {len(unique)} predicted captions are empty: {listed(captions.empty)}",

@@ -43,8 +43,8 @@ class Cider(CaptionScorer):
     """``CIDEr`` ×100 (CIDEr-D).
 
     It weighs n-grams by how many of *these* images have them in their references, so a score belongs to a set of
-    images; for a single image it is 0, and of fewer than :data:`FEW_IMAGES` a warning says that it is no figure. Images
-    with the same references (held-out captions of one group) count once.
+    images; for a single image it is 0, and of fewer than :data:`FEW_IMAGES` a warning says that it is unreliable.
+    Images with the same references (held-out captions of one group) count once.
     """
 
     def score(self, captions: CaptionSet) -> Scores:
@@ -52,5 +52,5 @@ class Cider(CaptionScorer):
         scorer = require("pycocoevalcap.cider.cider", purpose="CIDEr").Cider()
         score, each = scorer.compute_score(captions.truth, captions.hypotheses)
         images = len(set(map(tuple, captions.truth.values())))
-        few = f"of {images} image(s), fewer than {FEW_IMAGES}, it says little; of one it is always 0"
+        few = f"of {images} image(s), fewer than {FEW_IMAGES}, it is unreliable; of one it is always 0"
         return Scores({"CIDEr": 100 * float(score)}, {"CIDEr": _percent(each)}, few if images < FEW_IMAGES else None)

@@ -18,6 +18,9 @@ from synthcap_mm.inference.inferencer import CaptionInferencer
 from synthcap_mm.inference.inputs import PhotoInput, identity, iter_inputs
 from synthcap_mm.progress import Progress
 
+#: Version of what a line holds; files of another are not continued.
+_LINES = 2
+
 
 def caption_files(
     model: str,
@@ -58,7 +61,8 @@ def caption_files(
     images: dict[tuple[str, int, int] | str, PhotoInput] = {}
     for item in named:
         images.setdefault(identity(item), item)
-    settings = {"model": Path(model).name, "weights": _weights_sha256(model, checkpoint), "dtype": dtype, **options}
+    weights = _weights_sha256(model, checkpoint)
+    settings = {"lines": _LINES, "model": Path(model).name, "weights": weights, "dtype": dtype, **options}
     counts: Counter[str] = Counter(captioned=0, unreadable=0, found=0, repeated=len(named) - len(images))
     with CaptionLines(out, settings, images) as lines:
         todo = {one: item for one, item in images.items() if one not in lines.done}

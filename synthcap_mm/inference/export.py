@@ -13,7 +13,7 @@ import torch
 from mmengine.logging import print_log
 
 from synthcap_mm.errors import UserError
-from synthcap_mm.exportable import NewFolder
+from synthcap_mm.exportable import NewFolder, write_component
 from synthcap_mm.files import file_sha256, new_folder, write_json
 from synthcap_mm.inference.export_folder import (
     CARD,
@@ -96,7 +96,8 @@ def _write_parts(captioner: CaptionInferencer, folder: Path) -> tuple[dict[str, 
     tag_provider = export_tag_provider(captioner, parts, left_out)
     for why in left_out.values():
         print_log(why, logger="current", level=30)
-    config = {"model": _model_settings(captioner), "encoder": encoder, "tag_provider": tag_provider}
+    model = write_component(_model_settings(captioner), "model", parts)
+    config = {"model": model, "encoder": encoder, "tag_provider": tag_provider}
     write_json(folder / CONFIG, config)
     shutil.copyfile(captioner.model.data_preprocessor.tokenizer.path, folder / TOKENIZER)
     save_model(captioner.model, str(folder / WEIGHTS))
@@ -175,8 +176,8 @@ def _compare(
     """Read the folder back, and caption the same images with it."""
     own = {part: getattr(captioner, f"{part}_cfg") for part in left_out}
     again = CaptionInferencer(folder, device=captioner.device, **own)
-    if not left_out:
-        _ = again.reader  # building its encoder compares the fingerprint
+    if "encoder" not in left_out:
+        _ = again.model.backbone if left_out else again.reader  # building the encoder compares its fingerprint
     if not samples:
         return {"images": 0, "summary": "no images were held out, so no captions were compared"}
     before, after = ([_caption_of(found) for found in one.stream(samples)] for one in (captioner, again))

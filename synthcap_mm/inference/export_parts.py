@@ -66,10 +66,9 @@ def export_encoder(captioner: CaptionInferencer, folder: NewFolder, left_out: di
         left_out["encoder"] = "The config that was exported named no encoder: give encoder=dict(type=...)"
         return None
     settings = plain_settings(captioner.encoder_cfg)
-    is_open_clip = getattr(MODELS.get(settings["type"]), "exportable", None) is OpenCLIPBackbone.exportable
 
     def write() -> dict[str, Any]:
-        if is_open_clip:
+        if MODELS.get(settings["type"]) is OpenCLIPBackbone:
             return export_open_clip(captioner.model.backbone, settings, folder.path)
         return write_component(settings, "encoder", folder)
 
@@ -86,10 +85,10 @@ def _or_left_out(
     """What a part is written as; ``None``, with the reason in ``left_out``, where it cannot be exported."""
     try:
         return write()
-    except UserError as error:
+    except (UserError, OSError) as error:
         shutil.rmtree(folder.path / part, ignore_errors=True)
         left_out[part] = (
-            f"The {part.replace('_', ' ')} ({settings['type']}) is not in the folder: {error}. Mend that and export "
+            f"The {part.replace('_', ' ')} ({settings['type']}) is not in the folder: {error}. Fix this and export "
             f"again, or give {part}=dict(type={settings['type']!r}, ...) in Python"
         )
         return None

@@ -139,6 +139,8 @@ class CaptionInferencer(BaseInferencer):
             self._export = read_export(model)
             return Config({"model": self._export.model, "export": str(model)})
         if weights is None:
+            if is_path and Path(model).suffix != ".py":
+                raise UserError(f"there is no folder {model}")
             raise UserError("weights are missing: name a checkpoint of tools/train.py (an exported folder has its own)")
         if is_path:
             return read_config(model)

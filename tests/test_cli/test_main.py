@@ -108,8 +108,10 @@ def test_a_signal_ends_with_the_command_to_go_on(fake, capsys, monkeypatch, numb
     before = signal.getsignal(number)
     fake(lambda argv: os.kill(os.getpid(), number))
     monkeypatch.setattr(stopping, "_end", lambda message, last: sys.exit(print(message, file=sys.stderr) or 130))
-    assert main(["train", "my config.py", "--amp"]) == 130
-    assert capsys.readouterr().err.rstrip().endswith(command("train", "my config.py", "--amp", "--resume"))
+    # A checkpoint that was named is not gone back to.
+    for resumed in ([], ["--resume"], ["--resume", "epoch_3.pth"], ["--resume=epoch_3.pth"]):
+        assert main(["train", "my config.py", *resumed, "--amp"]) == 130
+        assert capsys.readouterr().err.rstrip().endswith(command("train", "my config.py", "--amp", "--resume"))
     assert signal.getsignal(number) == before
 
 

@@ -159,6 +159,7 @@ INFO = {"images": [{"id": 1, "open_images_id": "a"}]}
         ("c.csv", 'image,caption\nx.jpg,Cats\nx.jpg,"A dog\ny.jpg,12"\nz.jpg,Cats\n', {}, 'line 3: .*"A dog'),
         ("c.csv", 'caption,image,split\n"A dog,x.jpg,a\n12",y.jpg,a\n', {}, 'line 2: .*"A dog'),
         ("c.csv", 'caption\nCats\n"A dog\nBirds\n12"\n', {}, 'line 3: .*"A dog'),
+        ("c.csv", 'image,caption\nx.jpg,"A big, red dog\ny.jpg,a board of 6"\nz.jpg,Cats\n', {}, 'line 2: .*"A big'),
         ("c.csv", 'image,caption\nx.jpg,"A dog\n' + "y.jpg,Cats\n" * 20_000, {}, 'line 2: .*"A dog'),
         ("c.tsv", 'image\tcaption\nx.jpg\t"Stop" sign\n', {}, 'line 2: .*"Stop'),
         ("c.tsv", 'image\tcaption\nx.jpg\t"A dog\ny.jpg\t12"\n', {}, 'line 2: .*"A dog'),

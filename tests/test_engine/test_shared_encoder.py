@@ -13,9 +13,10 @@ def test_tags_of_datasets_and_a_reranker_have_the_stores_encoder():
     for loader in (cfg.val_dataloader, cfg.test_dataloader):
         assert loader.dataset.tags["encoder"] == {"type": "Mine"}
     assert "encoder" not in cfg.train_dataloader.dataset.tags and "backbone" not in cfg.model  # CaptionEntities
-    cfg = read_config("synthcap/synthcap_plus_mini.py", changed)
-    share_encoder(cfg)
-    assert cfg.model.backbone == {"type": "Mine"}
+    cfg.test_dataloader.dataset = {"type": "CaptionEvalDataset", "photos": {"type": "PhotoFolder", "root": "photos"}}
+    for encoding in (cfg, read_config("synthcap/synthcap_plus_mini.py", changed)):
+        share_encoder(encoding)
+        assert encoding.model.backbone == {"type": "Mine"}
 
 
 def test_one_that_is_named_stays_and_datasets_within_are_looked_into():

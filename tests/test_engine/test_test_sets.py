@@ -10,6 +10,7 @@ from caption_samples import write
 from mmengine.config import Config
 
 import synthcap_mm.engine.test_sets as module  # not its test_many, which pytest would take for a test
+from synthcap_mm.engine.testing import prepare_evaluators
 from synthcap_mm.errors import UserError
 from synthcap_mm.registry import DATASETS, MODELS
 from synthcap_mm.store import Store
@@ -121,7 +122,9 @@ def test_a_memory_of_one_caption_in_coco_json(cfg, checkpoint, tiny_stores, tmp_
     coco = {"images": [{"id": 1}], "annotations": [{"id": 1, "image_id": 1, "caption": "a white boat on the street"}]}
     one = write(tmp_path / "one.json", json.dumps(coco))
     cfg.test_sets = [{"name": "TT", "store": tiny_stores[1], "memory": str(one)}]
-    module.test_many(cfg, checkpoint)
+    prepare_evaluators(cfg)
+    cfg.dump(tmp_path / "as_trained.py")  # as a training does, into its work dir
+    module.test_many(Config.fromfile(tmp_path / "as_trained.py"), checkpoint)
     assert len(set(written(cfg, "TT").values())) == 1  # every photo becomes that caption
     images = json.loads(Path(f"{cfg.work_dir}/TT/test_captions.json").read_text())["images"]
     assert {image["nearest"] for image in images.values()} == {"a white boat on the street"}  # so does the floor

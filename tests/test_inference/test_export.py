@@ -19,6 +19,7 @@ from synthcap_mm.inference import export_parts
 from synthcap_mm.inference.export import export_captioner
 from synthcap_mm.inference.export_folder import EXPORT_SCHEMA, read_export
 from synthcap_mm.inference.inferencer import CaptionInferencer
+from synthcap_mm.models.necks.base import BaseNeck
 from synthcap_mm.registry import MODELS
 from synthcap_mm.store import Store
 from synthcap_mm.structures import Tag
@@ -109,19 +110,40 @@ def test_own_components_with_their_files_are_in_the_folder(tiny_captioner, tiny,
         def detect(self, images):
             return [[Tag(self.names[len(tag.name) % 2], tag.score) for tag in tags] for tags in super().detect(images)]
 
-    for kind in (OwnEncoder, OwnTagger):
+    class OwnNeck(BaseNeck):
+        exportable = {"turn": SafetensorsFile()}
+
+        def __init__(self, turn: str) -> None:
+            super().__init__()
+            self.signs = load_file(turn)["signs"]
+
+        def forward(self, batch, phase):
+            return batch.replace(feats=batch.feats * self.signs), {}
+
+    for kind in (OwnEncoder, OwnTagger, OwnNeck):
         monkeypatch.setitem(MODELS.module_dict, kind.__name__, kind)
     (files := tmp_path / "files").mkdir()
     encoder = tiny.TinyEncoder()
     save_file({"words": encoder.words, "pixels": encoder.pixels}, files / "own.safetensors")
     (files / "names.txt").write_text("apple\npear\n")
+    save_file({"signs": -torch.ones(1)}, files / "turn.safetensors")
     config, checkpoint, photos = tiny_captioner
     config = copy.deepcopy(config)
     config["synthesis"] |= {
         "encoder": {"type": "OwnEncoder", "checkpoint": str(files / "own.safetensors")},
         "tag_provider": {"type": "OwnTagger", "names": str(files / "names.txt"), "score": 0.7},
     }
+    turn = {"type": "OwnNeck", "turn": str(files / "turn.safetensors")}
+    plain = CaptionInferencer(copy.deepcopy(config), checkpoint, device="cpu")(photos)["predictions"]
+    state = torch.load(checkpoint)
+    config["model"]["necks"] = {"turn": turn, **config["model"]["necks"]}
+    later = {f"necks.{n}.": f"necks.{n + 1}." for n in range(9)}
+    state["state_dict"] = {
+        name.replace(name[:8], later.get(name[:8], name[:8])): value for name, value in state["state_dict"].items()
+    }
+    torch.save(state, checkpoint := str(tmp_path / "turned.pth"))
     wanted = CaptionInferencer(copy.deepcopy(config), checkpoint, device="cpu")(photos, explain=True)["predictions"]
+    assert [one["caption"] for one in wanted] != [one["caption"] for one in plain]
     manifest = export_captioner(config, checkpoint, tmp_path / "own export")
     shutil.rmtree(files)
     assert manifest["left_out"] == {} and {tag["name"] for tag in wanted[0]["tags"]} <= {"apple", "pear"}
