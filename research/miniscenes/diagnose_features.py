@@ -27,6 +27,7 @@ from torch import Tensor
 
 from research.miniscenes.same_scenes import CONFIGS, Scenes, make_stores
 from synthcap_mm.datasets.tagging import tags_by_features
+from synthcap_mm.engine.shared_encoder import share_encoder
 from synthcap_mm.miniscenes.language import coloured_name, kinds_named, parse
 from synthcap_mm.miniscenes.scenes import COLOURS, KINDS, PLACES, Scene
 from synthcap_mm.miniscenes.sources import scene_named
@@ -414,6 +415,8 @@ def main() -> None:
         )
     mini, upper = make_stores(args.captions)
     viecap, ifcap = (Config.fromfile(CONFIGS / name) for name in ("viecap/viecap_mini.py", "ifcap/ifcap_mini.py"))
+    for cfg in (viecap, ifcap):
+        share_encoder(cfg)
     scenes = Scenes(mini.store, upper.store, args.scenes)
     test, val = Store.open(mini.test_photos), Store.open(mini.val_photos)
     photos = torch.cat([F.normalize(torch.from_numpy(s.images.features()).float(), dim=1) for s in (test, val)])

@@ -82,19 +82,20 @@ os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))
 
 def _watch(seen: socket.socket, message: str, last: Callable[[], Any]) -> None:
     end = None
-    with seen, contextlib.suppress(TimeoutError):
-        while True:
-            seen.settimeout(None if end is None else max(end - time.monotonic(), 1e-3))
-            number = seen.recv(1)
-            if not number:  # the command has ended by itself
-                return
-            if number[0] not in _SIGNALS:
-                continue
-            if end is None:
-                end = time.monotonic() + GRACE
-            elif "RANK" not in os.environ:
-                break
-    _end(message, last)
+    with seen:  # open to the end: Python complains of a signal that it cannot write
+        with contextlib.suppress(TimeoutError):
+            while True:
+                seen.settimeout(None if end is None else max(end - time.monotonic(), 1e-3))
+                number = seen.recv(1)
+                if not number:  # the command has ended by itself
+                    return
+                if number[0] not in _SIGNALS:
+                    continue
+                if end is None:
+                    end = time.monotonic() + GRACE
+                elif "RANK" not in os.environ:
+                    break
+        _end(message, last)
 
 
 def _end(message: str, last: Callable[[], Any]) -> NoReturn:

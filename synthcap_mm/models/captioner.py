@@ -308,13 +308,22 @@ class SynthCaptioner(BaseModel):
 
     # ---- MMEngine's contract
     def run_necks(self, prefix: PrefixBatch, phase: str) -> tuple[PrefixBatch, dict[str, Tensor]]:
-        """All necks in order; what they made, and the losses of those that learn by one of their own."""
+        """All necks in order; what they made, and the losses of those that learn by one of their own.
+
+        Raises:
+            UserError: if the last neck made no prefix.
+        """
         losses: dict[str, Tensor] = {}
         for neck in self.necks:
             if isinstance(neck, MemoryNeck) and neck.acts(phase, prefix.source):
                 self._bind(neck)
             prefix, own = neck(prefix, phase)
             losses.update(own)
+        if prefix.feats.dim() != 3:
+            raise UserError(
+                f"model.necks ({', '.join(self.neck_settings)}) make no prefix: the last one must return (B, L, width), "
+                f"as PrefixProjector does, and returned {tuple(prefix.feats.shape)}"
+            )
         return prefix, losses
 
     def forward(

@@ -246,7 +246,7 @@ def test_only_the_listed_photos_are_served(served):
     def status(path):
         return served.ask("GET", f"/gradio_api/file={path}")[0]
 
-    assert [status(next(served.tmp.glob(f"synthcap-page-*/{name}.png"))) for name in ("00", "01")] == [200, 200]
+    assert [status(next(served.tmp.glob(f"synthcap-*~*/{name}.png"))) for name in ("00", "01")] == [200, 200]
     for path in ("a.png", ".env", "broken.png", "link.png", "../log", "a.png/../.env", "%2eenv", ""):
         assert status(f"{served.photos}/{path}") == 403, path
     for path in ("/etc/passwd", "../../etc/passwd", __file__, "file:///etc/passwd", "http://127.0.0.1/"):
