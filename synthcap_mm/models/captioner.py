@@ -321,8 +321,8 @@ class SynthCaptioner(BaseModel):
             losses.update(own)
         if prefix.feats.dim() != 3:
             raise UserError(
-                f"model.necks ({', '.join(self.neck_settings)}) make no prefix: the last one must return (B, L, "
-                f"width), as PrefixProjector does, and returned {tuple(prefix.feats.shape)}"
+                f"model.necks ({', '.join(self.neck_settings)}) make no prefix: the last one must be a projector, "
+                f"which returns (B, L, width) as PrefixProjector does; it returned {tuple(prefix.feats.shape)}"
             )
         return prefix, losses
 
