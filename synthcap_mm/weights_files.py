@@ -80,8 +80,11 @@ def read_checkpoint(path: str | Path, what: str = "checkpoint") -> dict[str, Any
     if _TRUSTED.get():
         return content
     _check_tensors(content, path)
-    if isinstance(content.get("meta"), dict):
-        content["meta"].pop("config", None)
+    meta = content.get("meta")
+    if not isinstance(meta, (dict, type(None))):
+        raise UserError(f"the {what} {str(path)!r} is damaged: its 'meta' is a {type(meta).__name__}, not a dict")
+    if meta:
+        meta.pop("config", None)
     return content
 
 

@@ -102,7 +102,8 @@ def test_bombs_and_other_files_are_refused(tmp_path):
     (tmp_path / "text.pth").write_text("no weights")
     (tmp_path / "empty.pth").write_bytes(b"")
     torch.save([1, 2], tmp_path / "list.pth")
-    for name in ("bomb", "text", "empty", "list"):
+    torch.save({"state_dict": {}, "meta": 1}, tmp_path / "meta.pth")
+    for name in ("bomb", "text", "empty", "list", "meta"):
         with pytest.raises(UserError, match=rf"{name}\.pth"):
             read_checkpoint(tmp_path / f"{name}.pth")
     with pytest.raises(FileNotFoundError):

@@ -30,7 +30,8 @@ def digest(value: Any, length: int = 12) -> str:
         length: number of digits. Default 12.
     """
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:length]
+    # Names of files need not be text, and a damaged recipe may hold half a character.
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:length]
 
 
 def component_recipe(config: Mapping[str, Any] | None, *leave_out: str) -> dict[str, Any] | None:

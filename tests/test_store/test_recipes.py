@@ -26,6 +26,7 @@ def recipe(**arguments):
 
 def test_the_same_value_the_same_digest():
     assert digest({"a": 1, "b": [2, None]}) == digest({"b": [2, None], "a": 1}) and len(digest("ä")) == 12
+    assert digest("caf\udce9.png") != digest("café.png")  # the name of a file that is not UTF-8
     assert len({digest(v) for v in (1, "1", 1.0, True, None, [1], {"1": 1})}) == 7
 
 
