@@ -50,6 +50,7 @@ def _own_images(path: Path, data: Mapping[str, Any] | None) -> dict[str, Any] | 
             raise UserError(f"{where}: expected a caption, 'hypothesis', and a list of them, 'references'")
         for caption in (image["hypothesis"], *image["references"]):
             check_length(where, caption)
+            check_characters(where, caption)
     return images
 
 

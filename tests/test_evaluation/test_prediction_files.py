@@ -45,6 +45,19 @@ def test_names_that_are_not_utf8_are_text(tmp_path):
         read_predictions(write(tmp_path / "q.jsonl", line.replace("dce9", "d800")))
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        r'{"images": {"a.jpg": {"hypothesis": "\ud800", "references": ["a dog"]}}}',
+        r'{"a.jpg": ["\ud800"]}',
+        r'[{"image_id": "a.jpg", "caption": "\ud800"}]',
+    ],
+)
+def test_half_a_character_is_no_caption(tmp_path, content):
+    with pytest.raises(UserError, match="ud800"):
+        read_predictions(write(tmp_path / "p.json", content))
+
+
 @pytest.mark.parametrize("cocoid", [True, False])
 def test_karpathys_test_split_by_any_of_its_names(tmp_path, cocoid):
     """Their own number of one image may be COCO's number of another."""
