@@ -184,8 +184,8 @@ def test_two_workers_share_the_work(tiny_synthesis, tiny, whole, monkeypatch, ki
 
     assert in_threads(work, 2) == [None, None]
     assert files(settings["store"]) == whole[kind] and not hidden(settings["store"])
-    # Two that finish at the same moment may both take the last shard.
-    assert tiny.TinyPainter.drawn - drawn in (40, 48)
+    # Two that look at the same moment may both take a shard of 8; without sharing they would draw 80.
+    assert 40 <= tiny.TinyPainter.drawn - drawn < 80
 
 
 def test_a_worker_waits_for_the_last_shard_of_another(tiny_synthesis, tiny, whole, monkeypatch):
