@@ -197,13 +197,12 @@ class _Record(NamedTuple):
     cells: list[str]
 
 
-def _csv_records(path: Path, text: str, delimiter: str) -> Iterator[_Record]:
-    """The rows of a csv, the header too; empty lines are none.
+def _csv_records(path: Path, lines: Sequence[str], delimiter: str) -> Iterator[_Record]:
+    """The rows of a csv's lines, the header too; empty lines are none.
 
     Raises:
         UserError: for quotes that are none of csv's: what follows them would be swallowed, or they would be learnt.
     """
-    lines = [f"{line}\n" for line in lines_of(text)]
     escaped = next((n for n, line in enumerate(lines, 1) if '\\"' in line), None)
     if escaped is not None:
         raise UserError(f'{path}, line {escaped}: csv knows no \\": {lines[escaped - 1][:80]!r}. {_QUOTING}')
@@ -224,8 +223,9 @@ def _csv_records(path: Path, text: str, delimiter: str) -> Iterator[_Record]:
 
 def _csv_rows(path: Path, text: str) -> Iterator[tuple[str, dict[str, str]]]:
     """The place of each row, where it begins, and its fields by column."""
-    delimiter = _delimiter(next(line for line in lines_of(text) if line.strip()))
-    records = _csv_records(path, text, delimiter)
+    lines = [f"{line}\n" for line in lines_of(text)]
+    delimiter = _delimiter(next(line for line in lines if line.strip()))
+    records = _csv_records(path, lines, delimiter)
     header = next(record.cells for record in records if "".join(record.cells).strip())
     columns = [name.strip().lower() for name in header]
     for record in records:

@@ -49,9 +49,14 @@ def _own_images(path: Path, data: Mapping[str, Any] | None) -> dict[str, Any] | 
         if not _are_texts([image.get("hypothesis")]) or not _are_texts(image.get("references")):
             raise UserError(f"{where}: expected a caption, 'hypothesis', and a list of them, 'references'")
         for caption in (image["hypothesis"], *image["references"]):
-            check_length(where, caption)
-            check_characters(where, caption)
+            _check_caption(where, caption)
     return images
+
+
+def _check_caption(where: str, caption: str, *names: str) -> None:
+    """Refuse a text that is no caption, in whatever form it is written."""
+    check_characters(where, caption, *names)
+    check_length(where, caption)
 
 
 def _are_texts(value: Any) -> bool:
@@ -73,8 +78,7 @@ def _by_image(path: Path, data: Mapping[str, Any] | None) -> dict[str, list[str]
         if not found[name]:
             raise UserError(f"{where}: expected a list of captions, as the others have, found {shown(repr(value))}")
         for caption in found[name]:
-            check_characters(where, caption, name)
-            check_length(where, caption)
+            _check_caption(where, caption, name)
     return found
 
 
@@ -139,8 +143,7 @@ def read_predictions(path: str | Path) -> Predictions:
         if not isinstance(entry.get("caption"), str):
             value = shown(repr(entry.get("caption")))
             raise UserError(f"{where}: 'caption' of the image {shown(name)!r} is not a string: {value}")
-        check_characters(where, entry["caption"], name)
-        check_length(where, entry["caption"])
+        _check_caption(where, entry["caption"], name)
         if name in captions:
             raise UserError(
                 f"{where}: the image {shown(name)!r} has a caption already, at {places[name]}; of several captions, "
