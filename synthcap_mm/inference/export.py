@@ -130,7 +130,7 @@ def _write_memory(captioner: CaptionInferencer, folder: Path) -> dict[str, Any] 
     """
     from safetensors.torch import save_file
 
-    if len({(neck.memory_store, neck.split) for neck in captioner.model.memory_necks}) > 1:
+    if len({(neck.memory_store, neck.split) for neck in captioner.model.remembering}) > 1:
         raise UserError("the captioner's necks remember different captions (memory, split); an export holds one memory")
     memory = captioner.model.memory
     if memory is None:

@@ -469,7 +469,7 @@ class CaptionInferencer(BaseInferencer):
         Raises:
             UserError: if there is no sentence, one is empty, or the captioner has no memory.
         """
-        if not self.model.memory_necks:
+        if not self.model.remembering:
             raise UserError("this captioner has no memory (no TextMemoryProjection or the like among its necks)")
         return CaptionMemory.from_sentences(sentences, self.reader.encoder)
 

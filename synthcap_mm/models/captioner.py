@@ -7,20 +7,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
+import torch.nn.functional as F
 from mmengine.logging import print_log
 from mmengine.model import BaseModel
 from PIL.Image import Image
 from torch import Tensor, nn
 
 from synthcap_mm.errors import UserError
-from synthcap_mm.exportable import Child, Parts, data
+from synthcap_mm.exportable import Child, Parts
 from synthcap_mm.models.memory import CaptionMemory
 from synthcap_mm.models.necks.base import StoreNeck
 from synthcap_mm.models.necks.memory_neck import MemoryNeck
+from synthcap_mm.models.ranking import Candidates, CaptionRanker, ImageScore
+from synthcap_mm.models.remembering import RemembersCaptions
 from synthcap_mm.options import Model, Name, That
 from synthcap_mm.registry import MODELS, filled_in
 from synthcap_mm.store import Store
 from synthcap_mm.store.fingerprint import checked_fingerprint, describe_mismatch, same_encoder
+from synthcap_mm.store.topk import blockwise_topk
 from synthcap_mm.structures import CaptionSample, PrefixBatch
 
 if TYPE_CHECKING:
@@ -46,8 +50,9 @@ class SynthCaptioner(BaseModel):
             Default ``None``.
         backbone: the encoder's config; built only when images arrive without
             features, or captions have to be encoded. Default ``None``.
-        rerank: order the captions of the beams by their CLIPScore with the image, which needs
-            ``backbone``, instead of by their likelihood. Default ``False``: docs/inference.md has what it changes.
+        rerank: config of a ranker (:class:`~synthcap_mm.models.ranking.CaptionRanker`), which chooses among the beams'
+            captions, and maybe the memory's; scores of the encoder need ``backbone``. Default ``None``: the beams'
+            likeliest; docs/inference.md has what it changes.
         init_cfg: passed on to MMEngine. Default ``None``.
 
     Attributes:
@@ -61,7 +66,7 @@ class SynthCaptioner(BaseModel):
             made with another encoder than ``store``, or a neck comes after the one that makes the prefix.
     """
 
-    exportable = {"head": Child(), "necks": Parts(), "data_preprocessor": Child(), **data("rerank")}
+    exportable = {"head": Child(), "necks": Parts(), "data_preprocessor": Child(), "rerank": Child()}
 
     def __init__(
         self,
@@ -73,7 +78,7 @@ class SynthCaptioner(BaseModel):
         data_preprocessor: Model,
         store: Name | None = None,
         backbone: Model | None = None,
-        rerank: bool = False,
+        rerank: Model | None = None,
         init_cfg: dict | None = None,
     ) -> None:
         own = None if store is None else Store.open(store)
@@ -96,12 +101,12 @@ class SynthCaptioner(BaseModel):
         self.necks = nn.ModuleList(map(MODELS.build, self.neck_settings.values()))
         self._check_positions()
         self._backbone_cfg = backbone
-        self.rerank = rerank
+        self.ranker = None if rerank is None else MODELS.build(rerank)
         self._backbone: list[nn.Module] = []  # in a list: frozen, and no part of the state_dict
         self.encoder: dict[str, Any] | None = None if own is None else own.encoder
         self._store = own
         self._memories: dict[tuple[str, str | None], CaptionMemory] = {}
-        others = {neck.memory_store for neck in self.memory_necks} - {None}
+        others = {neck.memory_store for neck in self.remembering} - {None}
         self._stores = {path: Store.open(path) for path in sorted(others)}
         self._check_memories()
         for neck in self.necks:
@@ -150,7 +155,7 @@ class SynthCaptioner(BaseModel):
     def _check_memories(self) -> None:
         for path, store in self._stores.items():
             self.check_encoder(store.encoder, f"the memory {path}")
-        for neck in self.memory_necks:
+        for neck in self.remembering:
             if neck.memory is not None:
                 self.check_encoder(neck.memory.encoder, "the memory in use")
 
@@ -163,7 +168,7 @@ class SynthCaptioner(BaseModel):
         Raises:
             UserError: if a neck's memory is of another store's captions.
         """
-        for neck in self.memory_necks:
+        for neck in self.remembering:
             if not neck.exclude_self:
                 continue
             digest = self._store_of(neck).captions_sha256(None) if neck.memory is None else neck.memory.store_digest
@@ -177,7 +182,7 @@ class SynthCaptioner(BaseModel):
     @property
     def identity(self) -> dict[str, Any]:
         """What a checkpoint's ``meta`` says of the parts that are not in it: encoder, tokenizer, memory (by hash)."""
-        neck = next(iter(self.memory_necks), None)
+        neck = next(iter(self.remembering), None)
         if neck is not None and neck.memory is not None:
             digest = neck.memory.digest
         else:
@@ -215,17 +220,18 @@ class SynthCaptioner(BaseModel):
 
     # ---- the memory
     @property
-    def memory_necks(self) -> list[MemoryNeck]:
-        """The necks that remember captions."""
-        return [neck for neck in self.necks if isinstance(neck, MemoryNeck)]
+    def remembering(self) -> list[RemembersCaptions]:
+        """The parts that remember captions: necks, and a ranker that retrieves some."""
+        necks = [neck for neck in self.necks if isinstance(neck, RemembersCaptions)]
+        return [*necks, self.ranker] if self.ranker is not None and self.ranker.retrieves else necks
 
-    def _store_of(self, neck: MemoryNeck, required: bool = True) -> Store | None:
+    def _store_of(self, neck: RemembersCaptions, required: bool = True) -> Store | None:
         store = self._store if neck.memory_store is None else self._stores[neck.memory_store]
         if store is None and required:
             neck.bound(torch.device("cpu"))  # raises: there is no memory
         return store
 
-    def _bind(self, neck: MemoryNeck) -> None:
+    def _bind(self, neck: RemembersCaptions) -> None:
         """Give a neck its memory, read once for all necks that want the same."""
         if neck.memory is not None:
             return
@@ -239,7 +245,7 @@ class SynthCaptioner(BaseModel):
     @property
     def memory(self) -> CaptionMemory | None:
         """What the first neck with a memory remembers, read at first use; ``None`` if no neck has one."""
-        for neck in self.memory_necks:
+        for neck in self.remembering:
             self._bind(neck)
             return neck.memory
         return None
@@ -250,13 +256,16 @@ class SynthCaptioner(BaseModel):
         Raises:
             UserError: if no neck has a memory, or it was made with another encoder.
         """
-        if not self.memory_necks:
-            raise UserError("this captioner has no memory (no TextMemoryProjection or the like among its necks)")
+        if not self.remembering:
+            raise UserError(
+                "this captioner has no memory: no TextMemoryProjection or the like among its necks, no ranker that "
+                "retrieves"
+            )
         self.check_encoder(memory.encoder, "the memory")
         width = None if self.encoder is None else len(self.encoder["text"])
         if width not in (None, memory.features.shape[1]):
             raise UserError(f"a memory of {memory.features.shape[1]} numbers a caption; the captioner's has {width}")
-        for neck in self.memory_necks:
+        for neck in self.remembering:
             neck.bind(memory)
 
     @contextlib.contextmanager
@@ -269,7 +278,7 @@ class SynthCaptioner(BaseModel):
         Raises:
             UserError: see :meth:`bind_memory`.
         """
-        before = [(neck, neck.memory) for neck in self.memory_necks]
+        before = [(neck, neck.memory) for neck in self.remembering]
         self.bind_memory(memory)
         try:
             yield
@@ -381,28 +390,59 @@ class SynthCaptioner(BaseModel):
     ) -> list[CaptionSample]:
         image_feats = prefix.feats
         prefix, _ = self.run_necks(prefix, "predict")
-        rerank = options.pop("rerank", self.rerank)
+        ranker = self._ranker_of(options.pop("rerank", None))
         wanted = options.get("num_return_sequences", self.head.generation.get("num_return_sequences", 1))
-        if rerank:
-            # All captions of the beams are re-ranked, also where fewer are asked for.
+        if ranker is not None:
+            # All captions of the beams are ranked, also where fewer are asked for.
             beams = options.get("num_beams", self.head.generation.get("num_beams", 1))
             options["num_return_sequences"] = max(wanted, beams)
         options.setdefault("max_new_tokens", self.data_preprocessor.max_length)
         written = self.head.generate(prefix.feats, input_ids, lengths, **options)
-        best = written["ids"].shape[1]
-        captions = self.data_preprocessor.tokenizer.decode(written["ids"].flatten(0, 1).tolist())
-        scores = written["scores"]
-        if rerank:
-            scores = torch.from_numpy(self.clip_scores(image_feats.repeat_interleave(best, 0), captions))
-            scores = scores.view(-1, best)
-        for i, sample in enumerate(samples):
-            rows = list(zip(captions[i * best :], written["logprobs"][i].tolist(), scores[i].tolist()))
-            if rerank:
+        logprobs, scores = written["logprobs"].float(), written["scores"]
+        flat = self.data_preprocessor.tokenizer.decode(written["ids"].flatten(0, 1).tolist())
+        captions = [flat[start : start + logprobs.shape[1]] for start in range(0, len(flat), logprobs.shape[1])]
+        if ranker is not None:
+            own = Candidates(
+                captions, logprobs, image_feats, [sample.pred_tags or [] for sample in samples],
+                lambda texts: self.backbone.encode_text(texts), self.data_preprocessor.tokenizer.encode,
+            )  # fmt: skip
+            self._retrieve(ranker, own, prefix.feats, input_ids, lengths)
+            captions, logprobs, scores = own.captions, own.logprobs, ranker.rank(own)
+        for sample, *found in zip(samples, captions, logprobs.tolist(), scores.tolist()):
+            rows = list(zip(*found))
+            if ranker is not None:
                 rows.sort(key=lambda row: -row[2])  # stable: equals stay in the beams' order
-            found, logprobs, ranks = zip(*rows[:wanted])
-            sample.pred_captions, sample.pred_logprobs, sample.pred_scores = list(found), list(logprobs), list(ranks)
+                rows = [row for i, row in enumerate(rows) if row[0] not in {other[0] for other in rows[:i]}]
+            sample.pred_captions, sample.pred_logprobs, sample.pred_scores = map(list, zip(*rows[:wanted]))
             sample.pred_caption = sample.pred_captions[0]
         return samples
+
+    def _ranker_of(self, rerank: bool | None) -> CaptionRanker | None:
+        """The ranker, unless captions are to stay as they are; where the config names none, the encoder's word."""
+        if rerank is False:
+            return None
+        return self.ranker or (CaptionRanker({"image": {"type": ImageScore}}) if rerank else None)
+
+    def _retrieve(
+        self, ranker: CaptionRanker, candidates: Candidates, prefix: Tensor, input_ids: Tensor, lengths: Tensor
+    ) -> None:
+        """Let a ranker see the captions of the memory that lie nearest to the images, and choose among the first."""
+        if not ranker.retrieves:
+            return
+        self._bind(ranker)
+        memory = ranker.bound(prefix.device)
+        queries = F.normalize(candidates.image_feats.float(), dim=-1)
+        count = min(ranker.retrieves, len(memory))
+        candidates.similarities, places = blockwise_topk(queries, memory.features, count)
+        candidates.retrieved = [[memory.text(place) for place in row] for row in places.tolist()]
+        for n in range(min(ranker.retrieved, count)):
+            column = [row[n] for row in candidates.retrieved]
+            candidates.add(column, self._logprobs(prefix, input_ids, lengths, column))
+
+    def _logprobs(self, prefix: Tensor, input_ids: Tensor, lengths: Tensor, captions: Sequence[str]) -> Tensor:
+        """``(B,)`` summed log-probabilities of one given caption for each image, its end token included."""
+        prompts = [row[:length] for row, length in zip(input_ids.tolist(), lengths.tolist())]
+        return self.head.logprobs(prefix, **self.data_preprocessor.tokens(prompts, captions))
 
     @torch.no_grad()
     def clip_scores(self, image_feats: Tensor, captions: Sequence[str]) -> np.ndarray:

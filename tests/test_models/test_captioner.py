@@ -122,32 +122,59 @@ def test_generation_options_of_a_call_come_before_the_configs(tiny_model, tiny_s
     assert max(len(caption.split()) for s in best for caption in s.pred_captions) <= 1
 
 
-def test_rerank_orders_the_beams_by_clip_score(tiny_model, tiny_stores, tiny):
-    from synthcap_mm.evaluation.clip_score import clip_score
+RERANK = {"type": "CaptionRanker", "scores": {"image": {"type": "ImageScore"}}}
 
+
+def test_rerank_orders_the_beams_by_clip_score(tiny_model, tiny_stores, tiny):
     torch.manual_seed(0)
-    model = MODELS.build({**tiny_model, "backbone": {"type": "TinyEncoder"}, "rerank": True}).eval()
+    model = MODELS.build({**tiny_model, "backbone": {"type": "TinyEncoder"}, "rerank": RERANK}).eval()
     photos = CaptionEvalDataset(tiny_stores[1])
     rows = [photos[i] for i in range(6)]
     inputs = model.data_preprocessor(rows)
     beams = model(**inputs, mode="predict", generation={"rerank": False, "num_return_sequences": 5})
     beams = [dict(zip(s.pred_captions, s.pred_logprobs)) for s in beams]
-    encoder = tiny.TinyEncoder()
     chosen = model(**inputs, mode="predict")
     for sample, found in zip(chosen, beams):
         texts = list(found)
-        scores = dict(zip(texts, clip_score(sample.feat.expand(len(texts), -1), encoder.encode_text(texts))))
+        scores = dict(zip(texts, (tiny.TinyEncoder().encode_text(texts) @ sample.feat).tolist()))
         assert sample.pred_caption == max(texts, key=scores.get)
-        assert sample.pred_scores == [pytest.approx(scores[sample.pred_caption], abs=1e-6)]
         assert sample.pred_logprobs == [pytest.approx(found[sample.pred_caption], abs=1e-4)]
     assert [s.pred_caption for s in chosen] != [next(iter(b)) for b in beams]
-    # A caption of nothing is of no picture, though the encoder has a feature for it.
-    model.backbone.encode_text = lambda texts: rows[0].feat.expand(len(texts), -1)
-    scores = model.clip_scores(rows[0].feat.expand(3, -1), ["", " ", "a dog"])
-    assert scores.tolist()[:2] == [0, 0] and scores[2] > 1
-    without = MODELS.build({**tiny_model, "rerank": True}).eval()
+    without = MODELS.build({**tiny_model, "rerank": RERANK}).eval()
     with pytest.raises(UserError, match=r"model\.backbone"):
         without(**without.data_preprocessor(rows), mode="predict")
+
+
+def test_captions_of_the_memory_may_be_chosen(tiny_model, tiny_stores):
+    scores = {"likelihood": {"type": "LikelihoodScore"}, "consensus": {"type": "ConsensusScore", "k": 8}}
+    ranker = {"type": "CaptionRanker", "scores": scores, "retrieved": 4}
+    tiny_model["data_preprocessor"]["prompt"].update(
+        drop=0.0, drop_all=0.0
+    )  # the same prompt where captions are learnt
+    torch.manual_seed(0)
+    model = MODELS.build({**tiny_model, "rerank": ranker}).eval()
+    photos = CaptionEvalDataset(tiny_stores[1])
+    rows = [photos[i] for i in range(6)]
+    inputs = model.data_preprocessor(rows)
+    ranked = model(**inputs, mode="predict", generation={"num_return_sequences": 5})
+    together = [(list(s.pred_captions), list(s.pred_logprobs)) for s in ranked]
+    nearest = (torch.stack([row.feat for row in rows]) @ model.memory.features.T).topk(4).indices
+    known = [{model.memory.text(int(place)) for place in row} for row in nearest]
+    assert all(
+        near & set(captions) for near, (captions, _) in zip(known, together)
+    )  # an untrained decoder writes noise
+    assert all(len(set(captions)) == len(captions) for captions, _ in together)
+    for row, (captions, logprobs), near in zip(rows, together, known):  # batched equals single, and logits equal
+        single = model(**model.data_preprocessor([row]), mode="predict", generation={"num_return_sequences": 5})[0]
+        assert single.pred_captions == captions
+        for caption, logprob in zip(captions, logprobs):
+            if caption in near:
+                row.caption = caption
+                data = model.data_preprocessor([row], True)
+                logits = model(**{**data, "prefix": model.data_preprocessor([row])["prefix"]})[0]
+                kept = data["labels"][0] >= 0
+                each = logits.log_softmax(-1)[kept].gather(1, data["labels"][0][kept][:, None])
+                assert each.sum().item() == pytest.approx(logprob, abs=1e-3)
 
 
 def test_memory_weights_are_those_of_the_projection(tiny_model, tiny_stores):

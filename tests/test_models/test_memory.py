@@ -89,9 +89,9 @@ def other_store(tiny_synthesis):
 def test_it_is_read_at_first_use_and_once_for_all_necks(tiny_model, tiny_stores):
     tiny_model["necks"] = {"first": dict(tiny_model["necks"]["memory"]), **tiny_model["necks"]}
     model = MODELS.build(tiny_model).eval()
-    assert [neck.memory for neck in model.memory_necks] == [None, None]
+    assert [neck.memory for neck in model.remembering] == [None, None]
     model.val_step([CaptionEvalDataset(tiny_stores[1])[0]])
-    first, second = (neck.memory for neck in model.memory_necks)
+    first, second = (neck.memory for neck in model.remembering)
     assert first is second is model.memory and len(first) == 30  # 40 captions, 5 groups of 2 held out
 
 
