@@ -12,7 +12,7 @@ images = "photos/"  # a folder of photos of your domain, without captions; None:
 _base_ = ["_base_/models/synthcap.py", "_base_/schedules/adamw_10e.py", "_base_/default_runtime.py"]
 
 store = "data/custom/pairs"
-epochs = 30
+epochs = 12
 vocabulary = None  # a file with the names of your domain's things, one a line: the encoder's tags go into the prompt
 synthesis = dict(
     store=store,
