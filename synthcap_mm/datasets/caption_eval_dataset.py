@@ -112,7 +112,7 @@ class CaptionEvalDataset(Dataset):
                 f"the store {store} holds {self.store.kind}, not photos; SynthPairDataset reads those "
                 "(their held-out captions with split='heldout')"
             )
-        flagged = self.store.images.is_set("flags")
+        flagged = self.store.is_flagged
         self._rows = (~flagged).nonzero()[0]
         if flagged.any():
             bad = [self.store.images.value("key", int(row)) for row in flagged.nonzero()[0][:5]]

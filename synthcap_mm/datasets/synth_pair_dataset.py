@@ -143,7 +143,7 @@ class SynthPairDataset(Dataset):
             Rows of the captions that have a usable pair.
         """
         captions, images = self._pairs.numbers("caption"), self._pairs.numbers("image")
-        usable = ~self.store.images.is_set("flags")[images]
+        usable = ~self.store.is_flagged[images]
         # int32, since these arrays grow with the store: two numbers a caption (four with 'random').
         order = np.flatnonzero(usable).astype(np.int32)
         order = order[np.argsort(captions[order], kind="stable")]

@@ -156,7 +156,7 @@ def _held_out(store: Store | None, count: int) -> list[CaptionSample]:
         return []
     pairs = store.pairs("default")
     captions, images = pairs.numbers("caption"), pairs.numbers("image")
-    usable = ~store.images.is_set("flags")[images]
+    usable = ~store.is_flagged[images]
     rows = np.unique(images[usable & np.isin(captions, store.caption_rows("heldout"))])[:count]
     return [
         CaptionSample(

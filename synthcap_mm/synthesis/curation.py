@@ -258,7 +258,7 @@ class Curation:
         source, store = self.store.pairs(self.source), self.store
         pairs = Pairs(*(source.numbers(f.name) for f in dataclasses.fields(Pairs)))
         pairs = pairs.take(np.argsort(pairs.caption, kind="stable"))
-        flagged = store.images.is_set("flags")
+        flagged = store.is_flagged
         heldout = np.zeros(len(store.captions), bool)
         heldout[store.caption_rows("heldout")] = True
         usable, held = ~flagged[pairs.image], heldout[pairs.caption]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,7 +13,18 @@ from mmengine.logging import print_log
 
 from synthcap_mm.errors import UserError, listed
 from synthcap_mm.files import HashCache, names_in
-from synthcap_mm.options import Component, Count, Data, Device, Model, Name, Part, Seed, check_when_built
+from synthcap_mm.options import (
+    Component,
+    Count,
+    Data,
+    Device,
+    Model,
+    Name,
+    OtherEncoders,
+    Part,
+    Seed,
+    check_when_built,
+)
 from synthcap_mm.registry import DATASETS, MODELS, filled_in
 from synthcap_mm.store import Table
 from synthcap_mm.store.checking import read_recipe
@@ -21,7 +32,7 @@ from synthcap_mm.store.recipes import component_recipe, differences, settings_re
 from synthcap_mm.store.schema import heldout_rows
 from synthcap_mm.store.store import view_file, write_view
 from synthcap_mm.store.tables import facts_of, key_of
-from synthcap_mm.synthesis.encoding import BuiltModels, check_same_encoder, default_device, encoder_of
+from synthcap_mm.synthesis.encoding import BuiltModels, default_device, fingerprints_in
 from synthcap_mm.synthesis.images import EarlierRows, ImageRow, ImageStage, captions_in, draw, load_photos
 from synthcap_mm.synthesis.pairs import DrawnPairs, RetrievedPairs
 from synthcap_mm.synthesis.refine import RefineStage, Refining
@@ -73,6 +84,8 @@ class Synthesis:
         store: the store's folder.
         captions: config of a caption source.
         encoder: config of a backbone.
+        other_encoders: name → config of further backbones, by which captions and images are encoded too, into tables
+            of their own. Default ``None``: none.
         generator: config of a generator; ``None``: a store of captions only
             (CapDec, DeCap). Default ``None``.
         images_per_caption: Default 1.
@@ -117,6 +130,7 @@ class Synthesis:
         keep_images: bool | Literal["png", "jpg"] = False,
         limit: Count | None = None,
         device: Device | None = None,
+        other_encoders: OtherEncoders | None = None,
     ) -> None:
         self.store = Path(store)
         self.view = view_file(store, limit)
@@ -124,12 +138,14 @@ class Synthesis:
         self.shard_size, self.text_batch, self.image_batch = shard_size, text_batch, image_batch
         self.picture_format = "png" if keep_images is True else keep_images or None
         self.captions_cfg, self.encoder_cfg, self.generator_cfg = captions, encoder, generator
+        self.other_encoders = dict(other_encoders or {})
         with_tags = generator is not None and tag_provider is not None
         self.tag_provider_cfg = filled_in(tag_provider, encoder=encoder) if with_tags else None
         self.refine_cfg = refine if generator is not None else None
         self.tokenizer_cfg = tokenizer
         self.device = torch.device(device) if device else default_device()
-        self.models = BuiltModels(encoder, generator, tag_provider if with_tags else None, self.device)
+        tag_provider = tag_provider if with_tags else None
+        self.models = BuiltModels(encoder, generator, tag_provider, self.device, self.other_encoders)
         self._check()
 
     def _check(self) -> None:
@@ -173,8 +189,10 @@ class Synthesis:
     @cached_property
     def recipes(self) -> dict[str, dict[str, Any]]:
         """Name → recipe of the tables that the settings ask for; no caption is read for it."""
-        encoder = component_recipe(self.encoder_cfg)
-        recipes: dict[str, dict[str, Any]] = {"texts": {}, "text_features": {"encoder": encoder}}
+        encoders = {f"/{name}": component_recipe(one) for name, one in self.other_encoders.items()}
+        encoders = {"": component_recipe(self.encoder_cfg), **encoders}
+        recipes: dict[str, dict[str, Any]] = {"texts": {}}
+        recipes |= {f"text_features{name}": {"encoder": encoder} for name, encoder in encoders.items()}
         recipes["heldout"] = {"share": self.holdout, "seed": self.seed}
         if self.tokenizer_cfg is not None:
             recipes["tokenizer"] = {"settings": settings_recipe(self.tokenizer_cfg), "heldout": recipes["heldout"]}
@@ -188,7 +206,8 @@ class Synthesis:
             if self.picture_format == "jpg":  # encoder and tagger see the compressed picture
                 pictures["kept_as"] = "jpg"
         recipes["images"] = {"of": "photos" if self.retrieves else f"{self.per_caption} a caption"}
-        recipes["image_features"] = {"encoder": encoder, "pictures": pictures}
+        for name, encoder in encoders.items():
+            recipes[f"image_features{name}"] = {"encoder": encoder, "pictures": pictures}
         if self.tag_provider_cfg is not None:
             recipes["tags"] = {"tag_provider": component_recipe(self.tag_provider_cfg), "pictures": pictures}
         features = {name: recipes[name] for name in ("text_features", "image_features")}
@@ -225,21 +244,26 @@ class Synthesis:
         keys = {
             **{"texts": texts, "text_features": texts, "heldout": whole, "tokenizer": whole},
             **{"images": images, "image_features": images, "tags": images, "pictures": images},
-            **{"pairs/default": pairs, "refined/default": [key_of(pair, pairs) for pair in pairs]},
+            **{"pairs": pairs, "refined": [key_of(pair, pairs) for pair in pairs]},
         }
         reads = {
             "text_features": ["texts"],
             "heldout": ["texts"],
             "tokenizer": ["texts", "heldout"],
-            "pairs/default": ["text_features", "image_features"],
-            "refined/default": ["pairs/default", "heldout"],
+            "pairs": ["text_features", "image_features"],
+            "refined": ["pairs/default", "heldout"],
         }
         tables: dict[str, Table] = {}
         for name, recipe in self.recipes.items():
+            kind = name.partition("/")[0]
             suffix = ".json" if name == "tokenizer" else ".arrow"
-            inputs = [tables[other] for other in reads.get(name, ()) if other in tables]
-            tables[name] = Table(self.store, name.partition("/")[0], recipe, keys[name], inputs, suffix)
+            inputs = [tables[other] for other in reads.get(kind, ()) if other in tables]
+            tables[name] = Table(self.store, kind, recipe, keys[kind], inputs, suffix)
         return tables
+
+    def _features(self, kind: str) -> dict[str, Table]:
+        """Tables of features, by name: ``'text'`` or ``'image'``, one an encoder."""
+        return {name: table for name, table in self.tables.items() if name.startswith(f"{kind}_features")}
 
     # ---- how it is made
     def stages(self, only: str | None = None) -> list[Stage]:
@@ -259,12 +283,12 @@ class Synthesis:
         if only in (None, "text"):
             stages += self._text_stages()
         if self.generator_cfg is not None and only in (None, "images", "tags"):
-            wanted = ["images", "image_features", "pictures", "tags"]
+            wanted = ["images", *self._features("image"), "pictures", "tags"]
             if only == "tags":
                 wanted = ["tags"]
             elif only == "images" and (self.retrieves or self.picture_format is not None):
                 wanted.remove("tags")
-            stage = self._image_stage(only or "images", [self.tables[n] for n in wanted if n in self.tables])
+            stage = self._image_stage(only or "images", {n: self.tables[n] for n in wanted if n in self.tables})
             if only == "tags" and not self.retrieves:  # it would draw pictures that nobody keeps
                 stage.reads = [self.tables.get("pictures", self.tables["image_features"])]
             stages.append(stage)
@@ -287,12 +311,11 @@ class Synthesis:
                 raise UserError(f"the stage {only!r} has nothing to do: synthesis.{setting} is not set")
 
     def _text_stages(self) -> list[Stage]:
-        tables = self.tables
-        texts, features, heldout = tables["texts"], tables["text_features"], tables["heldout"]
-        encoder = lambda: self.models.encoder_for(features)  # noqa: E731
+        tables, features = self.tables, self._features("text")
+        encoder_for = lambda name: self.models.encoder_for(name, features[name])  # noqa: E731
         stages: list[Stage] = [
-            TextStage(texts, features, self.captions, self.spans, encoder, self.text_batch),
-            SmallStage("held out", heldout, lambda: heldout_rows(self._heldout)),
+            TextStage(tables["texts"], features, self.captions, self.spans, encoder_for, self.text_batch),
+            SmallStage("held out", tables["heldout"], lambda: heldout_rows(self._heldout)),
         ]
         if "tokenizer" in tables:
             stages.append(SmallStage("tokenizer", tables["tokenizer"], self._make_tokenizer))
@@ -306,8 +329,9 @@ class Synthesis:
         training = [c.text for c, out in zip(self.captions, self._heldout) if not out]
         return make_tokenizer(captions=training, **self.tokenizer_cfg).to_str(pretty=False).encode()
 
-    def _image_stage(self, name: str, tables: list[Table]) -> ImageStage:
-        features = self.tables["image_features"]
+    def _image_stage(self, name: str, tables: Mapping[str, Table]) -> ImageStage:
+        features = {"image_features": self.tables["image_features"]}
+        features |= {name: table for name, table in self._features("image").items() if name in tables}
         common = {"reader": lambda: self.models.reader_for(features), "batch_size": self.image_batch,
                   "device": self.device}  # fmt: skip
         if self.retrieves:
@@ -327,8 +351,8 @@ class Synthesis:
             **common,
         )
 
-    def _earlier_rows(self, tables: Sequence[Table]) -> EarlierRows:
-        drawn = [table for table in tables if table.name != "images"]
+    def _earlier_rows(self, tables: Mapping[str, Table]) -> EarlierRows:
+        drawn = {name: table for name, table in tables.items() if name != "images"}
         return EarlierRows(self.tables["texts"], drawn, self._captions_of, self.per_caption)
 
     def _captions_of(self, shard: int) -> list[Any]:
@@ -391,7 +415,7 @@ class Synthesis:
 
     def _refuse_to_redraw(self, stage: ImageStage) -> None:
         """Refuse to draw pictures of captions that were drawn for before, by these settings or others."""
-        texts, features = self.tables["texts"], self.tables["image_features"]
+        texts, features = self.tables["texts"], self._features("image").values()
         # Listed first: what another worker finishes meanwhile is not missing for it.
         listed = {folder: names_in(folder) for folder in sorted(self.store.glob("tables/image_features-*"))}
         to_draw = self._captions_to_draw(stage) if listed else set()
@@ -403,8 +427,8 @@ class Synthesis:
             recipe = read_recipe(folder)
             if "generator" in recipe["pictures"]:
                 again |= drawn
-                lacking = [table.name for table in stage.tables if table.missing()]
-                lines += differences(recipe, features.recipe) or [
+                lacking = [name for name, table in stage.tables_by_name.items() if table.missing()]
+                lines += min((differences(recipe, table.recipe) for table in features), key=len) or [
                     f"{', '.join(lacking)} is missing, and the pictures were not kept"
                 ]
         if again:
@@ -416,7 +440,7 @@ class Synthesis:
 
     def _captions_to_draw(self, stage: ImageStage) -> set[tuple[str, str]]:
         """Id and text of the captions whose pictures are neither kept nor to be copied."""
-        kept, earlier = self.tables.get("pictures"), self._earlier_rows(stage.tables)
+        kept, earlier = self.tables.get("pictures"), self._earlier_rows(stage.tables_by_name)
         found = set()
         for shard in stage.missing():
             if self._was_damaged(shard) or (kept is not None and kept.path(shard).exists()):
@@ -428,7 +452,7 @@ class Synthesis:
 
     def _was_damaged(self, shard: int) -> bool:
         """Whether a shard of the images was moved away: making it anew needs no leave."""
-        names = ("image_features", "tags", "pictures")
+        names = (*self._features("image"), "tags", "pictures")
         paths = [self.tables[name].path(shard) for name in names if name in self.tables]
         return any(path.with_name(f"{path.name}.damaged").exists() for path in paths)
 
@@ -446,10 +470,7 @@ class Synthesis:
         if left:
             print_log(f"the store {self.view} is not finished: still to make: {', '.join(left)}", logger="current")
             return counts
-        encoder = encoder_of(self.tables["text_features"])
-        if "image_features" in self.tables:
-            check_same_encoder(encoder, self.tables["image_features"])
-        gone = write_view(self.view, "pairs", self.tables, encoder)
+        gone = write_view(self.view, "pairs", self.tables, *fingerprints_in(self.tables))
         print_log(f"the store {self.view} is complete", logger="current")
         if gone:
             print_log(
