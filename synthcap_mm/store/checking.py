@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 from synthcap_mm.errors import UserError
 from synthcap_mm.files import read_json
 from synthcap_mm.store.errors import StoreError
-from synthcap_mm.store.fingerprint import checked_fingerprint
+from synthcap_mm.store.fingerprint import checked_fingerprint, checked_fingerprints
 from synthcap_mm.store.recipes import digest
 from synthcap_mm.store.schema import COLUMNS, NULLABLE
 
@@ -75,12 +75,8 @@ def read_view(file: Path) -> dict[str, Any]:
 
 def _check_other_encoders(check: _Checks, view: dict[str, Any]) -> None:
     """That each table of an encoder beside the store's own has its encoder's fingerprint."""
-    others = view.get("other_encoders", {})
-    check(isinstance(others, dict), "other_encoders", "is no object")
-    for name, fingerprint in others.items():
-        with _telling_to_remove(check.file):
-            found = checked_fingerprint(fingerprint, f"{check.file}: other_encoders.{name!a}")
-        check(found is not None, f"other_encoders.{name!a}", "is missing")
+    with _telling_to_remove(check.file):
+        others = checked_fingerprints(view.get("other_encoders", {}), str(check.file))
     named = {name.partition("/")[2] for name in view["tables"] if other_encoder(name)}
     check(named == {*others}, "other_encoders", "does not fit the tables of features")
 

@@ -34,6 +34,8 @@ class MemoryNeck(BaseNeck):
     Attributes:
         memory (CaptionMemory | None): what is bound.
         temperature (float): of :meth:`attend`.
+        encoder (str | None): name of the encoder whose features are compared with the memory's; ``None``: the
+            captioner's own.
         exclude_self (bool): whether a training caption's own row is hidden from it. The memory must then be of the
             store that is trained on, since rows of another one mean other captions.
     """
@@ -41,6 +43,7 @@ class MemoryNeck(BaseNeck):
     not_in_recipe = ("block_size",)
     temperature: float = 1.0
     exclude_self: bool = False
+    encoder: str | None = None
 
     def __init__(
         self,
@@ -88,7 +91,7 @@ class MemoryNeck(BaseNeck):
         """Which captions carry most weight for features, to explain a caption.
 
         Args:
-            feats (Tensor): ``(B, D)``.
+            feats (Tensor): ``(B, D)``, by :attr:`encoder`.
             k (int): how many captions for each, at most M.
 
         Returns:
@@ -98,4 +101,4 @@ class MemoryNeck(BaseNeck):
         with torch.amp.autocast(feats.device.type, enabled=False):
             feats = feats.float()
             check_finite(type(self).__name__, feats)
-            return top_memory(feats, memory.features, self.temperature, k, self.block_size)
+            return top_memory(feats, memory.features_of(self.encoder), self.temperature, k, self.block_size)
