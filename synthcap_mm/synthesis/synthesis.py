@@ -160,11 +160,23 @@ class Synthesis:
                 f"synthesis.generator.k={k} is another number of images for each caption than "
                 f"synthesis.images_per_caption={self.per_caption}: set images_per_caption={k} and leave k out"
             )
+        for option, name in self._choosers.items():
+            if name not in self.other_encoders:
+                raise UserError(
+                    f"synthesis.generator.{option}={name!r} is none of synthesis.other_encoders "
+                    f"({listed(self.other_encoders) or 'there are none'})"
+                )
 
     @cached_property
     def retrieves(self) -> bool:
         """Whether images are found in a pool instead of drawn."""
         return self.generator_cfg is not None and getattr(MODELS.get(self.generator_cfg["type"]), "retrieves", False)
+
+    @cached_property
+    def _choosers(self) -> dict[str, str]:
+        """The encoders beside the store's own that choose a pool's photos, by the generator's options."""
+        named = {name: (self.generator_cfg or {}).get(name) for name in ("encoder", "heldout_encoder")}
+        return {option: name for option, name in named.items() if self.retrieves and isinstance(name, str)}
 
     # ---- what there is to make
     @cached_property
@@ -198,7 +210,7 @@ class Synthesis:
             recipes["tokenizer"] = {"settings": settings_recipe(self.tokenizer_cfg), "heldout": recipes["heldout"]}
         if self.generator_cfg is None:
             return recipes
-        how = {"generator": component_recipe(self.generator_cfg, "pool", "k"), "seed": self.seed,
+        how = {"generator": component_recipe(self.generator_cfg, "pool", "k", *self._choosers), "seed": self.seed,
                "images_per_caption": self.per_caption}  # fmt: skip
         pictures: dict[str, Any] = {"photos": "by content"} if self.retrieves else dict(how)
         if self.picture_format is not None:
@@ -212,6 +224,10 @@ class Synthesis:
             recipes["tags"] = {"tag_provider": component_recipe(self.tag_provider_cfg), "pictures": pictures}
         features = {name: recipes[name] for name in ("text_features", "image_features")}
         recipes["pairs/default"] = {**how, **features}
+        for option, name in self._choosers.items():
+            recipes["pairs/default"][option] = {kind: recipes[f"{kind}/{name}"] for kind in features}
+        if "heldout_encoder" in self._choosers:
+            recipes["pairs/default"]["heldout"] = recipes["heldout"]
         if self.refine_cfg is not None:
             recipes["refined/default"] = {
                 "settings": settings_recipe(self.refine_cfg),
@@ -240,7 +256,8 @@ class Synthesis:
             cache = HashCache(self.store / "tables" / ".hashes.json")
             pool_spans = shard_spans(len(self.pool), self.shard_size)
             images = photo_keys(self.pool, self.generator_cfg["pool"], pool_spans, cache)
-            pairs = [key_of(text, images) for text in texts]
+            of_all = whole if "heldout_encoder" in self._choosers else []  # which are held out depends on all
+            pairs = [key_of(text, images, *of_all) for text in texts]
         keys = {
             **{"texts": texts, "text_features": texts, "heldout": whole, "tokenizer": whole},
             **{"images": images, "image_features": images, "tags": images, "pictures": images},
@@ -250,7 +267,7 @@ class Synthesis:
             "text_features": ["texts"],
             "heldout": ["texts"],
             "tokenizer": ["texts", "heldout"],
-            "pairs": ["text_features", "image_features"],
+            "pairs": ["text_features", "image_features", *self._chosen_by()],
             "refined": ["pairs/default", "heldout"],
         }
         tables: dict[str, Table] = {}
@@ -264,6 +281,11 @@ class Synthesis:
     def _features(self, kind: str) -> dict[str, Table]:
         """Tables of features, by name: ``'text'`` or ``'image'``, one an encoder."""
         return {name: table for name, table in self.tables.items() if name.startswith(f"{kind}_features")}
+
+    def _chosen_by(self) -> list[str]:
+        """Tables that a pool's photos are chosen by beside the features of the store's own encoder."""
+        names = [f"{kind}_features/{name}" for name in self._choosers.values() for kind in ("text", "image")]
+        return [*names, "heldout"] if "heldout_encoder" in self._choosers else names
 
     # ---- how it is made
     def stages(self, only: str | None = None) -> list[Stage]:
@@ -369,9 +391,22 @@ class Synthesis:
         pairs, text, image = (self.tables[n] for n in ("pairs/default", "text_features", "image_features"))
         seeds = lambda caption_id, j: seed_of(self.seed, caption_id, j)  # noqa: E731
         arguments = (pairs, text, image, self.captions, self.spans, self.per_caption, seeds)
-        if self.retrieves:
-            return RetrievedPairs(*arguments, generator=lambda: self.models.generator, device=self.device)
-        return DrawnPairs(*arguments)
+        if not self.retrieves:
+            return DrawnPairs(*arguments)
+        suffix = {option: f"/{name}" for option, name in self._choosers.items()}
+        trained = suffix.get("encoder", "")
+        chosen_by = tuple(
+            (self.tables[f"text_features{by}"], self.tables[f"image_features{by}"])
+            for by in (trained, suffix.get("heldout_encoder", trained))
+        )
+        heldout = self.tables["heldout"] if "heldout_encoder" in suffix else None
+        return RetrievedPairs(
+            *arguments,
+            generator=lambda: self.models.generator,
+            device=self.device,
+            chosen_by=chosen_by,
+            heldout=heldout,
+        )
 
     def _refine_stage(self) -> RefineStage:
         names = ("refined/default", "pairs/default", "texts", "text_features", "image_features", "heldout")

@@ -290,6 +290,32 @@ def test_retrieved_pairs_point_at_the_pools_most_similar_usable_photos(retrievin
     assert make(retrieving)["shards_made"] == 0
 
 
+@pytest.mark.parametrize("by", [("search", None), (None, "search"), ("search", "third")])
+def test_a_pools_photos_are_chosen_by_other_encoders(retrieving, tiny, by):
+    encoders = {**SEARCH, "third": {"type": "TinyEncoder", "dim": 16, "seed": 9, "name": "third"}}
+    plain = Synthesis(**retrieving, other_encoders=encoders).recipes["pairs/default"]
+    retrieving["generator"] |= dict(zip(("encoder", "heldout_encoder"), by))
+    make(retrieving, other_encoders=encoders)
+    store = Store.open(retrieving["store"])
+    found, score = (store.pairs().numbers(column).reshape(40, 2) for column in ("image", "score"))
+    heldout = np.isin(np.arange(40), store.caption_rows("heldout"))
+    assert heldout.sum() == 10
+    for rows, name in ((~heldout, by[0]), (heldout, by[1] or by[0])):
+        texts = store.caption_features(np.flatnonzero(rows), name).astype(float)
+        similar = texts @ store.image_features(name).features().astype(float).T
+        best = np.sort(similar, axis=1)[:, ::-1][:, :2]
+        np.testing.assert_allclose(np.take_along_axis(similar, found[rows], 1), best, atol=2e-3)
+    own = store.captions.features()[:, None].astype(float) * store.images.features()[found].astype(float)
+    np.testing.assert_allclose(score, own.sum(2), atol=2e-3)  # by the store's own encoder
+    recipe = store.recipe("pairs/default")
+    assert {**recipe, **plain} == recipe and {*recipe} - {*plain} == {
+        *(("encoder",) if by[0] else ()), *(("heldout_encoder", "heldout") if by[1] else ()),
+    }  # fmt: skip
+    assert make(retrieving, other_encoders=encoders)["shards_made"] == 0
+    with pytest.raises(UserError, match=r"synthesis\.generator\.\w*encoder='search' is none of .* \(there are none\)"):
+        make(retrieving)
+
+
 def test_a_pool_with_too_few_usable_photos_is_refused(retrieving):
     retrieving["generator"]["pool"] = {"type": "TinyPhotos", "num": 3, "broken": (0, 1)}
     with pytest.raises(UserError, match="images_per_caption"):
