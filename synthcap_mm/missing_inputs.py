@@ -16,6 +16,7 @@ from synthcap_mm.errors import UserError
 from synthcap_mm.store import Store, StoreError
 from synthcap_mm.store.store import view_file
 from synthcap_mm.synthesis.curation import Curation
+from synthcap_mm.synthesis.photos import SHARED
 from synthcap_mm.synthesis.synthesis import Synthesis
 
 
@@ -135,7 +136,7 @@ def missing_inputs(cfg: Config, *stages: str) -> list[str]:
     if {"train", "test", "test_sets"} & {*stages}:
         named |= {str(v) for v in _walk(cfg.get("model", {}))}  # a pretrained decoder, its tokenizer
     if "photo_stores" in makes:
-        named |= {str(v) for k in ("encoder", "tag_provider") for v in _walk(cfg.get("synthesis", {}).get(k, {}))}
+        named |= {str(v) for k in SHARED for v in _walk(cfg.get("synthesis", {}).get(k, {}))}
     for entry in cfg.get("inputs", []):
         kind = next((k for k in _MISSING if k in entry), None)
         if kind is None:

@@ -1,4 +1,10 @@
 # SynTIC on COCO, trained on the pairs that SynC's curation chooses. Not run at this scale.
-#   bash tools/dist_curate.sh configs/sync/sync_coco.py 8   after dist_synthesize.sh
+#   bash tools/dist_synthesize.sh configs/sync/sync_coco.py 8   with this config, so that the search's encoder sees the
+#   bash tools/dist_curate.sh configs/sync/sync_coco.py 8       drawings too (docs/synthesis.md, A second encoder)
 _base_ = ["../synthcap_coco.py"]
+# SynC's: timm/ViT-B-16-SigLIP2-256.
+siglip2 = dict(type="OpenCLIPBackbone", model_name="ViT-B-16-SigLIP2-256", pretrained="webli")
+synthesis = dict(other_encoders=dict(search=siglip2))
+curation = dict(search_encoder="search")
+inputs = [*_base_.inputs, _base_.siglip2_input]
 train_dataloader = dict(dataset=dict(pairs="curated", refined=True))

@@ -16,14 +16,15 @@ from torch import Tensor, nn
 from synthcap_mm.errors import UserError
 from synthcap_mm.exportable import Child, Parts
 from synthcap_mm.models.memory import CaptionMemory
+from synthcap_mm.models.named_encoder import named_encoder
 from synthcap_mm.models.necks.base import StoreNeck
 from synthcap_mm.models.necks.memory_neck import MemoryNeck
 from synthcap_mm.models.ranking import Candidates, CaptionRanker, ImageScore
 from synthcap_mm.models.remembering import RemembersCaptions
-from synthcap_mm.options import Model, Name, That
+from synthcap_mm.options import Model, Name, OtherEncoders, That
 from synthcap_mm.registry import MODELS, filled_in
 from synthcap_mm.store import Store
-from synthcap_mm.store.fingerprint import checked_fingerprint, describe_mismatch, same_encoder
+from synthcap_mm.store.fingerprint import checked_fingerprint, checked_fingerprints, describe_mismatch, same_encoder
 from synthcap_mm.store.topk import blockwise_topk
 from synthcap_mm.structures import CaptionSample, PrefixBatch
 
@@ -50,6 +51,8 @@ class SynthCaptioner(BaseModel):
             Default ``None``.
         backbone: the encoder's config; built only when images arrive without
             features, or captions have to be encoded. Default ``None``.
+        other_backbones: configs of the encoders beside it, by the names that the store has them under; each is built
+            when it is first needed. Default ``None``: there are none.
         rerank: config of a ranker (:class:`~synthcap_mm.models.ranking.CaptionRanker`), which chooses among the beams'
             captions, and maybe the memory's; scores of the encoder need ``backbone``. Default ``None``: the beams'
             likeliest; docs/inference.md has what it changes.
@@ -58,6 +61,7 @@ class SynthCaptioner(BaseModel):
     Attributes:
         encoder: fingerprint of the encoder whose features the captioner takes: the store's, or the checkpoint's;
             ``None`` while it is not known.
+        other_encoders: fingerprints of the encoders beside it, by name, as far as they are known.
         neck_settings: the necks' configs by name, filled in.
 
     Raises:
@@ -80,6 +84,7 @@ class SynthCaptioner(BaseModel):
         backbone: Model | None = None,
         rerank: Model | None = None,
         init_cfg: dict | None = None,
+        other_backbones: OtherEncoders | None = None,
     ) -> None:
         own = None if store is None else Store.open(store)
         if own is not None and "tokenizer" not in data_preprocessor:
@@ -100,10 +105,11 @@ class SynthCaptioner(BaseModel):
         self.neck_settings = {name: filled_in(neck, **known) for name, neck in necks.items() if neck is not None}
         self.necks = nn.ModuleList(map(MODELS.build, self.neck_settings.values()))
         self._check_positions()
-        self._backbone_cfg = backbone
+        self._backbone_cfgs = {None: backbone, **(other_backbones or {})}
         self.ranker = None if rerank is None else MODELS.build(rerank)
-        self._backbone: list[nn.Module] = []  # in a list: frozen, and no part of the state_dict
+        self._backbones: dict[str | None, nn.Module] = {}  # in a dict: frozen, and no part of the state_dict
         self.encoder: dict[str, Any] | None = None if own is None else own.encoder
+        self.other_encoders: dict[str, dict[str, Any]] = {} if own is None else dict(own.other_encoders)
         self._store = own
         self._memories: dict[tuple[str, str | None], CaptionMemory] = {}
         others = {neck.memory_store for neck in self.remembering} - {None}
@@ -136,28 +142,51 @@ class SynthCaptioner(BaseModel):
             )
 
     # ---- checks that encoder, tokenizer and memory belong together
-    def check_encoder(self, encoder: Mapping[str, Any] | None, what: str) -> None:
+    def check_encoder(self, encoder: Mapping[str, Any] | None, what: str, name: str | None = None) -> None:
         """Refuse features of another encoder than the captioner's; the one place where that is done.
 
         Args:
             encoder: fingerprint; ``None`` is not known, and passes.
             what: whose it is, for the message.
+            name: of the encoder among :attr:`other_encoders`. Default ``None``: the captioner's own.
 
         Raises:
             UserError: naming both encoders.
         """
-        if encoder is not None and self.encoder is not None and not same_encoder(encoder, self.encoder):
+        own = self.encoder if name is None else self.other_encoders.get(name)
+        if encoder is not None and own is not None and not same_encoder(encoder, own):
+            named = "" if name is None else f" by the name {name!r}"
             raise UserError(
-                f"{what} is of another encoder than the captioner: {describe_mismatch(encoder, self.encoder)}. Use one "
+                f"{what} is of another encoder{named} than the captioner: {describe_mismatch(encoder, own)}. Use one "
                 "encoder for all, or make the store again with this one."
             )
 
+    def check_encoders(self, encoded: Store | CaptionMemory, what: str) -> None:
+        """Refuse a store or a memory with features of other encoders than the captioner's; see :meth:`check_encoder`.
+
+        Args:
+            encoded: the store or memory; encoders that the captioner does not need do not matter.
+            what: what it is, for the message.
+
+        Raises:
+            UserError: naming both encoders.
+        """
+        self.check_encoder(encoded.encoder, what)
+        for name in self.encoders_needed:
+            self.check_encoder(encoded.other_encoders.get(name), what, name)
+
+    @property
+    def encoders_needed(self) -> set[str]:
+        """Names of the encoders beside the captioner's own that necks, ranker and scores need features of."""
+        ranking = [] if self.ranker is None else [self.ranker, *self.ranker.scores.values()]
+        return {name for part in (*self.necks, *ranking) if (name := named_encoder(part)) is not None}
+
     def _check_memories(self) -> None:
         for path, store in self._stores.items():
-            self.check_encoder(store.encoder, f"the memory {path}")
+            self.check_encoders(store, f"the memory {path}")
         for neck in self.remembering:
             if neck.memory is not None:
-                self.check_encoder(neck.memory.encoder, "the memory in use")
+                self.check_encoders(neck.memory, "the memory in use")
 
     def check_rows(self, store: Store) -> None:
         """Refuse to train where ``exclude_self`` would hide another caption than a sample's own.
@@ -188,8 +217,10 @@ class SynthCaptioner(BaseModel):
         else:
             store = None if neck is None else self._store_of(neck, required=False)
             digest = None if store is None else store.captions_sha256(neck.split)
+        others = {name: self.other_encoders[name] for name in self.encoders_needed if name in self.other_encoders}
         return {
             "encoder": self.encoder,
+            **({"other_encoders": others} if others else {}),
             "tokenizer_sha256": self.data_preprocessor.tokenizer.sha256,
             "memory_sha256": digest,
         }
@@ -208,6 +239,7 @@ class SynthCaptioner(BaseModel):
         if not isinstance(identity, Mapping):
             raise UserError("the checkpoint's meta does not say what it was trained with; train it anew")
         encoder = checked_fingerprint(identity.get("encoder"), "the checkpoint's meta")
+        others = checked_fingerprints(identity.get("other_encoders", {}), "the checkpoint's meta")
         tokenizer = self.data_preprocessor.tokenizer
         if identity.get("tokenizer_sha256") != tokenizer.sha256:
             raise UserError(
@@ -215,7 +247,9 @@ class SynthCaptioner(BaseModel):
                 "others. Set model.data_preprocessor.tokenizer to the tokenizer.json in the checkpoint's work dir."
             )
         self.check_encoder(encoder, "the checkpoint")
-        self.encoder = encoder or self.encoder
+        for name, other in others.items():
+            self.check_encoder(other, "the checkpoint", name)
+        self.encoder, self.other_encoders = encoder or self.encoder, {**self.other_encoders, **others}
         self._check_memories()
 
     # ---- the memory
@@ -261,11 +295,13 @@ class SynthCaptioner(BaseModel):
                 "this captioner has no memory: no TextMemoryProjection or the like among its necks, no ranker that "
                 "retrieves"
             )
-        self.check_encoder(memory.encoder, "the memory")
+        self.check_encoders(memory, "the memory")
         width = None if self.encoder is None else len(self.encoder["text"])
         if width not in (None, memory.features.shape[1]):
             raise UserError(f"a memory of {memory.features.shape[1]} numbers a caption; the captioner's has {width}")
         for neck in self.remembering:
+            if (name := named_encoder(neck)) is not None:
+                memory.features_of(name)  # refuses one that lacks them
             neck.bind(memory)
 
     @contextlib.contextmanager
@@ -289,31 +325,52 @@ class SynthCaptioner(BaseModel):
     # ---- images
     @property
     def backbone(self) -> nn.Module:
-        """The encoder, built at first use.
+        """:meth:`backbone_of` the captioner's own."""
+        return self.backbone_of(None)
+
+    def backbone_of(self, name: str | None) -> nn.Module:
+        """An encoder, built at first use.
+
+        Args:
+            name: of one of ``other_backbones``; ``None``: the captioner's own.
 
         Raises:
             UserError: if the config names none, or its features are not those
                 that the captioner was trained on.
         """
-        if not self._backbone:
-            if self._backbone_cfg is None:
+        if name not in self._backbones:
+            where = "model.backbone" if name is None else f"model.other_backbones.{name}"
+            config = self._backbone_cfgs.get(name)
+            if config is None:
                 raise UserError(
                     "there are images without features, or captions to encode, and the captioner's config has no "
                     "backbone for it: encode images beforehand (python tools/encode_images.py CONFIG), or give "
-                    "model.backbone (needed for model.rerank, whose captions cannot be encoded beforehand)"
+                    f"{where} (needed for model.rerank, whose captions cannot be encoded beforehand)"
                 )
-            backbone = MODELS.build(self._backbone_cfg).to(next(self.parameters()).device)
-            self.check_encoder(backbone.fingerprint(), "model.backbone")
-            if self.encoder is None:
-                self.encoder = backbone.fingerprint()
-                self._check_memories()
-            self._backbone.append(backbone)
-        return self._backbone[0]
+            backbone = MODELS.build(config).to(next(self.parameters()).device)
+            fingerprint = backbone.fingerprint()
+            self.check_encoder(fingerprint, where, name)
+            if name is None and self.encoder is None:
+                self.encoder = fingerprint
+            elif name is not None:
+                self.other_encoders.setdefault(name, fingerprint)
+            self._check_memories()
+            self._backbones[name] = backbone
+        return self._backbones[name]
 
-    def encode(self, images: Sequence[Image]) -> Tensor:
-        """Features of images, ``(B, D)`` float32, L2-normalised."""
+    def encode(self, images: Sequence[Image], encoder: str | None = None) -> Tensor:
+        """Features of images, ``(B, D)`` float32, L2-normalised.
+
+        Args:
+            images: B images.
+            encoder: name of one of ``other_backbones``. Default ``None``: the captioner's own.
+        """
         device = next(self.parameters()).device
-        return self.backbone.encode_pil(list(images)).to(device)
+        return self.backbone_of(encoder).encode_pil(list(images)).to(device)
+
+    def encode_by_others(self, images: Sequence[Image]) -> dict[str, Tensor]:
+        """Features of images by the encoders that are needed beside the captioner's own, by name."""
+        return {name: self.encode(images, name) for name in sorted(self.encoders_needed)}
 
     # ---- MMEngine's contract
     def run_necks(self, prefix: PrefixBatch, phase: str) -> tuple[PrefixBatch, dict[str, Tensor]]:
@@ -354,11 +411,12 @@ class SynthCaptioner(BaseModel):
             input_ids: ``(B, T)`` prompt (and caption), padded on the right.
             lengths: ``(B,)``.
             labels: ``(B, T)``, for ``mode='loss'``.
-            images: PIL images, encoded here.
+            images: PIL images, encoded here by the captioner's own encoder and by those that are needed besides.
             source: the batch's source, with ``images``.
             samples: the samples, for ``mode='predict'``.
             mode: ``'loss'``: dict of losses; ``'predict'``: the samples with their
-                ``pred_*`` fields filled, and ``feat`` where they brought an image; ``'tensor'``: logits ``(B, T, V)``.
+                ``pred_*`` fields filled, and their features where they brought an image; ``'tensor'``: logits
+                ``(B, T, V)``.
             generation: options of the head's ``generate`` over those of its config, for
                 ``mode='predict'``; ``rerank`` among them counts instead of the captioner's own. Default ``None``.
 
@@ -366,9 +424,10 @@ class SynthCaptioner(BaseModel):
             ValueError: for another mode.
         """
         if prefix is None:
-            prefix = PrefixBatch(feats=self.encode(images), source=source)
-            for sample, feat in zip(samples or [], prefix.feats):
-                sample.feat = feat  # metrics want it
+            prefix = PrefixBatch(feats=self.encode(images), source=source, other_feats=self.encode_by_others(images))
+            for row, sample in enumerate(samples or []):
+                sample.feat = prefix.feats[row]  # metrics want it
+                sample.other_feats = {name: feats[row] for name, feats in prefix.other_feats.items()}
         if mode == "loss":
             prefix, losses = self.run_necks(prefix, "train")
             losses.update(self.head.loss(prefix.feats, input_ids, lengths, labels, prefix.weights))
@@ -388,7 +447,7 @@ class SynthCaptioner(BaseModel):
         samples: list[CaptionSample],
         options: dict[str, Any],
     ) -> list[CaptionSample]:
-        image_feats = prefix.feats
+        image_feats = {None: prefix.feats, **prefix.other_feats}
         prefix, _ = self.run_necks(prefix, "predict")
         ranker = self._ranker_of(options.pop("rerank", None))
         wanted = options.get("num_return_sequences", self.head.generation.get("num_return_sequences", 1))
@@ -404,7 +463,7 @@ class SynthCaptioner(BaseModel):
         if ranker is not None:
             own = Candidates(
                 captions, logprobs, image_feats, [sample.pred_tags or [] for sample in samples],
-                lambda texts: self.backbone.encode_text(texts), self.data_preprocessor.tokenizer.encode,
+                lambda name, texts: self.backbone_of(name).encode_text(texts), self.data_preprocessor.tokenizer.encode,
             )  # fmt: skip
             self._retrieve(ranker, own, prefix.feats, input_ids, lengths)
             captions, logprobs, scores = own.captions, own.logprobs, ranker.rank(own)
@@ -431,9 +490,9 @@ class SynthCaptioner(BaseModel):
             return
         self._bind(ranker)
         memory = ranker.bound(prefix.device)
-        queries = F.normalize(candidates.image_feats.float(), dim=-1)
+        queries = F.normalize(candidates.image_feats[ranker.encoder].float(), dim=-1)
         count = min(ranker.retrieves, len(memory))
-        candidates.similarities, places = blockwise_topk(queries, memory.features, count)
+        candidates.similarities, places = blockwise_topk(queries, memory.features_of(ranker.encoder), count)
         candidates.retrieved = [[memory.text(place) for place in row] for row in places.tolist()]
         for n in range(min(ranker.retrieved, count)):
             column = [row[n] for row in candidates.retrieved]
@@ -484,7 +543,7 @@ class SynthCaptioner(BaseModel):
         for neck in self.necks:
             if isinstance(neck, MemoryNeck) and neck.acts("predict", prefix.source):
                 self._bind(neck)
-                return neck.attend(prefix.feats, min(k, len(neck.memory)))
+                return neck.attend(prefix.feats_of(named_encoder(neck)), min(k, len(neck.memory)))
             prefix, _ = neck(prefix, "predict")
         return None
 

@@ -153,5 +153,13 @@ class CaptionPreprocessor(BaseDataPreprocessor):
             "memory_rows": torch.tensor([s.memory_row for s in samples]),
             "group_ids": torch.tensor([s.group for s in samples]),
             "weights": torch.tensor([s.weight for s in samples], dtype=torch.float32),
+            "other_feats": _stacked([s.other_feats for s in samples]),
+            "other_text_feats": _stacked([s.other_text_feats for s in samples]),
         }
         return PrefixBatch(source=source, **self.cast_data(tensors))
+
+
+def _stacked(features: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """Features by the encoders that all samples have them of."""
+    names = [name for name in features[0] if all(name in one for one in features)]
+    return {name: torch.stack([one[name] for one in features]).float() for name in names}

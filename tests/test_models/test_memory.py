@@ -52,6 +52,22 @@ def test_of_sentences(tiny):
             CaptionMemory.from_sentences(wrong, encoder)
 
 
+def test_features_by_other_encoders_are_read_when_they_are_asked_for(two_encoders, tiny, monkeypatch):
+    store = Store.open(two_encoders[0])
+    memory = CaptionMemory.from_store(store)
+    monkeypatch.setattr(module, "_READ_ROWS", 7)
+    expected = store.caption_features(store.caption_rows(), "search").astype(np.float32)
+    assert torch.equal(memory.features_of("search"), torch.from_numpy(expected))
+    assert memory.features_of("search") is memory.features_of("search") and memory.features_of(None) is memory.features
+    assert memory.other_encoders == store.other_encoders
+    other = tiny.TinyEncoder(dim=24, seed=7)
+    sentences = ["a red dog", "a blue cat"]
+    memory = CaptionMemory.from_sentences(sentences, tiny.TinyEncoder(), {"search": other})
+    torch.testing.assert_close(memory.features_of("search"), other.encode_text(sentences))
+    with pytest.raises(UserError, match="by an encoder 'clip', and the memory has features by search"):
+        memory.features_of("clip")
+
+
 def test_what_would_be_wrong_in_silence_is_refused():
     feats = F.normalize(torch.randn(3, 4), dim=1)
     with pytest.raises(UserError):

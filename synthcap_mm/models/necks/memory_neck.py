@@ -26,10 +26,13 @@ class MemoryNeck(RemembersCaptions, BaseNeck):
 
     Attributes:
         temperature (float): of :meth:`attend`.
+        encoder (str | None): name of the encoder whose features are compared with the memory's; ``None``: the
+            captioner's own.
     """
 
     not_in_recipe = ("block_size",)
     temperature: float = 1.0
+    encoder: str | None = None
 
     def __init__(
         self,
@@ -58,7 +61,7 @@ class MemoryNeck(RemembersCaptions, BaseNeck):
         """Which captions carry most weight for features, to explain a caption.
 
         Args:
-            feats (Tensor): ``(B, D)``.
+            feats (Tensor): ``(B, D)``, by :attr:`encoder`.
             k (int): how many captions for each, at most M.
 
         Returns:
@@ -68,4 +71,4 @@ class MemoryNeck(RemembersCaptions, BaseNeck):
         with torch.amp.autocast(feats.device.type, enabled=False):
             feats = feats.float()
             check_finite(type(self).__name__, feats)
-            return top_memory(feats, memory.features, self.temperature, k, self.block_size)
+            return top_memory(feats, memory.features_of(self.encoder), self.temperature, k, self.block_size)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -16,9 +16,9 @@ class Candidates:
     Attributes:
         captions: B lists of N sentences.
         logprobs: ``(B, N)`` log-probability of each under the decoder, summed over its tokens, the end token included.
-        image_feats: ``(B, D)``, as the encoder gives them.
+        image_feats: ``(B, D)`` by the name of the encoder; ``None`` is the captioner's own.
         tags: for each image the names in its prompt.
-        encode_text: the encoder's, sentences → ``(N, D)``.
+        encode_text: name of an encoder, sentences → ``(N, D)``.
         tokenize: the tokenizer's, sentences → ids.
         retrieved: for each image the captions of the memory nearest to it, nearest first.
         similarities: ``(B, K)`` cosines of image and retrieved captions.
@@ -26,25 +26,24 @@ class Candidates:
 
     captions: Sequence[Sequence[str]]
     logprobs: Tensor
-    image_feats: Tensor
+    image_feats: Mapping[str | None, Tensor]
     tags: Sequence[Sequence[str]]
-    encode_text: Callable[[list[str]], Tensor]
+    encode_text: Callable[[str | None, list[str]], Tensor]
     tokenize: Callable[[list[str]], list[list[int]]]
     retrieved: Sequence[Sequence[str]] = ()
     similarities: Tensor | None = None
-    _text_feats: Tensor | None = field(default=None, repr=False)
+    _text_feats: dict[str | None, Tensor] = field(default_factory=dict, repr=False)
 
-    @property
-    def text_feats(self) -> Tensor:
-        """``(B, N, D)`` features of the captions, made once."""
-        if self._text_feats is None:
+    def text_feats(self, encoder: str | None = None) -> Tensor:
+        """``(B, N, D)`` features of the captions by an encoder, made once."""
+        if encoder not in self._text_feats:
             every = [caption for own in self.captions for caption in own]
             different = list(dict.fromkeys(every))
             place = {caption: row for row, caption in enumerate(different)}
-            feats = self.encode_text(different).to(self.image_feats.device)
+            feats = self.encode_text(encoder, different).to(self.logprobs.device)
             rows = torch.tensor([place[caption] for caption in every], device=feats.device)
-            self._text_feats = feats[rows].view(len(self.captions), -1, feats.shape[1])
-        return self._text_feats
+            self._text_feats[encoder] = feats[rows].view(len(self.captions), -1, feats.shape[1])
+        return self._text_feats[encoder]
 
     @property
     def lengths(self) -> Tensor:

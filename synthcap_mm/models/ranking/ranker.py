@@ -9,7 +9,7 @@ from torch import Tensor
 
 from synthcap_mm.exportable import Parts, data
 from synthcap_mm.models.remembering import RemembersCaptions
-from synthcap_mm.options import CountOrZero, Model
+from synthcap_mm.options import CountOrZero, Model, Name
 from synthcap_mm.registry import MODELS
 
 from .candidates import Candidates
@@ -27,12 +27,17 @@ class CaptionRanker(RemembersCaptions):
             out.
         retrieved: captions of the memory that may be chosen too, nearest to the image first. 0: only the decoder's
             own. Default 0.
+        encoder: name of the encoder that retrieves, if it is not the captioner's own (``synthesis.other_encoders``).
+            Default ``None``.
     """
 
-    exportable = {"scores": Parts(), **data("retrieved")}
+    exportable = {"scores": Parts(), **data("retrieved", "encoder")}
 
-    def __init__(self, scores: Mapping[str, Model | None], retrieved: CountOrZero = 0) -> None:
+    def __init__(
+        self, scores: Mapping[str, Model | None], retrieved: CountOrZero = 0, encoder: Name | None = None
+    ) -> None:
         super().__init__()
+        self.encoder = encoder
         self.retrieved = retrieved
         self.scores = {name: MODELS.build(score) for name, score in scores.items() if score is not None}
 

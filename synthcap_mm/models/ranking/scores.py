@@ -8,6 +8,7 @@ from torch import Tensor
 
 from synthcap_mm.exportable import data
 from synthcap_mm.models.memory import CaptionMemory
+from synthcap_mm.options import Name
 from synthcap_mm.registry import MODELS
 
 from .candidates import Candidates
@@ -48,15 +49,22 @@ class ImageScore(RankingScore):
     A caption without words scores 0, though the encoder has a feature for it.
 
     Args:
+        encoder (str, optional): name of another encoder than the captioner's own (``synthesis.other_encoders``).
+            Defaults to ``None``.
         weight (float): see :class:`RankingScore`. Defaults to 1.
     """
 
-    exportable = data("weight")
+    exportable = data("encoder", "weight")
+
+    def __init__(self, encoder: Name | None = None, weight: float = 1.0) -> None:
+        super().__init__(weight)
+        self.encoder = encoder
 
     def score(self, candidates: Candidates, memory: CaptionMemory | None) -> Tensor:
         """See :meth:`RankingScore.score`."""
-        images = F.normalize(candidates.image_feats.float(), dim=-1)
-        cosines = torch.einsum("bd,bnd->bn", images, F.normalize(candidates.text_feats.float(), dim=-1)).clamp_min(0)
+        images = F.normalize(candidates.image_feats[self.encoder].float(), dim=-1)
+        captions = F.normalize(candidates.text_feats(self.encoder).float(), dim=-1)
+        cosines = torch.einsum("bd,bnd->bn", images, captions).clamp_min(0)
         empty = torch.tensor([[not caption.strip() for caption in own] for own in candidates.captions])
         return cosines.masked_fill(empty.to(cosines.device), 0.0)
 

@@ -13,9 +13,12 @@ def candidates(captions, **fields):
     given = {
         "captions": captions,
         "logprobs": torch.zeros(len(captions), len(captions[0])),
-        "image_feats": torch.tensor([[1.0, 0.0]]).expand(len(captions), -1),
+        "image_feats": {
+            None: torch.tensor([[1.0, 0.0]]).expand(len(captions), -1),
+            "other": torch.tensor([[0.0, 1.0]]).expand(len(captions), -1),
+        },
         "tags": [[] for _ in captions],
-        "encode_text": lambda texts: torch.tensor([FEATS[text] for text in texts]),
+        "encode_text": lambda name, texts: torch.tensor([FEATS[text] for text in texts]),
         "tokenize": lambda texts: [[words.setdefault(word, len(words)) for word in text.split()] for text in texts],
     }
     return Candidates(**{**given, **fields})
@@ -24,6 +27,8 @@ def candidates(captions, **fields):
 def test_image_score_is_the_cosine_and_nothing_for_an_empty_caption():
     found = ImageScore().score(candidates([["a dog", "a cat", "a dog runs", ""]]), None)
     torch.testing.assert_close(found, torch.tensor([[1.0, 0.0, 0.6, 0.0]]))
+    found = ImageScore(encoder="other").score(candidates([["a dog", "a cat", "a dog runs", ""]]), None)
+    torch.testing.assert_close(found, torch.tensor([[0.0, 1.0, 0.8, 0.0]]))
 
 
 def test_likelihood_is_divided_by_the_length_to_a_power():
