@@ -26,7 +26,7 @@ model = dict(
         projector=_base_.model.necks.projector,
     ),
 )
-# Its public code trains the denoiser at 8e-5, the decoder at 2e-5.
-optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(denoiser=dict(lr_mult=8.0))))
+# Its public code trains the denoiser at 8e-5. bypass_duplicate: the decoder's tied embeddings count once.
+optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(denoiser=dict(lr_mult=8.0)), bypass_duplicate=True))
 # Learns from captions alone; the drawings of the held-out captions choose the epoch, as for every method.
 train_dataloader = dict(dataset=dict(pairs=None, refined=False))
