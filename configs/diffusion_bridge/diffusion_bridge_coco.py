@@ -16,17 +16,18 @@ model = dict(
         text=dict(type="TextAsPrefix"),
         bridge=dict(
             type="DiffusionBridge",
-            enter=600,  # its public code, and so are the steps and the features' length
-            steps=5,
+            # The paper's: step of 1,000, DDIM steps (its public code: 5), length of the features.
+            enter=600,
+            steps=12,
             scale=5.0,
-            hidden_dim=2048,  # assumed; the public code has a 1-D U-Net
+            hidden_dim=2048,  # assumed; the paper has a 1-D U-Net
             blocks=4,
-            start=unpaired,  # the public code: the training photos
+            start=unpaired,  # the public code: the training photos, without their captions
         ),
         projector=_base_.model.necks.projector,
     ),
 )
-# Its public code trains the denoiser at 8e-5. bypass_duplicate: the decoder's tied embeddings count once.
+# The paper trains the denoiser at 8e-5. bypass_duplicate: the decoder's tied embeddings count once.
 optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(denoiser=dict(lr_mult=8.0)), bypass_duplicate=True))
 # Learns from captions alone; the drawings of the held-out captions choose the epoch, as for every method.
 train_dataloader = dict(dataset=dict(pairs=None, refined=False))

@@ -7,8 +7,8 @@ model = dict(
         text=dict(type="TextAsPrefix"),
         bridge=dict(
             type="DiffusionBridge",
-            enter=600,  # its public code, and so are the steps
-            steps=5,
+            enter=600,  # the paper's
+            steps=5,  # its public code's; the paper's 12 bring held-out drawings no nearer to their captions
             hidden_dim=256,  # assumed
             blocks=2,
             start=_base_.val_photos,  # photos that nobody has described; the public code has training photos

@@ -4,8 +4,8 @@ model = dict(
     necks=dict(
         _delete_=True,
         text=dict(type="TextAsPrefix"),
-        # Its public code's step and number of steps; the images whose mean is taken off are the pool's.
-        bridge=dict(type="DiffusionBridge", enter=600, steps=5, hidden_dim=256, blocks=2),
+        # The paper's step and number of steps; the images whose mean is taken off are the pool's.
+        bridge=dict(type="DiffusionBridge", enter=600, steps=12, hidden_dim=256, blocks=2),
         projector=_base_.model.necks.projector,
     ),
 )

@@ -19,7 +19,7 @@ from synthcap_mm.structures import SOURCES, PrefixBatch
 from .base import PHASES
 from .moments import MomentsNeck
 
-#: Steps in which a feature becomes noise: the public code's.
+#: Steps in which a feature becomes noise: the paper's.
 STEPS = 1000
 #: Largest weight of a time step in the loss: min-SNR's (Hang et al. 2023).
 _LARGEST_WEIGHT = 5.0
@@ -135,10 +135,10 @@ class DiffusionBridge(MomentsNeck):
 
     Args:
         embed_dim (int): width of the features. The captioner fills in its store's.
-        enter (int): the step at which a feature enters, in [0, 1000]; 0 is no denoising. Defaults to 600: the public
-            code's.
-        steps (int): DDIM steps from there. Defaults to 5: the public code's.
-        scale (float): length of the features. Defaults to 5.0: the public code's.
+        enter (int): the step at which a feature enters, in [0, 1000]; 0 is no denoising. Defaults to 600: the paper's
+            for COCO (for Flickr30k 400).
+        steps (int): DDIM steps from there. Defaults to 12: the paper's (its public code: 5).
+        scale (float): length of the features. Defaults to 5.0: the paper's.
         hidden_dim (int): width of the denoiser. Defaults to 512: assumed.
         blocks (int): residual blocks of the denoiser. Defaults to 3: assumed.
         start (str): whose mean an image's feature loses: ``'images'`` of the captioner's store (those that its training
@@ -166,7 +166,7 @@ class DiffusionBridge(MomentsNeck):
         self,
         embed_dim: Size,
         enter: Annotated[int, Range(f"[0, {STEPS}]")] = 600,
-        steps: Count = 5,
+        steps: Count = 12,
         scale: Positive = 5.0,
         hidden_dim: Size = 512,
         blocks: Annotated[int, Range("[0, 64]")] = 3,
