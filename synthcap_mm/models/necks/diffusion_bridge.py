@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from synthcap_mm.exportable import data
-from synthcap_mm.options import Count, Name, Positive, Range, Size
+from synthcap_mm.options import Name, Positive, Range, Size
 from synthcap_mm.registry import MODELS
 from synthcap_mm.structures import SOURCES, PrefixBatch
 
@@ -166,7 +166,7 @@ class DiffusionBridge(MomentsNeck):
         self,
         embed_dim: Size,
         enter: Annotated[int, Range(f"[0, {STEPS}]")] = 600,
-        steps: Count = 12,
+        steps: Annotated[int, Range(f"[1, {STEPS}]")] = 12,
         scale: Positive = 5.0,
         hidden_dim: Size = 512,
         blocks: Annotated[int, Range("[0, 64]")] = 3,
