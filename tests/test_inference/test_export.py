@@ -204,6 +204,25 @@ def test_a_second_memory_is_refused(tiny_captioner, tmp_path):
         export_captioner(config, tmp_path / "d.pth", tmp_path / "two")
 
 
+def test_a_ranker_takes_its_scores_and_the_memory_along(tiny_captioner, tmp_path):
+    config, photos = copy.deepcopy(tiny_captioner[0]), tiny_captioner[2]
+    config["model"]["necks"].pop("memory")  # the ranker alone remembers captions
+    checkpoint = tmp_path / "c.pth"
+    torch.save({"state_dict": MODELS.build(copy.deepcopy(config["model"])).state_dict()}, checkpoint)
+    scores = {
+        "image": {"type": "ImageScore", "weight": 2.0},
+        "likelihood": {"type": "LikelihoodScore"},
+        "consensus": {"type": "ConsensusScore", "k": 5, "temperature": 0.07},
+    }
+    config["model"]["rerank"] = {"type": "CaptionRanker", "retrieved": 2, "scores": scores}
+    wanted = CaptionInferencer(copy.deepcopy(config), checkpoint, device="cpu")(photos)["predictions"]
+    manifest = export_captioner(copy.deepcopy(config), checkpoint, tmp_path / "out")
+    assert manifest["memory"]["rows"] > 0
+    again = CaptionInferencer.from_pretrained(tmp_path / "out", device="cpu", **components())
+    assert again(photos)["predictions"] == wanted
+    assert again.model.ranker.scores["image"].weight == 2.0 and again.model.ranker.retrieves == 5
+
+
 def test_it_appears_whole_or_not_at_all(tiny_captioner, tmp_path, monkeypatch):
     config, checkpoint, _ = tiny_captioner
     monkeypatch.setattr(export_module, "model_card", lambda *a: 1 / 0)
