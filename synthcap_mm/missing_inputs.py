@@ -110,7 +110,7 @@ def missing_inputs(cfg: Config, *stages: str) -> list[str]:
 
     Args:
         cfg: the config.
-        *stages: ``'synthesis'``, ``'photo_stores'``, ``'train'``, ``'test'``, ``'test_sets'``.
+        *stages: ``'synthesis'``, ``'curation'``, ``'photo_stores'``, ``'train'``, ``'test'``, ``'test_sets'``.
 
     Returns:
         The sentences; none if all is there.
@@ -130,9 +130,8 @@ def missing_inputs(cfg: Config, *stages: str) -> list[str]:
                 advice = unread_store(cfg) or advice
             lines.append(f"store {store}: {error}\n    {advice}")
     # Of test_sets, the files of captions that become a memory.
-    named = {
-        str(v) for s in {*makes, *stages} & {"synthesis", "photo_stores", "test_sets"} for v in _walk(cfg.get(s, {}))
-    }
+    whole = {*makes, *stages} & {"synthesis", "curation", "photo_stores", "test_sets"}
+    named = {str(v) for s in whole for v in _walk(cfg.get(s, {}))}
     if {"train", "test", "test_sets"} & {*stages}:
         named |= {str(v) for v in _walk(cfg.get("model", {}))}  # a pretrained decoder, its tokenizer
     if "photo_stores" in makes:

@@ -133,6 +133,7 @@ def curate(cfg: Config, task: Task | None = None) -> dict[str, Any]:
     """
     check_fields(cfg)
     start_logging(cfg)
+    require_inputs(cfg, "curation")
     settings = curation_settings(cfg)
     curation = Curation(**settings)
     report = curation.run(Worker.of_this_process(task))

@@ -14,7 +14,8 @@ model = dict(
         _delete_=True,
         text=dict(type="TextAsPrefix"),
         noise=dict(type="NoiseInjection", variance=0.016),  # CapDec's, as ViECap has it
-        fusion=dict(type="RetrievalFusion", k=9, noise_variance=0.04),  # its public code
+        # As measured (research/); its public code has k=5.
+        fusion=dict(type="RetrievalFusion", k=9, noise_variance=0.04),
         projector=_base_.model.necks.projector,
     ),
 )

@@ -23,8 +23,8 @@ _LONGEST_NAME = 100
 class TagPrompt:
     """Chooses tags and words them.
 
-    ViECap's public code gives the template and the masking of 40 %; SaCap's the
-    order and the number. SynTIC's own values are not known: all assumed.
+    ViECap's public code gives the template and the masking of 40 %. SynTIC's own values are not known: all are
+    assumed. (The same authors' SaCap has no detector and no template: the 3 phrases of a list that CLIP finds nearest.)
 
     Args:
         template: with ``{tags}`` in it once, which the tags replace; nothing else in it means anything. At most 500

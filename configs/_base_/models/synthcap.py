@@ -6,7 +6,7 @@ model = dict(
     data_preprocessor=dict(
         type="CaptionPreprocessor",
         max_length=40,  # assumed: COCO's captions have 11 words on average, and hardly any more than 30
-        # Assumed: template and masking are ViECap's, number and order SaCap's.
+        # Assumed: template and masking are ViECap's; number, threshold and order are ours.
         prompt=dict(
             template="There are {tags} in the image.",
             max_tags=4,
@@ -28,7 +28,7 @@ model = dict(
         heads=4,
         positions=128,
         dropout=0.1,  # GPT-2's
-        label_smoothing=0.1,  # assumed: SaCap's
+        label_smoothing=0.1,  # assumed
         generation=dict(num_beams=5),
     ),  # assumed: the field's usual beam
 )

@@ -1,5 +1,5 @@
-# Assumed: SynTIC's schedule is not known. Learning rate, epochs and the kind of warm-up are those of DeCap's public
-# code, on which the method builds; 1,000 steps of warm-up and the weight decay are of the same group's SaCap.
+# Assumed: SynTIC's schedule is not known. Learning rate, epochs and linear decay are those of DeCap's public code, on which
+# the method builds, and of the same group's SaCap, whose are the 1,000 steps of warm-up too. Weight decay: torch's default.
 train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=10, val_interval=1)
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")

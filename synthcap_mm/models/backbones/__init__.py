@@ -2,5 +2,6 @@
 
 from synthcap_mm.models.backbones.base import BaseBackbone
 from synthcap_mm.models.backbones.open_clip_backbone import OpenCLIPBackbone
+from synthcap_mm.models.backbones.sentence_encoder import SentenceEncoder
 
-__all__ = ["BaseBackbone", "OpenCLIPBackbone"]
+__all__ = ["BaseBackbone", "OpenCLIPBackbone", "SentenceEncoder"]

@@ -14,6 +14,7 @@ import torch
 from mmengine.logging import print_log
 
 from synthcap_mm.errors import UserError, near
+from synthcap_mm.hub import hub_commit
 from synthcap_mm.models.generators.base import BaseGenerator, check_seeds
 from synthcap_mm.options import Count, Device, Name, NotNegative
 from synthcap_mm.registry import MODELS
@@ -50,7 +51,7 @@ class DiffusersGenerator(BaseGenerator):
     Args:
         model (str): name on the Hugging Face hub, or a local folder. Defaults to
             'stable-diffusion-v1-5/stable-diffusion-v1-5' (assumed: the method needs
-            a pre-trained text-to-image model; SaCap's public code uses Stable Diffusion v1.x).
+            a pre-trained text-to-image model; SaCap's public code uses Stable Diffusion v1.5).
         revision (str, optional): of the hub's repository. Defaults to None.
         variant (str, optional): of the weights, e.g. 'fp16'. Defaults to None.
         dtype (str): 'float16', 'bfloat16' or 'float32'; float16 becomes float32 on
@@ -61,7 +62,7 @@ class DiffusersGenerator(BaseGenerator):
         scheduler_options (dict, optional): settings of that scheduler over the model's
             own, e.g. ``dict(timestep_spacing='trailing')``. Defaults to None.
         steps (int): denoising steps. Defaults to 20 (SaCap's).
-        guidance_scale (float): classifier-free guidance. Defaults to 7.5 (SaCap's).
+        guidance_scale (float): classifier-free guidance. Defaults to 7.5 (diffusers' own default, which SaCap keeps).
         negative_prompt (str, optional): for all pictures. Defaults to None.
         call_options (dict, optional): more arguments of the pipeline's call, e.g.
             ``dict(true_cfg_scale=4.0)`` or ``dict(max_sequence_length=256)``. Defaults to None.
@@ -155,7 +156,7 @@ class DiffusersGenerator(BaseGenerator):
         model = arguments.get("model", inspect.signature(cls).parameters["model"].default)
         if Path(model).is_dir():
             return arguments
-        return {**arguments, "revision": _commit(model, arguments.get("revision"))}
+        return {**arguments, "revision": hub_commit(model, arguments.get("revision"), "model_index.json")}
 
     @property
     def dtype(self) -> torch.dtype:
@@ -345,19 +346,6 @@ class DiffusersGenerator(BaseGenerator):
         for name in sorted(set(passed) - accepted):
             self._say_once(f"{type(self.pipe).__name__} takes no {name}; it is left out")
         return {**{name: value for name, value in passed.items() if name in accepted}, **self.call_options}
-
-
-def _commit(model: str, revision: str | None) -> str | None:
-    """The commit of a hub's model: of the copy that is here, else as the hub says; ``revision`` if neither is there."""
-    import huggingface_hub
-
-    found = huggingface_hub.try_to_load_from_cache(model, "model_index.json", revision=revision)
-    if isinstance(found, str):
-        return Path(found).parent.name
-    try:
-        return huggingface_hub.HfApi().model_info(model, revision=revision, timeout=5).sha
-    except Exception:  # no network, or no such model: drawing will say so
-        return revision
 
 
 def _parameters(function: Callable) -> set[str]:

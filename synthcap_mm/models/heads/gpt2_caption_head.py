@@ -53,8 +53,8 @@ class Generation(TypedDict, total=False):
 class GPT2CaptionHead(BaseModule):
     """Writes a caption after ``[soft prefix][prompt <bos>]``.
 
-    SynTIC's paper gives 4 layers and 4 heads, trained from scratch; width 768 and
-    label smoothing 0.1 are assumed (SaCap's public code), beam 5 likewise.
+    SynTIC's paper gives 4 layers and 4 heads, trained from scratch. Assumed are width 768 (GPT-2's), beam 5 (as in
+    SaCap's public code) and label smoothing 0.1 (in no code of the group's: SaCap trains without).
 
     Args:
         vocab_size: tokens of the tokenizer (the captioner fills it in).

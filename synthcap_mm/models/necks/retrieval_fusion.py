@@ -38,7 +38,7 @@ class RetrievalFusion(MemoryNeck):
 
     Args:
         embed_dim (int): width of the features; the captioner fills in its store's.
-        k (int): captions retrieved. Defaults to 9: IFCap's public code, for COCO (7 for Flickr30k).
+        k (int): captions retrieved. Defaults to 5: IFCap's public code, in training and at inference.
         heads (int): of the attention. Defaults to 8: assumed.
         noise_variance (float): of the query's noise in phase ``'train'``, in each dimension. Defaults to 0.04:
             IFCap's public code.
@@ -71,7 +71,7 @@ class RetrievalFusion(MemoryNeck):
     def __init__(
         self,
         embed_dim: Size,
-        k: Count = 9,
+        k: Count = 5,
         heads: Size = 8,
         noise_variance: NotNegative = 0.04,
         query: Literal["text", "feats"] = "text",
