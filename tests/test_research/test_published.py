@@ -65,7 +65,8 @@ def test_configs_of_studies_name_components_that_are_there(name, monkeypatch):
     cfg = Config.fromfile(ROOT / name)  # with its custom_imports
     for neck in filter(None, cfg.get("model", {}).get("necks", {}).values()):
         MODELS.build(filled_in(neck, in_dim=256, embed_dim=256, width=128))
-    found = [MODELS.get(cfg.synthesis[part].type) for part in ("encoder", "generator", "tag_provider")]
+    parts = [cfg.synthesis[part] for part in ("encoder", "generator", "tag_provider")]
+    found = [MODELS.get(part.type) for part in parts if part is not None]
     found += [
         DATASETS.get(source.type)
         for source in (cfg.synthesis.captions, *(e.photos for e in cfg.get("photo_stores", [])))

@@ -34,4 +34,5 @@ synthesis = dict(
     ),
     refine=dict(temperature=0.07, lr=0.02, target_cosine=0.39),  # of this encoder; see synthcap.py
 )
+model = dict(rerank=dict(scores=dict(consensus=dict(temperature=0.07))))
 inputs = []
