@@ -14,7 +14,7 @@ class Candidates:
     """N captions for each of B images: what the decoder wrote, and maybe captions of the memory.
 
     Attributes:
-        captions: B lists of N sentences.
+        captions: B lists of N sentences, those that the decoder wrote first.
         logprobs: ``(B, N)`` log-probability of each under the decoder, summed over its tokens, the end token included.
         image_feats: ``(B, D)`` by the name of the encoder; ``None`` is the captioner's own.
         tags: for each image the names in its prompt.
@@ -22,6 +22,7 @@ class Candidates:
         tokenize: the tokenizer's, sentences → ids.
         retrieved: for each image the captions of the memory nearest to it, nearest first.
         similarities: ``(B, K)`` cosines of image and retrieved captions.
+        written: how many of the N the decoder wrote.
     """
 
     captions: Sequence[Sequence[str]]
@@ -32,7 +33,11 @@ class Candidates:
     tokenize: Callable[[list[str]], list[list[int]]]
     retrieved: Sequence[Sequence[str]] = ()
     similarities: Tensor | None = None
+    written: int = field(init=False)
     _text_feats: dict[str | None, Tensor] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        self.written = self.logprobs.shape[1]
 
     def text_feats(self, encoder: str | None = None) -> Tensor:
         """``(B, N, D)`` features of the captions by an encoder, made once."""

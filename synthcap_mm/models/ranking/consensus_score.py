@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -22,41 +24,54 @@ _COUNTED = 50_000
 
 @MODELS.register_module()
 class ConsensusScore(RankingScore):
-    """How much a caption is like the captions of the memory that lie nearest to the image.
+    """How much a caption is like others of the same image: those of the memory nearest to it, or those of the beams.
 
-    Single captions near an image are often wrong in a detail; what many of them say is mostly right (the consensus
-    caption of Devlin et al., "Exploring Nearest Neighbor Approaches for Image Captioning", 2015, for captions of all
-    kinds). The likeness is CIDEr-D's, over the tokens of the captioner's own tokenizer, so it needs no rule for words
-    of a language. Nothing is trained.
+    Single captions near an image, or of a decoder, are often wrong in a detail; what many of them say is mostly right
+    (consensus captions: Devlin et al., "Exploring Nearest Neighbor Approaches for Image Captioning", 2015; among a
+    decoder's own: minimum Bayes risk). The likeness is CIDEr-D's, over the tokens of the captioner's own tokenizer, so
+    it needs no rule for words of a language. Nothing is trained.
 
     Args:
-        k (int): retrieved captions, at most as many as the memory has. Defaults to 60: chosen on held-out captions
-            (docs/inference.md).
-        temperature (float): a retrieved caption votes with softmax(cosine / temperature). It belongs to the encoder.
-            Defaults to 0.01, CLIP's own.
+        voters (str): ``'memory'``: captions of the memory, each with the weight softmax(cosine with the image /
+            temperature); ``'beams'``: what the decoder wrote, with softmax(log-probability of a token /
+            temperature). Defaults to ``'memory'``.
+        k (int): most voters. Defaults to 60: chosen on held-out captions (research/logs/ranking.md).
+        temperature (float): of the memory's votes it belongs to the encoder. Defaults to 0.01, CLIP's own.
         weight (float): see :class:`RankingScore`. Defaults to 1.
     """
 
-    exportable = data("k", "temperature", "weight")
+    exportable = data("voters", "k", "temperature", "weight")
 
-    def __init__(self, k: Count = 60, temperature: Positive = 0.01, weight: float = 1.0) -> None:
+    def __init__(
+        self,
+        voters: Literal["memory", "beams"] = "memory",
+        k: Count = 60,
+        temperature: Positive = 0.01,
+        weight: float = 1.0,
+    ) -> None:
         super().__init__(weight)
-        self.retrieves = k
-        self.temperature = temperature
+        self.voters, self.k, self.temperature = voters, k, temperature
+        # Where the beams vote, the memory still says which n-grams are rare.
+        self.retrieves = k if voters == "memory" else 1
         self._counted: tuple[CaptionMemory, NgramSimilarity] | None = None
 
     def score(self, candidates: Candidates, memory: CaptionMemory | None) -> Tensor:
         """See :meth:`RankingScore.score`."""
         ngrams = self._ngrams(candidates, memory)
-        retrieved = [own[: self.retrieves] for own in candidates.retrieved]
-        every = list(
-            dict.fromkeys(caption for both in (candidates.captions, retrieved) for own in both for caption in own)
-        )
+        if self.voters == "memory":
+            voters, confidence = candidates.retrieved, candidates.similarities
+        else:
+            voters, confidence = candidates.captions, candidates.logprobs / candidates.lengths
+            confidence = confidence[:, : candidates.written]
+        confidence = confidence[:, : self.k].float()
+        voters = [own[: confidence.shape[1]] for own in voters]
+        every = list(dict.fromkeys(itertools.chain.from_iterable([*candidates.captions, *voters])))
         vectors = dict(zip(every, map(ngrams.vectors, candidates.tokenize(every))))
-        votes = (candidates.similarities[:, : self.retrieves].float() / self.temperature).softmax(dim=1).tolist()
         rows = [
-            [_agreement(caption, voters, weights, vectors) for caption in own]
-            for own, voters, weights in zip(candidates.captions, retrieved, votes)
+            [_agreement(caption, names, weights, vectors) for caption in own]
+            for own, names, weights in zip(
+                candidates.captions, voters, (confidence / self.temperature).softmax(dim=1).tolist()
+            )
         ]
         return torch.tensor(rows, device=candidates.logprobs.device)
 
@@ -70,7 +85,7 @@ class ConsensusScore(RankingScore):
 
 
 def _agreement(caption: str, voters: Sequence[str], weights: Sequence[float], vectors: Mapping[str, Vectors]) -> float:
-    """The weighted mean of the likeness to the voters; a retrieved caption has no vote for itself."""
+    """The weighted mean of the likeness to the voters; a caption has no vote for itself."""
     own = vectors[caption]
     itself = voters.index(caption) if caption in voters else None
     return sum(

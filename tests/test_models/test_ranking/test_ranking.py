@@ -63,6 +63,23 @@ def test_consensus_is_what_the_nearest_captions_say(temperature, best):
     assert captions[max(range(3), key=found.__getitem__)] == best and found[2] == 0
 
 
+def test_beams_vote_by_their_likelihood():
+    memory = CaptionMemory(torch.eye(4), ["a dog runs fast", "the cat sat", "one zebra", "two birds"])
+    captions = ["a dog", "a dog runs", "the cat sat", "a dog runs fast"]
+    given = candidates([captions[:3]], logprobs=torch.tensor([[-3.0, -4.0, -4.0]]))
+    given.add(captions[3:], torch.tensor([0.0]))  # of the memory: it may be chosen, and has no vote
+    score = ConsensusScore(voters="beams", temperature=1e3)
+    assert score.retrieves == 1
+    found = score.score(given, memory)[0].tolist()
+    ngrams = NgramSimilarity(given.tokenize([memory.text(i) for i in range(4)]))
+    vectors = [ngrams.vectors(ids) for ids in given.tokenize(captions)]
+    for i in range(4):
+        wanted = sum(ngrams.similarity(vectors[i], vectors[j]) for j in range(3) if j != i) / 3
+        assert found[i] == pytest.approx(wanted, abs=1e-3)
+    sure = ConsensusScore(voters="beams", temperature=1e-3).score(given, memory)[0].tolist()
+    assert sure[1] == pytest.approx(ngrams.similarity(vectors[1], vectors[0]), abs=1e-4)  # the likeliest votes alone
+
+
 def test_a_retrieved_caption_has_no_vote_for_itself():
     memory = CaptionMemory(torch.eye(3), ["a dog runs", "the cat sat", "one zebra"])
     fields = {"retrieved": [["a dog runs", "the cat sat"]], "similarities": torch.tensor([[0.5, 0.5]])}
