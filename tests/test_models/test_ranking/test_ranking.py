@@ -66,7 +66,7 @@ def test_consensus_is_what_the_nearest_captions_say(temperature, best):
 def test_beams_vote_by_their_likelihood():
     memory = CaptionMemory(torch.eye(4), ["a dog runs fast", "the cat sat", "one zebra", "two birds"])
     captions = ["a dog", "a dog runs", "the cat sat", "a dog runs fast"]
-    given = candidates([captions[:3]], logprobs=torch.tensor([[-3.0, -4.0, -4.0]]))
+    given = candidates([captions[:3]], logprobs=torch.tensor([[-1.5, -4.0, -4.0]]))
     given.add(captions[3:], torch.tensor([0.0]))  # of the memory: it may be chosen, and has no vote
     score = ConsensusScore(voters="beams", temperature=1e3)
     assert score.retrieves == 1
