@@ -82,8 +82,8 @@ FAISS = [
 
 # Low-rank adapters of a pretrained decoder.
 LORA = [
-    # 0.x, a minor release may break; 0.18 is the first that knows transformers 5.
-    "peft>=0.18,<0.22",
+    # 0.x, a minor release may break; 0.21 is the release that is tested.
+    "peft>=0.21,<0.22",
 ]
 
 # Photos in HEIC and HEIF, as phones make them.

@@ -108,6 +108,8 @@ class PrefixBatch:
         memory_rows: ``(B,)`` long, see :class:`CaptionSample`, or ``None``.
         group_ids: ``(B,)`` long, -1 where unknown, or ``None``.
         weights: ``(B,)`` float32 weights in the caption loss, or ``None``.
+        context: ``(B, N, C)`` float32, what a head with cross-attention attends to, or ``None``.
+        prompts: B texts that the decoder reads before the caption and the prompt of tags, or ``None``.
     """
 
     feats: torch.Tensor
@@ -116,6 +118,8 @@ class PrefixBatch:
     memory_rows: torch.Tensor | None = None
     group_ids: torch.Tensor | None = None
     weights: torch.Tensor | None = None
+    context: torch.Tensor | None = None
+    prompts: list[str] | None = None
 
     def replace(self, **changes: Any) -> PrefixBatch:
         """A copy with some fields changed."""

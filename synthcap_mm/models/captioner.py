@@ -37,7 +37,7 @@ class SynthCaptioner(BaseModel):
         necks: configs by name, run in the order in which they stand; a method is an order of necks. The last
             one makes the prefix of embeddings (``PrefixProjector``). ``None`` in place of a config leaves one out.
             Options that a neck needs and its config leaves out are filled in: ``in_dim`` and ``embed_dim`` with the
-            width of the store's features, ``width`` with that of the head's embeddings.
+            width of the store's features (so is the head's ``context_dim``), ``width`` with that of the embeddings.
         data_preprocessor: config of :class:`CaptionPreprocessor`; its ``tokenizer``
             is the store's unless it names one.
         store: path of the store that the captioner is trained on. It gives the
@@ -51,6 +51,7 @@ class SynthCaptioner(BaseModel):
         init_cfg: passed on to MMEngine. Default ``None``.
 
     Attributes:
+        head_settings: the head's config, filled in.
         encoder: fingerprint of the encoder whose features the captioner takes: the store's, or the checkpoint's;
             ``None`` while it is not known.
         neck_settings: the necks' configs by name, filled in.
@@ -89,8 +90,9 @@ class SynthCaptioner(BaseModel):
             "eos_id": tokenizer.eos_id,
             "pad_id": tokenizer.pad_id,
         }
-        self.head = MODELS.build({**special, **head})
         dim = None if own is None else own.embed_dim
+        self.head_settings = filled_in({**special, **head}, context_dim=dim)
+        self.head = MODELS.build(self.head_settings)
         known = {"in_dim": dim, "embed_dim": dim, "width": getattr(self.head, "width", None)}
         self.neck_settings = {name: filled_in(neck, **known) for name, neck in necks.items() if neck is not None}
         self.necks = nn.ModuleList(map(MODELS.build, self.neck_settings.values()))
@@ -122,11 +124,13 @@ class SynthCaptioner(BaseModel):
             return
         data = self.data_preprocessor
         prompt = 0 if data.prompt is None else data.max_prompt_length
-        longest = prefix + prompt + 1 + data.max_length
+        retrieved = sum(getattr(neck, "prompt_length", 0) for neck in self.necks)
+        longest = prefix + retrieved + prompt + 1 + data.max_length
         if longest > positions:
             raise UserError(
                 f"head.positions is {positions}, but a sequence may have {longest}: necks.{last}.prefix_length {prefix}"
-                f" + data_preprocessor.max_prompt_length {prompt} + 1 (begin token) + data_preprocessor.max_length "
+                + (f" + prompt_length of retrieved captions {retrieved}" if retrieved else "")
+                + f" + data_preprocessor.max_prompt_length {prompt} + 1 (begin token) + data_preprocessor.max_length "
                 f"{data.max_length}. Raise head.positions (fixed in a pretrained decoder) or lower one of the others."
             )
 
@@ -349,7 +353,8 @@ class SynthCaptioner(BaseModel):
             source: the batch's source, with ``images``.
             samples: the samples, for ``mode='predict'``.
             mode: ``'loss'``: dict of losses; ``'predict'``: the samples with their
-                ``pred_*`` fields filled, and ``feat`` where they brought an image; ``'tensor'``: logits ``(B, T, V)``.
+                ``pred_*`` fields filled, and ``feat`` where they brought an image; ``'tensor'``: logits ``(B, T, V)``,
+                of T tokens with the prompts that necks made.
             generation: options of the head's ``generate`` over those of its config, for
                 ``mode='predict'``; ``rerank`` among them counts instead of the captioner's own. Default ``None``.
 
@@ -362,14 +367,26 @@ class SynthCaptioner(BaseModel):
                 sample.feat = feat  # metrics want it
         if mode == "loss":
             prefix, losses = self.run_necks(prefix, "train")
-            losses.update(self.head.loss(prefix.feats, input_ids, lengths, labels, prefix.weights))
+            input_ids, lengths, labels = self._with_prompts(prefix, input_ids, lengths, labels)
+            context = _context_of(prefix)
+            losses.update(self.head.loss(prefix.feats, input_ids, lengths, labels, prefix.weights, **context))
             return losses
         if mode == "predict":
             return self._predict(prefix, input_ids, lengths, samples or [], dict(generation or {}))
         if mode == "tensor":
             prefix, _ = self.run_necks(prefix, "train" if labels is not None else "predict")
-            return self.head.logits(prefix.feats, input_ids, lengths)
+            input_ids, lengths, _ = self._with_prompts(prefix, input_ids, lengths)
+            return self.head.logits(prefix.feats, input_ids, lengths, **_context_of(prefix))
         raise ValueError(f"mode is 'loss', 'predict' or 'tensor', not {mode!r}")
+
+    def _with_prompts(
+        self, prefix: PrefixBatch, input_ids: Tensor, lengths: Tensor, labels: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The tokens with the prompts of necks before them."""
+        if prefix.prompts is None:
+            return input_ids, lengths, labels
+        most = max(getattr(neck, "prompt_length", 0) for neck in self.necks)
+        return self.data_preprocessor.with_prompts(prefix.prompts, most, input_ids, lengths, labels)
 
     def _predict(
         self,
@@ -388,7 +405,8 @@ class SynthCaptioner(BaseModel):
             beams = options.get("num_beams", self.head.generation.get("num_beams", 1))
             options["num_return_sequences"] = max(wanted, beams)
         options.setdefault("max_new_tokens", self.data_preprocessor.max_length)
-        written = self.head.generate(prefix.feats, input_ids, lengths, **options)
+        input_ids, lengths, _ = self._with_prompts(prefix, input_ids, lengths)
+        written = self.head.generate(prefix.feats, input_ids, lengths, **_context_of(prefix), **options)
         best = written["ids"].shape[1]
         captions = self.data_preprocessor.tokenizer.decode(written["ids"].flatten(0, 1).tolist())
         scores = written["scores"]
@@ -453,3 +471,8 @@ class SynthCaptioner(BaseModel):
         if mode and not any(p.requires_grad for p in self.parameters()):
             print_log("no parameter of the captioner requires a gradient", logger="current", level=30)
         return super().train(mode)
+
+
+def _context_of(prefix: PrefixBatch) -> dict[str, Tensor]:
+    """What a head with cross-attention attends to, as its argument; a head without needs to know none."""
+    return {} if prefix.context is None else {"context": prefix.context}

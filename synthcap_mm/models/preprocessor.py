@@ -128,6 +128,39 @@ class CaptionPreprocessor(BaseDataPreprocessor):
         tokens = self.cast_data({"input_ids": input_ids, "lengths": lengths, "labels": labels})
         return {"prefix": prefix, "images": images, "source": source, "samples": samples, **tokens}
 
+    def with_prompts(
+        self,
+        prompts: Sequence[str],
+        most: int,
+        input_ids: torch.Tensor,
+        lengths: torch.Tensor,
+        labels: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """Tokens with a text before them, which is not learnt: what necks want the decoder to read.
+
+        Args:
+            prompts: B texts.
+            most: most tokens of a text; a longer one loses its last.
+            input_ids: ``(B, T)``, padded on the right.
+            lengths: ``(B,)``.
+            labels: ``(B, T)``. Default ``None``.
+
+        Returns:
+            The same with the texts' tokens: ``(B, T')``, ``(B,)``, and ``(B, T')`` or ``None``.
+        """
+        texts = [ids[:most] for ids in self.tokenizer.encode(list(prompts))]
+        longer = lengths + torch.tensor([len(text) for text in texts], device=lengths.device)
+        ends = longer.tolist()
+        ids = input_ids.new_full((len(texts), max(ends)), self.tokenizer.pad_id)
+        learnt = None if labels is None else labels.new_full(ids.shape, IGNORE)
+        for row, (text, end) in enumerate(zip(texts, ends)):
+            start = len(text)
+            ids[row, :start] = ids.new_tensor(text)
+            ids[row, start:end] = input_ids[row, : end - start]
+            if learnt is not None:
+                learnt[row, start:end] = labels[row, : end - start]
+        return ids, longer, learnt
+
     def _prefix(self, samples: Sequence[CaptionSample], source: str) -> PrefixBatch:
         """The samples' features and what belongs to them, on the model's device."""
         has_text = all(s.text_feat is not None for s in samples)

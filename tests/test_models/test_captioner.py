@@ -181,6 +181,69 @@ def test_widths_are_those_of_the_store_and_the_head(tiny_model, tiny_stores):
     assert MODELS.build(tiny_model).necks[-1].in_dim == 7
 
 
+@pytest.fixture()
+def retrieving(tiny_model):
+    """A captioner that reads retrieved captions and attends to their features."""
+    retrieved = {"type": "RetrievedCaptions", "k": 2, "prompt": "like {captions} so", "prompt_length": 20}
+    tiny_model["necks"] = {"retrieved": retrieved, **tiny_model["necks"]}
+    tiny_model["head"].update(cross_attention=True, dropout=0.0)
+    return tiny_model
+
+
+def test_retrieved_captions_are_read_before_the_tags_and_are_not_learnt(retrieving, train_batch):
+    torch.manual_seed(0)
+    model = MODELS.build(retrieving).eval()
+    tokenizer, seen = model.data_preprocessor.tokenizer, {}
+    loss_of = model.head.loss
+    model.head.loss = lambda *args, **context: seen.update(args=args, **context) or loss_of(*args, **context)
+    batch = model.data_preprocessor(train_batch, True)
+    torch.manual_seed(1)
+    wanted, _ = model.run_necks(batch["prefix"], "train")
+    texts = tokenizer.encode(wanted.prompts)
+    most = sorted(map(len, texts))[8]
+    assert most < max(map(len, texts))  # some are cut
+    model.necks[0].prompt_length = most
+    torch.manual_seed(1)
+    model(**batch, mode="loss")
+    feats, ids, lengths, labels, _ = seen["args"]
+    assert torch.equal(seen["context"], wanted.context) and torch.equal(feats, wanted.feats)
+    for i, text in enumerate(texts):
+        text = text[:most]
+        n = int(batch["lengths"][i])
+        assert ids[i, : lengths[i]].tolist() == [*text, *batch["input_ids"][i, :n].tolist()]
+        assert labels[i].tolist() == [-100] * len(text) + batch["labels"][i, :n].tolist() + [-100] * (
+            ids.shape[1] - len(text) - n
+        )
+        assert (ids[i, lengths[i] :] == tokenizer.pad_id).all()
+
+
+def test_retrieved_captions_change_a_prediction_and_batched_equals_single(retrieving, tiny_stores):
+    torch.manual_seed(0)
+    model = MODELS.build(retrieving).eval()
+    train_a_little(model, SynthPairDataset(tiny_stores[0]), steps=5, lr=3e-3)
+    photos = CaptionEvalDataset(tiny_stores[1])
+    together = model.val_step([photos[i] for i in range(5)])
+    for i, sample in enumerate(together):
+        alone = model.val_step([photos[i]])[0]
+        assert alone.pred_caption == sample.pred_caption
+        assert alone.pred_scores == pytest.approx(sample.pred_scores, abs=1e-4)
+    before = [s.pred_scores for s in together]
+    for off in ({"prompt": None}, {"context": False}):
+        if "context" in off:
+            model.head.cross_attention = False
+        for name, value in off.items():
+            setattr(model.necks[0], name, value)
+        assert [s.pred_scores for s in model.val_step([photos[i] for i in range(5)])] != before
+
+
+def test_the_retrieved_prompt_counts_among_the_positions(retrieving):
+    retrieving["head"]["positions"] = 2 + 20 + 32 + 1 + 16
+    assert MODELS.build(retrieving).head.positions == 71
+    retrieving["head"]["positions"] -= 1
+    with pytest.raises(UserError, match=r"may have 71: .* retrieved captions 20"):
+        MODELS.build(retrieving)
+
+
 def test_necks_are_run_in_their_order_and_the_last_makes_the_prefix(tiny_model):
     tiny_model["necks"]["noise"] = {"type": "NoiseInjection", "variance": 0.1}
     with pytest.raises(UserError, match=r"model\.necks\.projector.*noise.*_delete_"):
