@@ -99,7 +99,7 @@ def encode_images(cfg: Config, task: Task | None = None) -> dict[str, dict[str, 
     """Encode and tag the real photos of each entry of ``cfg.photo_stores``.
 
     Args:
-        cfg: the config. The encoder and the tag provider are those of ``cfg.synthesis``.
+        cfg: the config. The encoder, the tag provider and ``grids`` are those of ``cfg.synthesis``.
         task: see :func:`synthesize`. Default ``None``.
 
     Returns:
@@ -110,6 +110,7 @@ def encode_images(cfg: Config, task: Task | None = None) -> dict[str, dict[str, 
     require_inputs(cfg, "photo_stores")
     models = {name: section(cfg, "synthesis").get(name) for name in ("encoder", "tag_provider")}
     results = {}
+    models["grids"] = section(cfg, "synthesis").get("grids", False)
     for entry in section(cfg, "photo_stores"):
         settings = {**models, **entry}
         results[entry["store"]] = counts = PhotoStore(**settings).run(Worker.of_this_process(task))

@@ -61,6 +61,7 @@ class CaptionSample:
         pred_logprobs: summed token log-probability of each of ``pred_captions``.
         pred_scores: the score that each was ranked by (length-normalised for beams).
         pred_tags: names of the tags that were put in the prompt.
+        grid: features of the image's places, ``(N, C)`` float32, or ``None``.
     """
 
     sample_id: int
@@ -81,6 +82,7 @@ class CaptionSample:
     pred_scores: list[float] | None = None
     pred_tags: list[str] | None = None
     domain: str | None = None
+    grid: torch.Tensor | None = None
 
     def __reduce__(self) -> tuple:
         # Between processes torch hands a tensor over as an open file, and a batch has more samples than a process may

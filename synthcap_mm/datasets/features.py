@@ -22,3 +22,18 @@ def as_feature(row: np.ndarray, where: str) -> Tensor:
     if not 0 < float(norm) < float("inf"):  # NaN fails both comparisons
         raise ValueError(f"{where} is not a feature (norm {float(norm)}); delete its shard and make it again")
     return feature / norm
+
+
+def as_grid(grid: np.ndarray, where: str) -> Tensor:
+    """Stored float16 features of an image's places as a float32 tensor.
+
+    Args:
+        grid: ``(N, C)``.
+        where: what it is, for the message.
+
+    Raises:
+        ValueError: if there is NaN or infinity in it.
+    """
+    if not np.isfinite(grid).all():
+        raise ValueError(f"the grid of {where} is not finite; delete its shard and make it again")
+    return torch.from_numpy(grid.astype(np.float32))

@@ -62,7 +62,7 @@ def export_captioner(
         raise UserError(f"{out} exists already: give another folder, or delete it")
     captioner = CaptionInferencer(config, checkpoint)
     store = Store.open(captioner.cfg.model.store) if captioner.cfg.model.get("store") else None
-    held_out = _held_out(store, samples)
+    held_out = _held_out(store, samples, captioner.model.grids)
     before = [_caption_of(found) for found in captioner.stream(held_out)]
     if hasattr(captioner.model.head, "merge_lora"):
         captioner.model.head.merge_lora()
@@ -157,8 +157,8 @@ def _write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
     write_json(folder / MANIFEST, manifest)
 
 
-def _held_out(store: Store | None, count: int) -> list[CaptionSample]:
-    """The first images of held-out captions, as samples with feature and tags."""
+def _held_out(store: Store | None, count: int, grids: bool) -> list[CaptionSample]:
+    """The first images of held-out captions, as samples with feature and tags, and with grids where they are wanted."""
     if store is None or not store.has("images") or not store.has("pairs/default"):
         return []
     pairs = store.pairs("default")
@@ -172,6 +172,7 @@ def _held_out(store: Store | None, count: int) -> list[CaptionSample]:
             "real",
             feat=torch.from_numpy(store.images.feature(int(row)).astype(np.float32)),
             tags=store.tags(int(row)),
+            grid=torch.from_numpy(store.grid(int(row)).astype(np.float32)) if grids else None,
         )
         for row in rows
     ]

@@ -270,7 +270,13 @@ class CaptionInferencer(BaseInferencer):
         samples = [result.sample for result in batch if result.sample is not None and result.sample.feat is None]
         if samples:
             for sample, feat, tags in zip(samples, *self.read([sample.image for sample in samples])):
-                sample.feat, sample.tags, sample.image = feat, tags, None
+                sample.feat, sample.tags = feat, tags
+            if self.model.grids:
+                grids = self.reader.encoder.encode_grid([sample.image for sample in samples]).float().cpu()
+                for sample, grid in zip(samples, grids):
+                    sample.grid = grid
+            for sample in samples:
+                sample.image = None
         return [self._finite(result, errors) for result in batch]
 
     @staticmethod

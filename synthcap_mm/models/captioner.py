@@ -37,7 +37,8 @@ class SynthCaptioner(BaseModel):
         necks: configs by name, run in the order in which they stand; a method is an order of necks. The last
             one makes the prefix of embeddings (``PrefixProjector``). ``None`` in place of a config leaves one out.
             Options that a neck needs and its config leaves out are filled in: ``in_dim`` and ``embed_dim`` with the
-            width of the store's features (so is the head's ``context_dim``), ``width`` with that of the embeddings.
+            width of the store's features (so is the head's ``context_dim``; with ``grids`` it is that of the places),
+            ``width`` with that of the head's embeddings.
         data_preprocessor: config of :class:`CaptionPreprocessor`; its ``tokenizer``
             is the store's unless it names one.
         store: path of the store that the captioner is trained on. It gives the
@@ -48,6 +49,9 @@ class SynthCaptioner(BaseModel):
             features, or captions have to be encoded. Default ``None``.
         rerank: order the captions of the beams by their CLIPScore with the image, which needs
             ``backbone``, instead of by their likelihood. Default ``False``: docs/inference.md has what it changes.
+        grids: the head's cross-attention sees the features of the images' places: those that datasets give
+            (``grids=True``, of a store made with ``synthesis.grids=True``), or what the encoder makes of an image.
+            Default ``False``.
         init_cfg: passed on to MMEngine. Default ``None``.
 
     Attributes:
@@ -62,7 +66,7 @@ class SynthCaptioner(BaseModel):
             made with another encoder than ``store``, or a neck comes after the one that makes the prefix.
     """
 
-    exportable = {"head": Child(), "necks": Parts(), "data_preprocessor": Child(), **data("rerank")}
+    exportable = {"head": Child(), "necks": Parts(), "data_preprocessor": Child(), **data("rerank", "grids")}
 
     def __init__(
         self,
@@ -75,6 +79,7 @@ class SynthCaptioner(BaseModel):
         store: Name | None = None,
         backbone: Model | None = None,
         rerank: bool = False,
+        grids: bool = False,
         init_cfg: dict | None = None,
     ) -> None:
         own = None if store is None else Store.open(store)
@@ -91,7 +96,9 @@ class SynthCaptioner(BaseModel):
             "pad_id": tokenizer.pad_id,
         }
         dim = None if own is None else own.embed_dim
-        self.head_settings = filled_in({**special, **head}, context_dim=dim)
+        self.grids = grids
+        seen = (own.grid_shape or [None])[-1] if grids and own is not None else dim
+        self.head_settings = filled_in({**special, **head}, context_dim=seen)
         self.head = MODELS.build(self.head_settings)
         known = {"in_dim": dim, "embed_dim": dim, "width": getattr(self.head, "width", None)}
         self.neck_settings = {name: filled_in(neck, **known) for name, neck in necks.items() if neck is not None}
@@ -362,7 +369,8 @@ class SynthCaptioner(BaseModel):
             ValueError: for another mode.
         """
         if prefix is None:
-            prefix = PrefixBatch(feats=self.encode(images), source=source)
+            grids = self.backbone.encode_grid(list(images)) if self.grids else None
+            prefix = PrefixBatch(feats=self.encode(images), source=source, context=grids)
             for sample, feat in zip(samples or [], prefix.feats):
                 sample.feat = feat  # metrics want it
         if mode == "loss":

@@ -164,11 +164,13 @@ class CaptionPreprocessor(BaseDataPreprocessor):
     def _prefix(self, samples: Sequence[CaptionSample], source: str) -> PrefixBatch:
         """The samples' features and what belongs to them, on the model's device."""
         has_text = all(s.text_feat is not None for s in samples)
+        has_grids = all(s.grid is not None for s in samples)
         tensors = {
             "feats": torch.stack([s.feat if s.feat is not None else s.text_feat for s in samples]).float(),
             "text_feats": torch.stack([s.text_feat for s in samples]).float() if has_text else None,
             "memory_rows": torch.tensor([s.memory_row for s in samples]),
             "group_ids": torch.tensor([s.group for s in samples]),
             "weights": torch.tensor([s.weight for s in samples], dtype=torch.float32),
+            "context": torch.stack([s.grid for s in samples]) if has_grids else None,
         }
         return PrefixBatch(source=source, **self.cast_data(tensors))

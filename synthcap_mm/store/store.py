@@ -22,7 +22,7 @@ from synthcap_mm.store.fingerprint import describe_mismatch, same_encoder
 from synthcap_mm.store.pictures import decode_picture
 from synthcap_mm.store.recipes import differences
 from synthcap_mm.store.schema import tags_from_arrow
-from synthcap_mm.store.tables import JoinedTable, ShardedTable, Table, rows_and_sha256
+from synthcap_mm.store.tables import JoinedTable, ShardedTable, Table, facts_of, rows_and_sha256
 from synthcap_mm.structures import Tag
 
 if TYPE_CHECKING:
@@ -225,7 +225,7 @@ class Store:
             for other in ("texts", "images")
         )
         for shard in self._table_entry(name)["shards"]:
-            yield Expected(shard[1], self.embed_dim, captions, images)
+            yield Expected(shard[1], None if name == "image_grids" else self.embed_dim, captions, images)
 
     def table(self, name: str) -> ShardedTable:
         """The table ``name``.
@@ -286,6 +286,26 @@ class Store:
     def tags(self, image_row: int) -> list[Tag]:
         """All stored detections of an image; none where the store has no tags."""
         return tags_from_arrow(self.table("tags").value("tags", image_row)) if self.has("tags") else []
+
+    @cached_property
+    def grid_shape(self) -> tuple[int, int] | None:
+        """Places of an image's grid, and numbers of each; ``None`` where the store has no grids."""
+        if not self.has("image_grids"):
+            return None
+        cells = int(facts_of(self.paths("image_grids")[0])["cells"])
+        return cells, self.table("image_grids").dim // cells
+
+    def grid(self, image_row: int) -> np.ndarray:
+        """The features of an image's places, ``(N, C)`` float16.
+
+        Raises:
+            StoreError: if the store has none; the message says how they are made.
+        """
+        if self.grid_shape is None:
+            raise StoreError(
+                f"the store {self.path} has no features of the images' places: make it with synthesis.grids=True"
+            )
+        return self.table("image_grids").feature(image_row).reshape(self.grid_shape)
 
     def flagged(self) -> dict[str, list[str]]:
         """The images that show nothing or have no feature: key → flags (``black``, ``uniform``, ``non_finite``, …)."""

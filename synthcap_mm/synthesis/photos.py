@@ -36,6 +36,7 @@ class PhotoStore:
         encoder: config of a backbone.
         tag_provider: config of a tag provider, or ``None``; one that needs an encoder has ``encoder`` unless it names
             another. Default ``None``.
+        grids: see :class:`~synthcap_mm.synthesis.synthesis.Synthesis`. Default ``False``.
         shard_size: photos in a shard. Default 1024.
         image_batch: photos encoded and tagged at once. Default 16.
         device: torch device. Default: the current GPU, or the CPU.
@@ -53,11 +54,12 @@ class PhotoStore:
         shard_size: Count = 1024,
         image_batch: Count = 16,
         device: Device | None = None,
+        grids: bool = False,
     ) -> None:
         self.store, self.view = Path(store), view_file(store)
         self.photos_cfg, self.encoder_cfg = photos, encoder
         self.tag_provider_cfg = None if tag_provider is None else filled_in(tag_provider, encoder=encoder)
-        self.shard_size, self.image_batch = shard_size, image_batch
+        self.shard_size, self.image_batch, self.grids = shard_size, image_batch, grids
         self.device = torch.device(device) if device else default_device()
         self.models = BuiltModels(encoder, None, tag_provider, self.device)
 
@@ -80,6 +82,8 @@ class PhotoStore:
             "images": {"of": "photos"},
             "image_features": {"encoder": component_recipe(self.encoder_cfg), "pictures": pictures},
         }
+        if self.grids:
+            recipes["image_grids"] = {"encoder": component_recipe(self.encoder_cfg), "pictures": pictures}
         if self.tag_provider_cfg is not None:
             recipes["tags"] = {"tag_provider": component_recipe(self.tag_provider_cfg), "pictures": pictures}
         return {name: {"table": name, **recipe} for name, recipe in recipes.items()}

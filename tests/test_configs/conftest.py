@@ -21,9 +21,9 @@ def stores(tmp_path_factory, tiny):
             Synthesis(
                 store=str(root / "pairs"), captions={"type": "TinyCaptions", "num": 60}, encoder=encoder,
                 generator={"type": "TinyPainter"}, tag_provider=tagger, refine={"steps": 2, "lr": 0.01, "bank_size": 16},
-                tokenizer={"kind": "train", "vocab_size": 300}, holdout=0.2, image_batch=32,
+                tokenizer={"kind": "train", "vocab_size": 300}, holdout=0.2, image_batch=32, grids=True,
             ).run()  # fmt: skip
-            PhotoStore(str(root / "photos"), {"type": "TinyPhotos"}, encoder, tagger).run()
+            PhotoStore(str(root / "photos"), {"type": "TinyPhotos"}, encoder, tagger, grids=True).run()
             made[width] = (str(root / "pairs"), str(root / "photos"))
         return made[width]
 
