@@ -12,6 +12,7 @@ import tiny_clip
 import torch
 from safetensors.torch import load_file, save_file
 from small_training import train_a_little
+from tiny_store import tiny_settings
 
 from synthcap_mm.datasets import SynthPairDataset
 from synthcap_mm.errors import UserError
@@ -26,6 +27,7 @@ from synthcap_mm.models.necks.base import BaseNeck
 from synthcap_mm.registry import MODELS
 from synthcap_mm.store import Store
 from synthcap_mm.structures import Tag
+from synthcap_mm.synthesis.synthesis import Synthesis
 
 
 @pytest.fixture(scope="module")
@@ -236,6 +238,24 @@ def test_lora_context_and_retrieved_prompt_are_in_a_checkpoint_and_merged_in_an_
         assert a["caption"] == b["caption"]
         assert a["captions"][0]["logprob"] == pytest.approx(b["captions"][0]["logprob"], abs=1e-3)
     assert len({a["caption"] for a in got["predictions"]}) > 1
+
+
+@pytest.mark.slow
+def test_a_captioner_of_grids_captions_photos_before_and_after(tiny_captioner, tmp_path):
+    config = copy.deepcopy(tiny_captioner[0])
+    Synthesis(**{**tiny_settings(tmp_path / "store"), "refine": None, "grids": True}).run()
+    config["model"].update(store=str(tmp_path / "store"), grids=True)
+    config["model"]["head"].update(cross_attention=True, dropout=0.0)
+    torch.manual_seed(0)
+    model = MODELS.build(copy.deepcopy(config["model"]))
+    train_a_little(model, SynthPairDataset(str(tmp_path / "store"), grids=True), steps=30, lr=5e-3)
+    torch.save({"state_dict": model.state_dict()}, tmp_path / "grids.pth")
+    wanted = CaptionInferencer(copy.deepcopy(config), tmp_path / "grids.pth", device="cpu")(tiny_captioner[2])
+    manifest = export_captioner(copy.deepcopy(config), tmp_path / "grids.pth", tmp_path / "out")
+    assert manifest["compared"]["same_captions"] == manifest["compared"]["images"] > 0
+    got = CaptionInferencer.from_pretrained(tmp_path / "out", device="cpu", **components())(tiny_captioner[2])
+    assert got["predictions"] == wanted["predictions"]
+    assert len({found["caption"] for found in got["predictions"]}) > 1
 
 
 def test_it_appears_whole_or_not_at_all(tiny_captioner, tmp_path, monkeypatch):

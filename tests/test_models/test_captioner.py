@@ -2,11 +2,14 @@ import pytest
 import torch
 from mmengine.runner.checkpoint import get_state_dict, load_state_dict
 from small_training import train_a_little
+from tiny_store import tiny_settings
 
 from synthcap_mm.datasets import CaptionEvalDataset, SynthPairDataset
 from synthcap_mm.errors import UserError
 from synthcap_mm.registry import MODELS
 from synthcap_mm.store import Store
+from synthcap_mm.synthesis.photos import PhotoStore
+from synthcap_mm.synthesis.synthesis import Synthesis
 
 
 @pytest.fixture()
@@ -242,6 +245,35 @@ def test_the_retrieved_prompt_counts_among_the_positions(retrieving):
     retrieving["head"]["positions"] -= 1
     with pytest.raises(UserError, match=r"may have 71: .* retrieved captions 20"):
         MODELS.build(retrieving)
+
+
+def test_grids_are_what_the_decoder_attends_to_from_a_store_and_from_images(tiny_model, tmp_path, tiny):
+    photos, encoder = {"type": "TinyPhotos", "num": 6}, {"type": "TinyEncoder"}
+    PhotoStore(str(tmp_path / "photos"), photos, encoder, grids=True).run()
+    Synthesis(**{**tiny_settings(tmp_path / "pairs"), "refine": None, "grids": True}).run()
+    tiny_model.update(store=str(tmp_path / "pairs"), grids=True, backbone=encoder)
+    tiny_model["data_preprocessor"]["prompt"] = None
+    tiny_model["head"].update(cross_attention=True, dropout=0.0)
+    torch.manual_seed(0)
+    model = MODELS.build(tiny_model)
+    assert model.head.context_map.in_features == 48  # the places', not the features' 32
+    train_a_little(model, SynthPairDataset(str(tmp_path / "pairs"), grids=True), steps=20, lr=3e-3)
+    stored, images = (
+        CaptionEvalDataset(str(tmp_path / "photos"), grids=True), CaptionEvalDataset(photos=photos)
+    )  # fmt: skip
+    (grid,) = tiny.TinyEncoder().encode_grid([images[2].image])
+    torch.testing.assert_close(stored[2].grid, grid, atol=1e-3, rtol=1e-3)
+    wanted = model.val_step([stored[i] for i in range(6)])
+    for a, b in zip(wanted, model.val_step([images[i] for i in range(6)])):
+        assert a.pred_caption == b.pred_caption and a.pred_scores == pytest.approx(b.pred_scores, abs=1e-2)
+    dark = [stored[i] for i in range(6)]
+    for sample in dark:
+        sample.grid = torch.zeros_like(sample.grid)
+    assert [s.pred_scores for s in model.val_step(dark)] != [s.pred_scores for s in wanted]
+    with pytest.raises(UserError, match="grids"):
+        SynthPairDataset(str(tmp_path / "pairs"), pairs=None, grids=True)
+    with pytest.raises(ValueError, match="no neck or dataset gives a context"):
+        model.val_step([CaptionEvalDataset(str(tmp_path / "photos"))[0]])
 
 
 def test_necks_are_run_in_their_order_and_the_last_makes_the_prefix(tiny_model):
