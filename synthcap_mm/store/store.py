@@ -292,8 +292,11 @@ class Store:
         """Places of an image's grid, and numbers of each; ``None`` where the store has no grids."""
         if not self.has("image_grids"):
             return None
-        cells = int(facts_of(self.paths("image_grids")[0])["cells"])
-        return cells, self.table("image_grids").dim // cells
+        path, width = self.paths("image_grids")[0], self.table("image_grids").dim
+        cells = facts_of(path).get("cells")
+        if not isinstance(cells, int) or cells < 1 or width % cells:
+            raise StoreError(f"the shard {path} has {width} numbers an image, of {cells!r} places: make it anew")
+        return cells, width // cells
 
     def grid(self, image_row: int) -> np.ndarray:
         """The features of an image's places, ``(N, C)`` float16.
