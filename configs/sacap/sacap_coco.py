@@ -1,8 +1,8 @@
 # SaCap on COCO: the memory in training and test, phrases by CLIP as prompt, GPT-2 with cross-attention to CLIP's grid.
 # What is said to be SaCap's is its public code's. Its rephrased captions are not here (README). Not run at this scale.
 _base_ = ["../synthcap_coco.py"]
-store = "data/coco/sacap"
-test_photos = "data/coco/sacap_test"
+store = "data/coco/sacap/pairs"
+test_photos = "data/coco/sacap/test"
 # What may be named; SaCap's public code has a list of its own, data/object_phrases.json (one phrase a line here).
 phrases = "{{ fileDirname }}/../_base_/coco_classes.txt"
 decoder = "weights/gpt2"  # a folder: config.json, model.safetensors, tokenizer.json

@@ -1,7 +1,7 @@
 # SaCap on the mini-world: the memory in training and test, phrases by CLIP as prompt, cross-attention to the encoder's grid.
 _base_ = ["../synthcap_mini.py"]
-store = "data/miniscenes/sacap"
-test_photos = "data/miniscenes/sacap_test"
+store = "data/miniscenes/sacap/pairs"
+test_photos = "data/miniscenes/sacap/test"
 synthesis = dict(
     store=store,
     # SaCap's: the 3 phrases that lie nearest to the picture, each encoded as it is.
