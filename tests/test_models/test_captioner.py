@@ -272,7 +272,7 @@ def test_grids_are_what_the_decoder_attends_to_from_a_store_and_from_images(tiny
     assert [s.pred_scores for s in model.val_step(dark)] != [s.pred_scores for s in wanted]
     with pytest.raises(UserError, match="grids"):
         SynthPairDataset(str(tmp_path / "pairs"), pairs=None, grids=True)
-    with pytest.raises(ValueError, match="no neck or dataset gives a context"):
+    with pytest.raises(UserError, match="no neck or dataset gives it a context"):
         model.val_step([CaptionEvalDataset(str(tmp_path / "photos"))[0]])
 
 

@@ -86,10 +86,10 @@ class GPT2CaptionHead(BaseModule):
             sharding strategy sets it. ``False`` at first.
 
     Raises:
-        UserError: if a pretrained model's vocabulary is not the tokenizer's, or ``lora`` has none to adapt.
+        UserError: if a pretrained model's vocabulary is not the tokenizer's, or ``lora`` has none to adapt; in use,
+            if there is a context and no cross-attention, or the other way round.
         OSError: if ``pretrained`` cannot be loaded.
         ImportError: if ``lora`` is asked for and peft is not installed.
-        ValueError: in use, if there is a context and no cross-attention, or the other way round.
     """
 
     exportable = {
@@ -197,8 +197,9 @@ class GPT2CaptionHead(BaseModule):
     def _attended(self, context: Tensor | None) -> dict[str, Tensor]:
         """What the decoder's blocks attend to, as their argument; none without cross-attention."""
         if self.cross_attention != (context is not None):
-            raise ValueError(
-                "the head has cross_attention=True, and no neck or dataset gives a context"
+            raise UserError(
+                "the head has cross_attention=True, and no neck or dataset gives it a context (RetrievedCaptions, or "
+                "grids=True of the captioner and its datasets; features alone have no grid)"
                 if self.cross_attention
                 else "there is a context, and the head does not attend to it: set head.cross_attention=True"
             )

@@ -4,6 +4,7 @@ import pytest
 import torch
 from small_head import VOCAB, make_head
 
+from synthcap_mm.errors import UserError
 from synthcap_mm.models.heads import gpt2_caption_head
 
 CONTEXT = 24  # narrower than the decoder
@@ -128,7 +129,7 @@ def test_a_context_of_the_decoders_width_needs_no_map(batch):
 
 
 def test_a_context_that_nobody_attends_to_is_refused_and_so_is_its_absence(batch):
-    with pytest.raises(ValueError, match="cross_attention=True, and no"):
+    with pytest.raises(UserError, match="cross_attention=True, and no"):
         attending()[0].logits(*batch)
-    with pytest.raises(ValueError, match="does not attend"):
+    with pytest.raises(UserError, match="does not attend"):
         make_head().generate(*batch, context=torch.randn(4, 5, CONTEXT))
