@@ -80,6 +80,12 @@ FAISS = [
     "faiss-cpu>=1.9,<2",
 ]
 
+# Low-rank adapters of a pretrained decoder.
+LORA = [
+    # 0.x, a minor release may break; 0.21 is the release that is tested.
+    "peft>=0.21,<0.22",
+]
+
 # Photos in HEIC and HEIF, as phones make them.
 HEIF = [
     # 1.8 is the release that is tested; libheif, which it holds, refuses pictures larger than their headers say.
@@ -113,6 +119,8 @@ TEST = [
     *FAISS,
     # HEIC photos are read, and hostile ones refused.
     *HEIF,
+    # Adapters are trained, merged and exported.
+    *LORA,
     # The page is tried in headless Chromium, where there is one.
     *DEMO,
     # Drives it; monthly releases of one major version, and the test uses little of it.
@@ -169,6 +177,7 @@ setup(
         "tensorboard": TENSORBOARD,
         "faiss": FAISS,
         "heif": HEIF,
+        "lora": LORA,
         "demo": DEMO,
         "test": TEST,
     },

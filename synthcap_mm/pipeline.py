@@ -99,7 +99,7 @@ def encode_images(cfg: Config, task: Task | None = None) -> dict[str, dict[str, 
     """Encode and tag the real photos of each entry of ``cfg.photo_stores``.
 
     Args:
-        cfg: the config. The encoders and the tag provider are those of ``cfg.synthesis``.
+        cfg: the config. The encoders, the tag provider and ``grids`` are those of ``cfg.synthesis``.
         task: see :func:`synthesize`. Default ``None``.
 
     Returns:
@@ -108,7 +108,8 @@ def encode_images(cfg: Config, task: Task | None = None) -> dict[str, dict[str, 
     check_fields(cfg)
     start_logging(cfg)
     require_inputs(cfg, "photo_stores")
-    models = {name: section(cfg, "synthesis").get(name) for name in SHARED}
+    synthesis = section(cfg, "synthesis")
+    models = {name: synthesis[name] for name in SHARED if name in synthesis}
     results = {}
     for entry in section(cfg, "photo_stores"):
         settings = {**models, **entry}

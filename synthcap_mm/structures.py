@@ -66,6 +66,7 @@ class CaptionSample:
         pred_tags: names of the tags that were put in the prompt.
         other_feats: image features by the encoders beside the store's own, by name, ``(D',)`` float32 each.
         other_text_feats: the caption's features by them.
+        grid: features of the image's places, ``(N, C)`` float32, or ``None``.
     """
 
     sample_id: int
@@ -88,6 +89,7 @@ class CaptionSample:
     domain: str | None = None
     other_feats: dict[str, torch.Tensor] = field(default_factory=dict)
     other_text_feats: dict[str, torch.Tensor] = field(default_factory=dict)
+    grid: torch.Tensor | None = None
 
     def __reduce__(self) -> tuple:
         # Between processes torch hands a tensor over as an open file, and a batch has more samples than a process may
@@ -128,6 +130,8 @@ class PrefixBatch:
         other_feats: ``(B, D')`` float32 image features by the encoders beside the captioner's own, by name. Necks
             leave them as they are.
         other_text_feats: ``(B, D')`` float32 features of the captions by them.
+        context: ``(B, N, C)`` float32, what a head with cross-attention attends to, or ``None``.
+        prompts: B texts that the decoder reads before the caption and the prompt of tags, or ``None``.
     """
 
     feats: torch.Tensor
@@ -138,6 +142,8 @@ class PrefixBatch:
     weights: torch.Tensor | None = None
     other_feats: dict[str, torch.Tensor] = field(default_factory=dict)
     other_text_feats: dict[str, torch.Tensor] = field(default_factory=dict)
+    context: torch.Tensor | None = None
+    prompts: list[str] | None = None
 
     def feats_of(self, encoder: str | None) -> torch.Tensor:
         """Image features by an encoder: :attr:`feats` for ``None``, the captioner's own.

@@ -34,6 +34,8 @@ def small(name, stores):
     # A pretrained decoder and its tokenizer are files that are not at hand; tests/test_engine has one in their format.
     if cfg.model.head.pop("pretrained", None):
         del cfg.model.data_preprocessor["tokenizer"]
+        cfg.model.head.pop("lora", None)  # tests/test_models/test_heads/test_lora.py
+        cfg.model.head.positions = 256
     cfg.model.head.update(width=32, layers=1, heads=2, generation={"num_beams": 2})
     data = cfg.train_dataloader.dataset
     if data.get("pairs", "default") not in ("default", None) and not Store.open(pairs).has(f"pairs/{data.pairs}"):

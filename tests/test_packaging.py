@@ -100,7 +100,7 @@ def requirements(wheel) -> dict[str, list[Requirement]]:
 
 @pytest.mark.slow
 def test_bounds(requirements):
-    assert set(requirements) == {"", "t2i", "mmdet", "tensorboard", "faiss", "heif", "demo", "test"}
+    assert set(requirements) == {"", "t2i", "mmdet", "tensorboard", "faiss", "heif", "lora", "demo", "test"}
     for requirement in chain.from_iterable(requirements.values()):
         operators = {specifier.operator for specifier in requirement.specifier}
         assert {">=", "<"} <= operators, f"{requirement} lacks a bound"
@@ -148,10 +148,10 @@ def test_imports_are_required_and_requirements_imported(requirements):
         "diffusers": ["diffusers"],
         "faiss": ["faiss-cpu"],
         "pillow_heif": ["pillow-heif"],
+        "peft": ["peft"],
     }
-    runtime = {
-        canonicalize_name(r.name) for extra in ("", "t2i", "mmdet", "faiss", "heif") for r in requirements[extra]
-    }
+    optional = ("t2i", "mmdet", "faiss", "heif", "lora")
+    runtime = {canonicalize_name(r.name) for extra in ("", *optional) for r in requirements[extra]}
     modules = imported("synthcap_mm") | imported("tools")
     used = set()
     for module, file in modules.items():

@@ -30,14 +30,14 @@ DOCUMENTED = {
 LOOK_UP = """
 import json, os, sys
 import mmengine.runner, mmengine.visualization  # what all need, once
+before = {*sys.modules}  # transformers, and what it brings: mmengine.optim imports it for its Adafactor
 import synthcap_mm.registry as r
 for name, components in json.loads(sys.argv[1]).items():
     if os.fork() == 0:
         registry = getattr(r, name)
         found = {c: getattr(registry.get(c), "__module__", "not found") for c in components}
-        # transformers is brought by mmengine.optim itself (for its Adafactor)
-        heavy = [m for m in ("open_clip", "diffusers", "mmdet", "mmcv", "torchvision") if m in sys.modules]
-        print(json.dumps([name, found, heavy]), flush=True)
+        heavy = {"open_clip", "diffusers", "mmdet", "mmcv", "torchvision", "peft"} & ({*sys.modules} - before)
+        print(json.dumps([name, found, sorted(heavy)]), flush=True)
         os._exit(0)
     assert os.wait()[1] == 0
 """

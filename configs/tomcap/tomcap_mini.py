@@ -1,12 +1,18 @@
-# Moment matching on the mini-world: captions' features get the mean and spread of photos that nobody has described.
-_base_ = ["../synthcap_mini.py"]
+# TOMCap on the mini-world: moment matching, and captions retrieved as prompt and as what cross-attention sees.
+_base_ = ["tomcap_moments_mini.py"]
 model = dict(
-    data_preprocessor=dict(prompt=None),
     necks=dict(
         _delete_=True,
-        text=dict(type="TextAsPrefix"),
-        moments=dict(type="MomentMatching", start="captions", target=_base_.val_photos, spread=True),
+        text=_base_.model.necks.text,
+        moments=_base_.model.necks.moments,
+        retrieved=dict(
+            type="RetrievedCaptions",
+            k=4,  # TOMCap's
+            prompt="Similar images have the following captions: {captions} Write a caption:",
+            prompt_length=128,
+        ),
         projector=_base_.model.necks.projector,
     ),
+    # From scratch, as every method's here: there is nothing for LoRA to adapt, and all of it learns.
+    head=dict(cross_attention=True, positions=192),
 )
-train_dataloader = dict(dataset=dict(pairs=None, refined=False))

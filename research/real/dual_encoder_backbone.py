@@ -71,6 +71,12 @@ class DualEncoderBackbone(BaseBackbone):
         return self.unit(self.net.encode_image(pixels.to(self.device)))
 
     @torch.no_grad()
+    def encode_grid(self, images: list[Image]) -> torch.Tensor:
+        """``(B, 49, 1280)``: the image tower's last map."""
+        pixels = torch.stack([self.preprocess(image) for image in images])
+        return self.net.visual(pixels.to(self.device)).flatten(2).transpose(1, 2)
+
+    @torch.no_grad()
     def encode_text(self, texts: list[str]) -> torch.Tensor:
         """``(B, 256)``; sentences of like length are encoded together, since padding costs as much as words."""
         self.tokenizer.no_padding()

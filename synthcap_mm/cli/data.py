@@ -208,6 +208,6 @@ def _tables_of(config: str) -> list[Any]:
 
     cfg = read_config(config)
     init_default_scope(SCOPE)
-    models = {name: cfg.synthesis.get(name) for name in SHARED}
+    models = {name: cfg.synthesis[name] for name in SHARED if name in cfg.synthesis}
     makers = [Synthesis(**cfg.synthesis), *(PhotoStore(**{**models, **entry}) for entry in cfg.get("photo_stores", []))]
     return [table for maker in makers for table in maker.tables.values()]

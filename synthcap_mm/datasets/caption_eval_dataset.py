@@ -8,7 +8,7 @@ import numpy as np
 from mmengine.logging import print_log
 from torch.utils.data import Dataset
 
-from synthcap_mm.datasets.features import as_feature, other_features
+from synthcap_mm.datasets.features import as_feature, as_grid, other_features
 from synthcap_mm.datasets.tagging import tags_by_features
 from synthcap_mm.errors import UserError
 from synthcap_mm.evaluation.tokenizer import has_words
@@ -40,6 +40,7 @@ class CaptionEvalDataset(Dataset):
             domain). Default ``None``: there is a ``store``.
         tags: config of what names the things of a photo by its stored feature (:class:`CLIPTagProvider`,
             :class:`RetrievedEntities`), in place of the store's detections. Default ``None``.
+        grids: give the photos' grids of the store (``synthesis.grids``) too. Default ``False``.
 
     Raises:
         StoreError: if there is no store; the message has the command.
@@ -55,6 +56,7 @@ class CaptionEvalDataset(Dataset):
         allow_missing: bool = False,
         photos: Data | None = None,
         tags: Model | None = None,
+        grids: bool = False,
     ) -> None:
         if (store is None) == (photos is None):
             raise UserError(
@@ -63,11 +65,14 @@ class CaptionEvalDataset(Dataset):
             )
         if tags is not None and store is None:
             raise UserError("tags= names things by stored features, so it needs store=, not photos=")
+        self._with_grids = grids
         self.store: Store | None = None
         self._photos: Any = None
         self._tags: dict[int, list[Tag]] | None = None
         if store is not None:
             self._open_store(store, allow_missing)
+            if grids:
+                self.store.grid(0)  # says what to do where there are none
             if tags is not None:
                 self._tags = dict(zip(self._rows.tolist(), tags_by_features(tags, self.store, self._rows)))
         else:
@@ -170,12 +175,14 @@ class CaptionEvalDataset(Dataset):
             )
         images = self.store.images
         key = images.value("key", row)
+        where = f"photo {key!r} of {self.store.path}"
         return CaptionSample(
             sample_id=row,
             key=key,
             source="real",
-            feat=as_feature(images.feature(row), f"photo {key!r} of {self.store.path}"),
+            feat=as_feature(images.feature(row), where),
             other_feats=other_features(self.store, "image", row),
+            grid=as_grid(self.store.grid(row), where) if self._with_grids else None,
             tags=self.store.tags(row) if self._tags is None else self._tags[row],
             references=self._references_of(row, key),
             domain=self._domains.get(row),

@@ -45,3 +45,18 @@ def other_features(store: Store, kind: str, row: int) -> dict[str, Tensor]:
         for name in store.other_encoders
         for table in [store.text_features(name) if kind == "text" else store.image_features(name)]
     }
+
+
+def as_grid(grid: np.ndarray, where: str) -> Tensor:
+    """Stored float16 features of an image's places as a float32 tensor.
+
+    Args:
+        grid: ``(N, C)``.
+        where: what it is, for the message.
+
+    Raises:
+        ValueError: if there is NaN or infinity in it.
+    """
+    if not np.isfinite(grid).all():
+        raise ValueError(f"the grid of {where} is not finite; delete its shard and make it again")
+    return torch.from_numpy(grid.astype(np.float32))

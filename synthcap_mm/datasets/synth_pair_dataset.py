@@ -9,7 +9,7 @@ import torch
 from mmengine.logging import print_log
 from torch.utils.data import Dataset
 
-from synthcap_mm.datasets.features import as_feature, other_features
+from synthcap_mm.datasets.features import as_feature, as_grid, other_features
 from synthcap_mm.datasets.tagging import caption_tagger, tags_by_features
 from synthcap_mm.errors import UserError
 from synthcap_mm.evaluation.tokenizer import has_words
@@ -56,6 +56,7 @@ class SynthPairDataset(Dataset):
             something that reads the captions (:class:`CaptionEntities`); of held-out ones something that reads the
             images' features (:class:`CLIPTagProvider`, :class:`RetrievedEntities`) and has the store's encoder.
             Default ``None``: the store's detections; captions without images have none.
+        grids: give the images' grids (``synthesis.grids``) too. Default ``False``.
 
     Raises:
         StoreError: if there is no store; the message has the command.
@@ -78,6 +79,7 @@ class SynthPairDataset(Dataset):
         weight_by: Literal["score"] | None = None,
         weight_range: tuple[NotNegative, Positive] = (0.0, 1.0),
         tags: Model | None = None,
+        grids: bool = False,
     ) -> None:
         low, high = weight_range
         if low > high:
@@ -86,6 +88,7 @@ class SynthPairDataset(Dataset):
             "refined": refined,
             "image_choice": image_choice != "first",
             "weight_by": weight_by is not None,
+            "grids": grids,
             "tags (of held-out images)": tags is not None and split == "heldout",
         }
         if pairs is None and any(needs_pairs.values()):
@@ -95,7 +98,7 @@ class SynthPairDataset(Dataset):
         if self.store.kind == "photos":
             raise StoreError(f"the store {store} holds photos, not captions to learn; CaptionEvalDataset reads those")
         self.split = split
-        self.image_choice = image_choice
+        self.image_choice, self._with_grids = image_choice, grids
         self.seed = seed
         self._pairs = None if pairs is None else self.store.pairs(pairs)
         self._refined = self.store.refined(pairs) if refined and split == "train" else None
@@ -106,6 +109,9 @@ class SynthPairDataset(Dataset):
         read += [f"{kind}_features/{encoder}" for kind in kinds for encoder in self.store.other_encoders]
         if self._refined is not None:
             read.append(f"refined/{pairs}")
+        if grids:
+            self.store.grid(0)  # says what to do where there are none
+            read.append("image_grids")
         #: Hash of all that the samples are made of; a training is not resumed on other data.
         self.identity = digest([self.store.identity(name) for name in read])
         # In shared memory, so that persistent worker processes see the new epoch.
@@ -248,6 +254,8 @@ class SynthPairDataset(Dataset):
         sample.source = "pseudo"
         sample.feat = as_feature(feature, f"{where} of {self.store.path}")
         sample.other_feats = other_features(self.store, "image", image)
+        if self._with_grids:
+            sample.grid = as_grid(self.store.grid(image), f"image {image} of {self.store.path}")
         if self._weights is not None:
             sample.weight = float(np.clip(self._pairs.value("score", pair), *self._weights))
         if self._tags is not None:

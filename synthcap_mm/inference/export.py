@@ -69,6 +69,10 @@ def export_captioner(
         raise UserError(f"{out} exists already: give another folder, or delete it")
     captioner = CaptionInferencer(config, checkpoint)
     store = Store.open(captioner.cfg.model.store) if captioner.cfg.model.get("store") else None
+    held_out = _held_out(store, samples, captioner.model.grids)
+    before = [_caption_of(found) for found in captioner.stream(held_out)]
+    if hasattr(captioner.model.head, "merge_lora"):
+        captioner.model.head.merge_lora()
     with new_folder(out) as folder:
         config, left_out = _write_parts(captioner, folder)
         manifest: dict[str, Any] = {
@@ -84,7 +88,7 @@ def export_captioner(
             "compared": {},
         }
         _write_manifest(folder, manifest)
-        manifest["compared"] = _compare(captioner, folder, _held_out(store, samples), left_out)
+        manifest["compared"] = _compare(captioner, folder, held_out, before, left_out)
         captions = None if store is None else len(store.captions)
         card = model_card(manifest, config, captioner.cfg, captions, out.name)
         (folder / CARD).write_text(card, encoding="utf-8")
@@ -125,6 +129,9 @@ def _model_settings(captioner: CaptionInferencer) -> dict[str, Any]:
         for name in ("memory", "store", "start", "target", "pairs", "block_size"):
             neck.pop(name, None)
     head = settings["head"]
+    head.pop("lora", None)  # merged
+    if head.get("cross_attention"):
+        head["context_dim"] = captioner.model.head_settings["context_dim"]
     if head.pop("pretrained", None) is not None:  # its weights are in the checkpoint now, its sizes in the model
         config = captioner.model.head.decoder.config
         head.update(width=config.n_embd, layers=config.n_layer, heads=config.n_head, positions=config.n_positions)
@@ -167,8 +174,8 @@ def _write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
     write_json(folder / MANIFEST, manifest)
 
 
-def _held_out(store: Store | None, count: int) -> list[CaptionSample]:
-    """The first images of held-out captions, as samples with feature and tags."""
+def _held_out(store: Store | None, count: int, grids: bool) -> list[CaptionSample]:
+    """The first images of held-out captions, as samples with feature and tags, and with grids where they are wanted."""
     if store is None or not store.has("images") or not store.has("pairs/default"):
         return []
     pairs = store.pairs("default")
@@ -183,22 +190,27 @@ def _held_out(store: Store | None, count: int) -> list[CaptionSample]:
             feat=torch.from_numpy(store.images.feature(int(row)).astype(np.float32)),
             other_feats=other_features(store, "image", int(row)),
             tags=store.tags(int(row)),
+            grid=torch.from_numpy(store.grid(int(row)).astype(np.float32)) if grids else None,
         )
         for row in rows
     ]
 
 
 def _compare(
-    captioner: CaptionInferencer, folder: Path, samples: Sequence[CaptionSample], left_out: Mapping[str, str]
+    captioner: CaptionInferencer,
+    folder: Path,
+    samples: Sequence[CaptionSample],
+    before: Sequence[str],
+    left_out: Mapping[str, str],
 ) -> dict[str, Any]:
-    """Read the folder back, and caption the same images with it."""
+    """Read the folder back, and caption the images with it that had the captions ``before``."""
     own = {part: getattr(captioner, f"{part}_cfg") for part in left_out}
     again = CaptionInferencer(folder, device=captioner.device, **own)
     if "encoder" not in left_out:
         _ = again.model.backbone if left_out else again.reader  # building the encoder compares its fingerprint
     if not samples:
         return {"images": 0, "summary": "no images were held out, so no captions were compared"}
-    before, after = ([_caption_of(found) for found in one.stream(samples)] for one in (captioner, again))
+    after = [_caption_of(found) for found in again.stream(samples)]
     same = sum(a == b for a, b in zip(before, after))
     summary = f"{same} of {len(before)} held-out images have the same caption as before"
     return {"images": len(before), "same_captions": same, "summary": summary}

@@ -287,10 +287,13 @@ class CaptionInferencer(BaseInferencer):
         """The batch, with features and tags in place of images."""
         samples = [result.sample for result in batch if result.sample is not None and result.sample.feat is None]
         if samples:
-            feats, tags = self.read([sample.image for sample in samples])
+            images = [sample.image for sample in samples]
+            feats, tags = self.read(images)
+            grids = self.reader.encoder.encode_grid(images).float().cpu() if self.model.grids else [None] * len(images)
             for row, sample in enumerate(samples):
                 sample.other_feats = {name: found[row] for name, found in feats.items() if name is not None}
-                sample.feat, sample.tags, sample.image = feats[None][row], tags[row], None
+                sample.feat, sample.grid = feats[None][row], grids[row]
+                sample.tags, sample.image = tags[row], None
         return [self._finite(result, errors) for result in batch]
 
     @staticmethod

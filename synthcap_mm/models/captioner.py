@@ -14,7 +14,7 @@ from PIL.Image import Image
 from torch import Tensor, nn
 
 from synthcap_mm.errors import UserError
-from synthcap_mm.exportable import Child, Parts
+from synthcap_mm.exportable import Child, Parts, data
 from synthcap_mm.models.memory import CaptionMemory
 from synthcap_mm.models.named_encoder import named_encoder
 from synthcap_mm.models.necks.base import StoreNeck
@@ -42,7 +42,8 @@ class SynthCaptioner(BaseModel):
         necks: configs by name, run in the order in which they stand; a method is an order of necks. The last
             one makes the prefix of embeddings (``PrefixProjector``). ``None`` in place of a config leaves one out.
             Options that a neck needs and its config leaves out are filled in: ``in_dim`` and ``embed_dim`` with the
-            width of the store's features, ``width`` with that of the head's embeddings.
+            width of the store's features (so is the head's ``context_dim``; with ``grids`` it is that of the places),
+            ``width`` with that of the head's embeddings.
         data_preprocessor: config of :class:`CaptionPreprocessor`; its ``tokenizer``
             is the store's unless it names one.
         store: path of the store that the captioner is trained on. It gives the
@@ -56,9 +57,13 @@ class SynthCaptioner(BaseModel):
         rerank: config of a ranker (:class:`~synthcap_mm.models.ranking.CaptionRanker`), which chooses among the beams'
             captions, and maybe the memory's; scores of the encoder need ``backbone``. Default ``None``: the beams'
             likeliest; docs/inference.md has what it changes.
+        grids: the head's cross-attention sees the features of the images' places: those that datasets give
+            (``grids=True``, of a store made with ``synthesis.grids=True``), or what the encoder makes of an image.
+            Default ``False``.
         init_cfg: passed on to MMEngine. Default ``None``.
 
     Attributes:
+        head_settings: the head's config, filled in.
         encoder: fingerprint of the encoder whose features the captioner takes: the store's, or the checkpoint's;
             ``None`` while it is not known.
         other_encoders: fingerprints of the encoders beside it, by name, as far as they are known.
@@ -70,7 +75,9 @@ class SynthCaptioner(BaseModel):
             made with another encoder than ``store``, or a neck comes after the one that makes the prefix.
     """
 
-    exportable = {"head": Child(), "necks": Parts(), "data_preprocessor": Child(), "rerank": Child()}
+    exportable = {
+        "head": Child(), "necks": Parts(), "data_preprocessor": Child(), "rerank": Child(), **data("grids")
+    }  # fmt: skip
 
     def __init__(
         self,
@@ -83,6 +90,7 @@ class SynthCaptioner(BaseModel):
         store: Name | None = None,
         backbone: Model | None = None,
         rerank: Model | None = None,
+        grids: bool = False,
         init_cfg: dict | None = None,
         other_backbones: OtherEncoders | None = None,
     ) -> None:
@@ -99,8 +107,11 @@ class SynthCaptioner(BaseModel):
             "eos_id": tokenizer.eos_id,
             "pad_id": tokenizer.pad_id,
         }
-        self.head = MODELS.build({**special, **head})
         dim = None if own is None else own.embed_dim
+        self.grids = grids
+        seen = (own.grid_shape or [None])[-1] if grids and own is not None else dim
+        self.head_settings = filled_in({**special, **head}, context_dim=seen)
+        self.head = MODELS.build(self.head_settings)
         known = {"in_dim": dim, "embed_dim": dim, "width": getattr(self.head, "width", None)}
         self.neck_settings = {name: filled_in(neck, **known) for name, neck in necks.items() if neck is not None}
         self.necks = nn.ModuleList(map(MODELS.build, self.neck_settings.values()))
@@ -133,11 +144,13 @@ class SynthCaptioner(BaseModel):
             return
         data = self.data_preprocessor
         prompt = 0 if data.prompt is None else data.max_prompt_length
-        longest = prefix + prompt + 1 + data.max_length
+        retrieved = sum(getattr(neck, "prompt_length", 0) for neck in self.necks)
+        longest = prefix + retrieved + prompt + 1 + data.max_length
         if longest > positions:
             raise UserError(
                 f"head.positions is {positions}, but a sequence may have {longest}: necks.{last}.prefix_length {prefix}"
-                f" + data_preprocessor.max_prompt_length {prompt} + 1 (begin token) + data_preprocessor.max_length "
+                + (f" + prompt_length of retrieved captions {retrieved}" if retrieved else "")
+                + f" + data_preprocessor.max_prompt_length {prompt} + 1 (begin token) + data_preprocessor.max_length "
                 f"{data.max_length}. Raise head.positions (fixed in a pretrained decoder) or lower one of the others."
             )
 
@@ -416,7 +429,7 @@ class SynthCaptioner(BaseModel):
             samples: the samples, for ``mode='predict'``.
             mode: ``'loss'``: dict of losses; ``'predict'``: the samples with their
                 ``pred_*`` fields filled, and their features where they brought an image; ``'tensor'``: logits
-                ``(B, T, V)``.
+                ``(B, T, V)``, of T tokens with the prompts that necks made.
             generation: options of the head's ``generate`` over those of its config, for
                 ``mode='predict'``; ``rerank`` among them counts instead of the captioner's own. Default ``None``.
 
@@ -424,20 +437,34 @@ class SynthCaptioner(BaseModel):
             ValueError: for another mode.
         """
         if prefix is None:
-            prefix = PrefixBatch(feats=self.encode(images), source=source, other_feats=self.encode_by_others(images))
+            grids = self.backbone.encode_grid(list(images)) if self.grids else None
+            others = self.encode_by_others(images)
+            prefix = PrefixBatch(feats=self.encode(images), source=source, other_feats=others, context=grids)
             for row, sample in enumerate(samples or []):
                 sample.feat = prefix.feats[row]  # metrics want it
-                sample.other_feats = {name: feats[row] for name, feats in prefix.other_feats.items()}
+                sample.other_feats = {name: feats[row] for name, feats in others.items()}
         if mode == "loss":
             prefix, losses = self.run_necks(prefix, "train")
-            losses.update(self.head.loss(prefix.feats, input_ids, lengths, labels, prefix.weights))
+            input_ids, lengths, labels = self._with_prompts(prefix, input_ids, lengths, labels)
+            context = _context_of(prefix)
+            losses.update(self.head.loss(prefix.feats, input_ids, lengths, labels, prefix.weights, **context))
             return losses
         if mode == "predict":
             return self._predict(prefix, input_ids, lengths, samples or [], dict(generation or {}))
         if mode == "tensor":
             prefix, _ = self.run_necks(prefix, "train" if labels is not None else "predict")
-            return self.head.logits(prefix.feats, input_ids, lengths)
+            input_ids, lengths, _ = self._with_prompts(prefix, input_ids, lengths)
+            return self.head.logits(prefix.feats, input_ids, lengths, **_context_of(prefix))
         raise ValueError(f"mode is 'loss', 'predict' or 'tensor', not {mode!r}")
+
+    def _with_prompts(
+        self, prefix: PrefixBatch, input_ids: Tensor, lengths: Tensor, labels: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The tokens with the prompts of necks before them."""
+        if prefix.prompts is None:
+            return input_ids, lengths, labels
+        most = max(getattr(neck, "prompt_length", 0) for neck in self.necks)
+        return self.data_preprocessor.with_prompts(prefix.prompts, most, input_ids, lengths, labels)
 
     def _predict(
         self,
@@ -456,7 +483,8 @@ class SynthCaptioner(BaseModel):
             beams = options.get("num_beams", self.head.generation.get("num_beams", 1))
             options["num_return_sequences"] = max(wanted, beams)
         options.setdefault("max_new_tokens", self.data_preprocessor.max_length)
-        written = self.head.generate(prefix.feats, input_ids, lengths, **options)
+        input_ids, lengths, _ = self._with_prompts(prefix, input_ids, lengths)
+        written = self.head.generate(prefix.feats, input_ids, lengths, **_context_of(prefix), **options)
         logprobs, scores = written["logprobs"].float(), written["scores"]
         flat = self.data_preprocessor.tokenizer.decode(written["ids"].flatten(0, 1).tolist())
         captions = [flat[start : start + logprobs.shape[1]] for start in range(0, len(flat), logprobs.shape[1])]
@@ -465,7 +493,7 @@ class SynthCaptioner(BaseModel):
                 captions, logprobs, image_feats, [sample.pred_tags or [] for sample in samples],
                 lambda name, texts: self.backbone_of(name).encode_text(texts), self.data_preprocessor.tokenizer.encode,
             )  # fmt: skip
-            self._retrieve(ranker, own, prefix.feats, input_ids, lengths)
+            self._retrieve(ranker, own, prefix, input_ids, lengths)
             captions, logprobs, scores = own.captions, own.logprobs, ranker.rank(own)
         for sample, *found in zip(samples, captions, logprobs.tolist(), scores.tolist()):
             rows = list(zip(*found))
@@ -483,13 +511,13 @@ class SynthCaptioner(BaseModel):
         return self.ranker or (CaptionRanker({"image": {"type": ImageScore}}) if rerank else None)
 
     def _retrieve(
-        self, ranker: CaptionRanker, candidates: Candidates, prefix: Tensor, input_ids: Tensor, lengths: Tensor
+        self, ranker: CaptionRanker, candidates: Candidates, prefix: PrefixBatch, input_ids: Tensor, lengths: Tensor
     ) -> None:
         """Let a ranker see the captions of the memory that lie nearest to the images, and choose among the first."""
         if not ranker.retrieves:
             return
         self._bind(ranker)
-        memory = ranker.bound(prefix.device)
+        memory = ranker.bound(prefix.feats.device)
         queries = F.normalize(candidates.image_feats[ranker.encoder].float(), dim=-1)
         count = min(ranker.retrieves, len(memory))
         candidates.similarities, places = blockwise_topk(queries, memory.features_of(ranker.encoder), count)
@@ -498,10 +526,11 @@ class SynthCaptioner(BaseModel):
             column = [row[n] for row in candidates.retrieved]
             candidates.add(column, self._logprobs(prefix, input_ids, lengths, column))
 
-    def _logprobs(self, prefix: Tensor, input_ids: Tensor, lengths: Tensor, captions: Sequence[str]) -> Tensor:
+    def _logprobs(self, prefix: PrefixBatch, input_ids: Tensor, lengths: Tensor, captions: Sequence[str]) -> Tensor:
         """``(B,)`` summed log-probabilities of one given caption for each image, its end token included."""
         prompts = [row[:length] for row, length in zip(input_ids.tolist(), lengths.tolist())]
-        return self.head.logprobs(prefix, **self.data_preprocessor.tokens(prompts, captions))
+        tokens = self.data_preprocessor.tokens(prompts, captions)
+        return self.head.logprobs(prefix.feats, **tokens, **_context_of(prefix))
 
     @torch.no_grad()
     def clip_scores(self, image_feats: Tensor, captions: Sequence[str]) -> np.ndarray:
@@ -552,3 +581,8 @@ class SynthCaptioner(BaseModel):
         if mode and not any(p.requires_grad for p in self.parameters()):
             print_log("no parameter of the captioner requires a gradient", logger="current", level=30)
         return super().train(mode)
+
+
+def _context_of(prefix: PrefixBatch) -> dict[str, Tensor]:
+    """What a head with cross-attention attends to, as its argument; a head without needs to know none."""
+    return {} if prefix.context is None else {"context": prefix.context}

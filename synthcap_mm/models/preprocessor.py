@@ -144,9 +144,43 @@ class CaptionPreprocessor(BaseDataPreprocessor):
             labels = torch.where(learnt, input_ids, IGNORE)
         return self.cast_data({"input_ids": input_ids, "lengths": lengths, "labels": labels})
 
+    def with_prompts(
+        self,
+        prompts: Sequence[str],
+        most: int,
+        input_ids: torch.Tensor,
+        lengths: torch.Tensor,
+        labels: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """Tokens with a text before them, which is not learnt: what necks want the decoder to read.
+
+        Args:
+            prompts: B texts.
+            most: most tokens of a text; a longer one loses its last.
+            input_ids: ``(B, T)``, padded on the right.
+            lengths: ``(B,)``.
+            labels: ``(B, T)``. Default ``None``.
+
+        Returns:
+            The same with the texts' tokens: ``(B, T')``, ``(B,)``, and ``(B, T')`` or ``None``.
+        """
+        texts = [ids[:most] for ids in self.tokenizer.encode(list(prompts))]
+        longer = lengths + torch.tensor([len(text) for text in texts], device=lengths.device)
+        ends = longer.tolist()
+        ids = input_ids.new_full((len(texts), max(ends)), self.tokenizer.pad_id)
+        learnt = None if labels is None else labels.new_full(ids.shape, IGNORE)
+        for row, (text, end) in enumerate(zip(texts, ends)):
+            start = len(text)
+            ids[row, :start] = ids.new_tensor(text)
+            ids[row, start:end] = input_ids[row, : end - start]
+            if learnt is not None:
+                learnt[row, start:end] = labels[row, : end - start]
+        return ids, longer, learnt
+
     def _prefix(self, samples: Sequence[CaptionSample], source: str) -> PrefixBatch:
         """The samples' features and what belongs to them, on the model's device."""
         has_text = all(s.text_feat is not None for s in samples)
+        has_grids = all(s.grid is not None for s in samples)
         tensors = {
             "feats": torch.stack([s.feat if s.feat is not None else s.text_feat for s in samples]).float(),
             "text_feats": torch.stack([s.text_feat for s in samples]).float() if has_text else None,
@@ -155,6 +189,7 @@ class CaptionPreprocessor(BaseDataPreprocessor):
             "weights": torch.tensor([s.weight for s in samples], dtype=torch.float32),
             "other_feats": _stacked([s.other_feats for s in samples]),
             "other_text_feats": _stacked([s.other_text_feats for s in samples]),
+            "context": torch.stack([s.grid for s in samples]) if has_grids else None,
         }
         return PrefixBatch(source=source, **self.cast_data(tensors))
 

@@ -34,7 +34,7 @@ KEY = 16
 #: Tables by the table whose rows theirs are, one for one; ``*`` stands for the name of a pairs table.
 _SAME_ROWS = {
     "texts": ("text_features", "heldout"),
-    "images": ("image_features", "tags", "pictures"),
+    "images": ("image_features", "image_grids", "tags", "pictures"),
     "pairs/*": ("refined/*",),
 }
 #: Tables that a view of a kind has in any case.

@@ -8,6 +8,7 @@ text_features   feature, of each row of texts
 heldout         heldout: whether a caption is kept out of training and memory; one shard
 images          key, and the domain of a test set that has domains
 image_features  feature, flags (``black``, ``uniform``, ``undecodable``, ``non_finite``)
+image_grids     feature: of each place of the image, one after another; ``cells`` places, among a shard's facts
 tags            tags: a list of name, score, box, area
 pictures        offset, size of the pictures in the tar beside each shard, where pictures are kept
 pairs           caption (row), image (row), seed, score (cosine of the two features)
@@ -41,6 +42,7 @@ COLUMNS: dict[str, dict[str, pa.DataType]] = {
     "heldout": {"heldout": pa.bool_()},
     "images": {"key": pa.string(), "domain": pa.string()},
     "image_features": {"feature": _FEATURE, "flags": pa.list_(pa.string())},
+    "image_grids": {"feature": _FEATURE},
     "tags": {"tags": pa.list_(_TAG)},
     "pictures": {"offset": pa.int64(), "size": pa.int64()},
     "pairs": {"caption": pa.int64(), "image": pa.int64(), "seed": pa.int64(), "score": pa.float32()},

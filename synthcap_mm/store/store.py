@@ -31,7 +31,7 @@ from synthcap_mm.store.fingerprint import describe_mismatch, same_encoder
 from synthcap_mm.store.pictures import decode_picture
 from synthcap_mm.store.recipes import differences
 from synthcap_mm.store.schema import tags_from_arrow
-from synthcap_mm.store.tables import JoinedTable, ShardedTable, Table, rows_and_sha256
+from synthcap_mm.store.tables import JoinedTable, ShardedTable, Table, facts_of, rows_and_sha256
 from synthcap_mm.structures import Tag
 
 if TYPE_CHECKING:
@@ -243,7 +243,8 @@ class Store:
             for other in ("texts", "images")
         )
         for shard in self._table_entry(name)["shards"]:
-            yield Expected(shard[1], self.width_of(other_encoder(name)), captions, images)
+            width = None if name == "image_grids" else self.width_of(other_encoder(name))
+            yield Expected(shard[1], width, captions, images)
 
     def table(self, name: str) -> ShardedTable:
         """The table ``name``.
@@ -353,6 +354,29 @@ class Store:
         """What is wrong with an image: ``black``, ``uniform``, ``non_finite``, …"""
         found = [flag for table in self._tables_of_images() for flag in table.value("flags", image_row)]
         return list(dict.fromkeys(found))
+
+    @cached_property
+    def grid_shape(self) -> tuple[int, int] | None:
+        """Places of an image's grid, and numbers of each; ``None`` where the store has no grids."""
+        if not self.has("image_grids"):
+            return None
+        path, width = self.paths("image_grids")[0], self.table("image_grids").dim
+        cells = facts_of(path).get("cells")
+        if not isinstance(cells, int) or cells < 1 or width % cells:
+            raise StoreError(f"the shard {path} has {width} numbers an image, of {cells!r} places: make it anew")
+        return cells, width // cells
+
+    def grid(self, image_row: int) -> np.ndarray:
+        """The features of an image's places, ``(N, C)`` float16.
+
+        Raises:
+            StoreError: if the store has none; the message says how they are made.
+        """
+        if self.grid_shape is None:
+            raise StoreError(
+                f"the store {self.path} has no features of the images' places: make it with synthesis.grids=True"
+            )
+        return self.table("image_grids").feature(image_row).reshape(self.grid_shape)
 
     def flagged(self) -> dict[str, list[str]]:
         """The images that :attr:`is_flagged` is true of: key → :meth:`flags`."""

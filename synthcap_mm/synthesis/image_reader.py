@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL.Image import Image
+from PIL.Image import new as new_image
 
 from synthcap_mm.errors import UserError
 from synthcap_mm.images import original_size
@@ -100,6 +101,16 @@ class ImageReader:
         for i, tag in zip(there, found, strict=True):
             tags[i] = _in_original_pixels(tag, images[i])
         return tags
+
+    def grids(self, images: Sequence[Image | None]) -> np.ndarray:
+        """``(B, N, C)`` float32 features of pictures' places; zeros for ``None``, one that does not decode."""
+        there = [i for i, image in enumerate(images) if image is not None]
+        # Where none decodes, a blank picture tells the shape.
+        pictures = [images[i] for i in there] or [new_image("RGB", (64, 64))]
+        found = self.encoder.encode_grid(pictures).float().cpu().numpy()
+        grids = np.zeros((len(images), *found.shape[1:]), np.float32)
+        grids[there] = found[: len(there)]
+        return grids
 
     def features(
         self, images: Sequence[Image | None], encoder: str | None = None

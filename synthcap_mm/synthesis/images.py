@@ -18,9 +18,16 @@ from synthcap_mm.progress import Progress
 from synthcap_mm.store import Table
 from synthcap_mm.store.checking import other_encoder
 from synthcap_mm.store.pictures import PictureTar, decode_picture, encode_picture, places_in
-from synthcap_mm.store.schema import image_feature_rows, image_rows, picture_rows, tag_rows, tags_from_arrow
+from synthcap_mm.store.schema import (
+    feature_rows,
+    image_feature_rows,
+    image_rows,
+    picture_rows,
+    tag_rows,
+    tags_from_arrow,
+)
 from synthcap_mm.store.store import read_picture
-from synthcap_mm.store.tables import Expected, ShardedTable, read_shard
+from synthcap_mm.store.tables import Expected, ShardedTable, facts_of, read_shard
 from synthcap_mm.synthesis.image_reader import ImageReader
 from synthcap_mm.synthesis.memory_limits import smaller_batch
 from synthcap_mm.synthesis.run import Stage
@@ -104,6 +111,8 @@ class EarlierRows:
         shard, row = ShardedTable([path], [Expected(read_shard(path).num_rows)]), place[1]
         if _is_features(table):
             return shard.feature(row).astype(np.float32), shard.value("flags", row)
+        if table == "image_grids":
+            return shard.feature(row).reshape(facts_of(path)["cells"], -1)
         if table == "tags":
             return tags_from_arrow(shard.value("tags", row))
         with open(path.with_suffix(".tar"), "rb") as file:
@@ -128,8 +137,8 @@ class ImageStage(Stage):
 
     Args:
         name: of the stage.
-        tables: of ``images``, ``image_features``, ``image_features/NAME``, ``tags`` and ``pictures`` those that are
-            wanted, by name.
+        tables: of ``images``, ``image_features``, ``image_features/NAME``, ``image_grids``, ``tags`` and ``pictures``
+            those that are wanted, by name.
         sizes: images of each shard.
         rows_of: the rows of a shard.
         load: pictures of some rows; ``None`` for one that does not decode.
@@ -226,6 +235,7 @@ class _ShardWriter:
     def _start(self) -> None:
         #: Feature and flags by the name of the table and the row.
         self._features: dict[tuple[str, int], tuple[np.ndarray, list[str]]] = {}
+        self._grids: dict[int, np.ndarray] = {}
         self._tags: dict[int, list[Any]] = {}
         self._kept: dict[int, bytes] = {}
         self._tar: PictureTar | None = None
@@ -255,6 +265,8 @@ class _ShardWriter:
         for name in filter(_is_features, batch.wanted):
             features, flags, feats[other_encoder(name)] = self._reader.features(pictures, other_encoder(name))
             self._features |= {(name, row): found for row, *found in zip(batch.numbers, features, flags)}
+        if "image_grids" in batch.wanted:
+            self._grids |= zip(batch.numbers, self._reader.grids(pictures).astype(np.float16))
         if "tags" in batch.wanted:
             self._tags |= zip(batch.numbers, self._reader.tags(pictures, feats))
         self.counted += len(batch.numbers)
@@ -264,6 +276,8 @@ class _ShardWriter:
         for number, (earlier, place) in batch.copies.items():
             for name in filter(_is_features, batch.wanted):
                 self._features[name, number] = earlier.read(name, place)
+            if "image_grids" in batch.wanted:
+                self._grids[number] = earlier.read("image_grids", place)
             if "tags" in batch.wanted:
                 self._tags[number] = earlier.read("tags", place)
         self.counted += len(batch.copies)
@@ -280,6 +294,9 @@ class _ShardWriter:
             tar = wanted["pictures"].path(shard).with_suffix(".tar")
             # Of the tar that is there: where another worker was faster, it is the other's.
             wanted["pictures"].write(shard, picture_rows(places_in(tar)), tar_sha256=file_sha256(tar))
+        if "image_grids" in wanted:
+            grids = np.stack([self._grids[i] for i in order])
+            wanted["image_grids"].write(shard, feature_rows(grids.reshape(len(grids), -1)), cells=grids.shape[1])
         if "tags" in wanted:
             wanted["tags"].write(shard, tag_rows([self._tags[i] for i in order]))
         if "images" in wanted:

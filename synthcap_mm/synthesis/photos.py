@@ -24,7 +24,7 @@ from synthcap_mm.synthesis.synthesis import photo_keys, shard_spans
 from synthcap_mm.synthesis.text import SmallStage
 
 #: What an entry of ``photo_stores`` has from ``synthesis`` unless it says otherwise.
-SHARED = ("encoder", "other_encoders", "tag_provider")
+SHARED = ("encoder", "other_encoders", "tag_provider", "grids")
 
 
 @check_when_built
@@ -40,6 +40,7 @@ class PhotoStore:
         tag_provider: config of a tag provider, or ``None``; one that needs an encoder has ``encoder`` unless it names
             another. Default ``None``.
         other_encoders: see :class:`~synthcap_mm.synthesis.synthesis.Synthesis`. Default ``None``.
+        grids: see :class:`~synthcap_mm.synthesis.synthesis.Synthesis`. Default ``False``.
         shard_size: photos in a shard. Default 1024.
         image_batch: photos encoded and tagged at once. Default 16.
         device: torch device. Default: the current GPU, or the CPU.
@@ -58,11 +59,12 @@ class PhotoStore:
         image_batch: Count = 16,
         device: Device | None = None,
         other_encoders: OtherEncoders | None = None,
+        grids: bool = False,
     ) -> None:
         self.store, self.view = Path(store), view_file(store)
         self.photos_cfg, self.encoder_cfg, self.other_encoders = photos, encoder, dict(other_encoders or {})
         self.tag_provider_cfg = None if tag_provider is None else filled_in(tag_provider, encoder=encoder)
-        self.shard_size, self.image_batch = shard_size, image_batch
+        self.shard_size, self.image_batch, self.grids = shard_size, image_batch, grids
         self.device = torch.device(device) if device else default_device()
         self.models = BuiltModels(encoder, None, tag_provider, self.device, self.other_encoders)
 
@@ -87,6 +89,8 @@ class PhotoStore:
         }
         for name, encoder in self.other_encoders.items():
             recipes[f"image_features/{name}"] = {"encoder": component_recipe(encoder), "pictures": pictures}
+        if self.grids:
+            recipes["image_grids"] = {"encoder": component_recipe(self.encoder_cfg), "pictures": pictures}
         if self.tag_provider_cfg is not None:
             recipes["tags"] = {"tag_provider": component_recipe(self.tag_provider_cfg), "pictures": pictures}
         return {name: {"table": name.partition("/")[0], **recipe} for name, recipe in recipes.items()}

@@ -104,6 +104,8 @@ class Synthesis:
         keep_images: keep the pictures too, in tar shards: ``True`` or ``'png'`` to
             the pixel, ``'jpg'`` smaller (features and tags are then those of the
             compressed picture). Default ``False``: features only.
+        grids: also keep the encoder's features of the images' places (``image_grids``), for a decoder that attends to
+            them: 2 bytes for each of N × C numbers an image. Default ``False``.
         limit: the first captions only; another view of the same store,
             ``STORE/firstN.json``. Default ``None``: all.
         device: torch device. Default: the current GPU, or the CPU.
@@ -131,6 +133,7 @@ class Synthesis:
         limit: Count | None = None,
         device: Device | None = None,
         other_encoders: OtherEncoders | None = None,
+        grids: bool = False,
     ) -> None:
         self.store = Path(store)
         self.view = view_file(store, limit)
@@ -142,7 +145,7 @@ class Synthesis:
         with_tags = generator is not None and tag_provider is not None
         self.tag_provider_cfg = filled_in(tag_provider, encoder=encoder) if with_tags else None
         self.refine_cfg = refine if generator is not None else None
-        self.tokenizer_cfg = tokenizer
+        self.tokenizer_cfg, self.grids = tokenizer, grids
         self.device = torch.device(device) if device else default_device()
         tag_provider = tag_provider if with_tags else None
         self.models = BuiltModels(encoder, generator, tag_provider, self.device, self.other_encoders)
@@ -220,6 +223,8 @@ class Synthesis:
         recipes["images"] = {"of": "photos" if self.retrieves else f"{self.per_caption} a caption"}
         for name, encoder in encoders.items():
             recipes[f"image_features{name}"] = {"encoder": encoder, "pictures": pictures}
+        if self.grids:
+            recipes["image_grids"] = {"encoder": encoders[""], "pictures": pictures}
         if self.tag_provider_cfg is not None:
             recipes["tags"] = {"tag_provider": component_recipe(self.tag_provider_cfg), "pictures": pictures}
         features = {name: recipes[name] for name in ("text_features", "image_features")}
@@ -261,6 +266,7 @@ class Synthesis:
         keys = {
             **{"texts": texts, "text_features": texts, "heldout": whole, "tokenizer": whole},
             **{"images": images, "image_features": images, "tags": images, "pictures": images},
+            "image_grids": images,
             **{"pairs": pairs, "refined": [key_of(pair, pairs) for pair in pairs]},
         }
         reads = {
@@ -305,7 +311,7 @@ class Synthesis:
         if only in (None, "text"):
             stages += self._text_stages()
         if self.generator_cfg is not None and only in (None, "images", "tags"):
-            wanted = ["images", *self._features("image"), "pictures", "tags"]
+            wanted = ["images", *self._features("image"), "image_grids", "pictures", "tags"]
             if only == "tags":
                 wanted = ["tags"]
             elif only == "images" and (self.retrieves or self.picture_format is not None):
@@ -487,7 +493,7 @@ class Synthesis:
 
     def _was_damaged(self, shard: int) -> bool:
         """Whether a shard of the images was moved away: making it anew needs no leave."""
-        names = (*self._features("image"), "tags", "pictures")
+        names = (*self._features("image"), "image_grids", "tags", "pictures")
         paths = [self.tables[name].path(shard) for name in names if name in self.tables]
         return any(path.with_name(f"{path.name}.damaged").exists() for path in paths)
 

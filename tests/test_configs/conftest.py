@@ -23,8 +23,11 @@ def stores(tmp_path_factory, tiny):
                 store=str(root / "pairs"), captions={"type": "TinyCaptions", "num": 60}, encoder=encoder,
                 generator={"type": "TinyPainter"}, tag_provider=tagger, refine={"steps": 2, "lr": 0.01, "bank_size": 16},
                 tokenizer={"kind": "train", "vocab_size": 300}, holdout=0.2, image_batch=32, other_encoders=more,
+                grids=True,
             ).run()  # fmt: skip
-            PhotoStore(str(root / "photos"), {"type": "TinyPhotos"}, encoder, tagger, other_encoders=more).run()
+            PhotoStore(
+                str(root / "photos"), {"type": "TinyPhotos"}, encoder, tagger, grids=True, other_encoders=more
+            ).run()
             made[width, others] = (str(root / "pairs"), str(root / "photos"))
         return made[width, others]
 

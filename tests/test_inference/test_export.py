@@ -3,6 +3,7 @@
 import copy
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,11 @@ import tiny_clip
 import torch
 from safetensors.torch import load_file, save_file
 from small_export import train_on_two
+from small_training import train_a_little
 from store_files import make
-from tiny_store import SEARCH
+from tiny_store import SEARCH, tiny_settings
 
+from synthcap_mm.datasets import SynthPairDataset
 from synthcap_mm.errors import UserError
 from synthcap_mm.exportable import SafetensorsFile, Texts, data
 from synthcap_mm.files import file_sha256
@@ -26,6 +29,7 @@ from synthcap_mm.models.necks.base import BaseNeck
 from synthcap_mm.registry import MODELS
 from synthcap_mm.store import Store
 from synthcap_mm.structures import Tag
+from synthcap_mm.synthesis.synthesis import Synthesis
 
 
 @pytest.fixture(scope="module")
@@ -221,6 +225,65 @@ def test_a_ranker_takes_its_scores_and_the_memory_along(tiny_captioner, tmp_path
     again = CaptionInferencer.from_pretrained(tmp_path / "out", device="cpu", **components())
     assert again(photos)["predictions"] == wanted
     assert again.model.ranker.scores["image"].weight == 2.0 and again.model.ranker.retrieves == 5
+
+
+@pytest.fixture()
+def attending(tiny_captioner, tmp_path):
+    """Config and checkpoint of a captioner with LoRA that reads and attends to retrieved captions."""
+    pytest.importorskip("peft")
+    import transformers
+
+    config = copy.deepcopy(tiny_captioner[0])
+    tokenizer = MODELS.build(config["model"]).data_preprocessor.tokenizer
+    sizes = {"vocab_size": tokenizer.vocab_size, "n_embd": 32, "n_layer": 1, "n_head": 2, "n_positions": 160}
+    torch.manual_seed(0)
+    transformers.GPT2LMHeadModel(transformers.GPT2Config(**sizes)).save_pretrained(tmp_path / "gpt2")
+    retrieved = {"type": "RetrievedCaptions", "k": 2, "prompt": "like {captions} so", "prompt_length": 30}
+    config["model"]["necks"] = {"retrieved": retrieved, **config["model"]["necks"]}
+    config["model"]["head"] = {
+        "type": "GPT2CaptionHead", "pretrained": str(tmp_path / "gpt2"), "cross_attention": True, "lora": {"rank": 4},
+        "dropout": 0.0, "generation": {"num_beams": 2},
+    }  # fmt: skip
+    model = MODELS.build(copy.deepcopy(config["model"]))
+    train_a_little(model, SynthPairDataset(config["model"]["store"]), steps=30, lr=1e-2)
+    torch.save({"state_dict": model.state_dict()}, tmp_path / "attending.pth")
+    return config, tmp_path / "attending.pth"
+
+
+def test_lora_context_and_retrieved_prompt_are_in_a_checkpoint_and_merged_in_an_export(
+    attending, tiny_captioner, tmp_path, monkeypatch
+):
+    config, checkpoint = attending
+    wanted = CaptionInferencer(copy.deepcopy(config), checkpoint, device="cpu")(tiny_captioner[2], n_best=2)
+    manifest = export_captioner(copy.deepcopy(config), checkpoint, tmp_path / "out")
+    assert manifest["compared"]["same_captions"] == manifest["compared"]["images"] > 0
+    assert not any("lora" in name for name in load_file(tmp_path / "out" / "model.safetensors"))
+    head = json.loads((tmp_path / "out" / "config.json").read_text())["model"]["head"]
+    assert (head["cross_attention"], head["context_dim"]) == (True, 32) and not {"lora", "pretrained"} & {*head}
+    monkeypatch.setitem(sys.modules, "peft", None)  # an export needs it no more
+    got = CaptionInferencer.from_pretrained(tmp_path / "out", device="cpu", **components())(tiny_captioner[2], n_best=2)
+    for a, b in zip(got["predictions"], wanted["predictions"]):
+        assert a["caption"] == b["caption"]
+        assert a["captions"][0]["logprob"] == pytest.approx(b["captions"][0]["logprob"], abs=1e-3)
+    assert len({a["caption"] for a in got["predictions"]}) > 1
+
+
+@pytest.mark.slow
+def test_a_captioner_of_grids_captions_photos_before_and_after(tiny_captioner, tmp_path):
+    config = copy.deepcopy(tiny_captioner[0])
+    Synthesis(**{**tiny_settings(tmp_path / "store"), "refine": None, "grids": True}).run()
+    config["model"].update(store=str(tmp_path / "store"), grids=True)
+    config["model"]["head"].update(cross_attention=True, dropout=0.0)
+    torch.manual_seed(0)
+    model = MODELS.build(copy.deepcopy(config["model"]))
+    train_a_little(model, SynthPairDataset(str(tmp_path / "store"), grids=True), steps=30, lr=5e-3)
+    torch.save({"state_dict": model.state_dict()}, tmp_path / "grids.pth")
+    wanted = CaptionInferencer(copy.deepcopy(config), tmp_path / "grids.pth", device="cpu")(tiny_captioner[2])
+    manifest = export_captioner(copy.deepcopy(config), tmp_path / "grids.pth", tmp_path / "out")
+    assert manifest["compared"]["same_captions"] == manifest["compared"]["images"] > 0
+    got = CaptionInferencer.from_pretrained(tmp_path / "out", device="cpu", **components())(tiny_captioner[2])
+    assert got["predictions"] == wanted["predictions"]
+    assert len({found["caption"] for found in got["predictions"]}) > 1
 
 
 def test_it_appears_whole_or_not_at_all(tiny_captioner, tmp_path, monkeypatch):

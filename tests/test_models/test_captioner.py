@@ -2,7 +2,7 @@ import pytest
 import torch
 from mmengine.runner.checkpoint import get_state_dict, load_state_dict
 from small_training import train_a_little
-from tiny_store import SEARCH
+from tiny_store import SEARCH, tiny_settings
 
 from synthcap_mm.datasets import CaptionEvalDataset, SynthPairDataset
 from synthcap_mm.errors import UserError
@@ -10,6 +10,8 @@ from synthcap_mm.models.memory import CaptionMemory
 from synthcap_mm.registry import MODELS
 from synthcap_mm.store import Store
 from synthcap_mm.structures import CaptionSample
+from synthcap_mm.synthesis.photos import PhotoStore
+from synthcap_mm.synthesis.synthesis import Synthesis
 
 
 @pytest.fixture()
@@ -209,6 +211,128 @@ def test_widths_are_those_of_the_store_and_the_head(tiny_model, tiny_stores):
     # What is given counts.
     tiny_model["necks"]["projector"]["in_dim"] = 7
     assert MODELS.build(tiny_model).necks[-1].in_dim == 7
+
+
+@pytest.fixture()
+def retrieving(tiny_model):
+    """A captioner that reads retrieved captions and attends to their features."""
+    retrieved = {"type": "RetrievedCaptions", "k": 2, "prompt": "like {captions} so", "prompt_length": 20}
+    tiny_model["necks"] = {"retrieved": retrieved, **tiny_model["necks"]}
+    tiny_model["head"].update(cross_attention=True, dropout=0.0)
+    return tiny_model
+
+
+def test_retrieved_captions_are_read_before_the_tags_and_are_not_learnt(retrieving, train_batch):
+    torch.manual_seed(0)
+    model = MODELS.build(retrieving).eval()
+    tokenizer, seen = model.data_preprocessor.tokenizer, {}
+    loss_of = model.head.loss
+    model.head.loss = lambda *args, **context: seen.update(args=args, **context) or loss_of(*args, **context)
+    batch = model.data_preprocessor(train_batch, True)
+    torch.manual_seed(1)
+    wanted, _ = model.run_necks(batch["prefix"], "train")
+    texts = tokenizer.encode(wanted.prompts)
+    most = sorted(map(len, texts))[8]
+    assert most < max(map(len, texts))  # some are cut
+    model.necks[0].prompt_length = most
+    torch.manual_seed(1)
+    model(**batch, mode="loss")
+    feats, ids, lengths, labels, _ = seen["args"]
+    assert torch.equal(seen["context"], wanted.context) and torch.equal(feats, wanted.feats)
+    for i, text in enumerate(texts):
+        text = text[:most]
+        n = int(batch["lengths"][i])
+        assert ids[i, : lengths[i]].tolist() == [*text, *batch["input_ids"][i, :n].tolist()]
+        assert labels[i].tolist() == [-100] * len(text) + batch["labels"][i, :n].tolist() + [-100] * (
+            ids.shape[1] - len(text) - n
+        )
+        assert (ids[i, lengths[i] :] == tokenizer.pad_id).all()
+
+
+def test_retrieved_captions_change_a_prediction_and_batched_equals_single(retrieving, tiny_stores):
+    torch.manual_seed(0)
+    model = MODELS.build(retrieving).eval()
+    train_a_little(model, SynthPairDataset(tiny_stores[0]), steps=5, lr=3e-3)
+    photos = CaptionEvalDataset(tiny_stores[1])
+    together = model.val_step([photos[i] for i in range(5)])
+    for i, sample in enumerate(together):
+        alone = model.val_step([photos[i]])[0]
+        assert alone.pred_caption == sample.pred_caption
+        assert alone.pred_scores == pytest.approx(sample.pred_scores, abs=1e-4)
+    before = [s.pred_scores for s in together]
+    for off in ({"prompt": None}, {"context": False}):
+        if "context" in off:
+            model.head.cross_attention = False
+        for name, value in off.items():
+            setattr(model.necks[0], name, value)
+        assert [s.pred_scores for s in model.val_step([photos[i] for i in range(5)])] != before
+
+
+def test_ranked_captions_of_the_memory_are_scored_behind_the_prompt_and_with_the_context(retrieving, tiny_stores):
+    """Their log-probabilities are those of the loss."""
+    least_likely = {"type": "LikelihoodScore", "weight": -1.0}  # first, and those are the memory's
+    ranker = {"type": "CaptionRanker", "scores": {"likelihood": least_likely}, "retrieved": 2}
+    retrieving["data_preprocessor"]["prompt"].update(drop=0.0, drop_all=0.0)  # the same where captions are learnt
+    retrieving["head"]["label_smoothing"] = 0.0
+    torch.manual_seed(0)
+    model = MODELS.build({**retrieving, "rerank": ranker}).eval()
+    photos = CaptionEvalDataset(tiny_stores[1])
+    rows = [photos[i] for i in range(6)]
+    batch, options = model.data_preprocessor(rows), {"num_return_sequences": 2}
+    model(**batch, mode="predict", generation=options)
+    together = [dict(zip(row.pred_captions, row.pred_logprobs)) for row in rows]
+    prefix, _ = model.run_necks(batch["prefix"], "predict")
+    _, lengths, _ = model._with_prompts(prefix, batch["input_ids"], batch["lengths"])
+    assert len({*lengths.tolist()}) > 1  # some are padded
+    nearest = (torch.stack([row.feat for row in rows]) @ model.memory.features.T).topk(2).indices.tolist()
+    for row, found, places in zip(rows, together, nearest):
+        single = model.data_preprocessor([row])
+        model(**single, mode="predict", generation=options)
+        assert dict(zip(row.pred_captions, row.pred_logprobs)) == pytest.approx(found, abs=1e-3)
+        assert {*found} == {*map(model.memory.text, places)}
+        prefix, _ = model.run_necks(single["prefix"], "predict")
+        for row.caption, logprob in found.items():
+            data = model.data_preprocessor([row], True)
+            tokens = model._with_prompts(prefix, data["input_ids"], data["lengths"], data["labels"])
+            loss = model.head.loss(prefix.feats, *tokens, context=prefix.context)["loss_caption"]
+            assert -loss.item() * (tokens[2] >= 0).sum().item() == pytest.approx(logprob, abs=1e-3)
+
+
+def test_the_retrieved_prompt_counts_among_the_positions(retrieving):
+    retrieving["head"]["positions"] = 2 + 20 + 32 + 1 + 16
+    assert MODELS.build(retrieving).head.positions == 71
+    retrieving["head"]["positions"] -= 1
+    with pytest.raises(UserError, match=r"may have 71: .* retrieved captions 20"):
+        MODELS.build(retrieving)
+
+
+def test_grids_are_what_the_decoder_attends_to_from_a_store_and_from_images(tiny_model, tmp_path, tiny):
+    photos, encoder = {"type": "TinyPhotos", "num": 6}, {"type": "TinyEncoder"}
+    PhotoStore(str(tmp_path / "photos"), photos, encoder, grids=True).run()
+    Synthesis(**{**tiny_settings(tmp_path / "pairs"), "refine": None, "grids": True}).run()
+    tiny_model.update(store=str(tmp_path / "pairs"), grids=True, backbone=encoder)
+    tiny_model["data_preprocessor"]["prompt"] = None
+    tiny_model["head"].update(cross_attention=True, dropout=0.0)
+    torch.manual_seed(0)
+    model = MODELS.build(tiny_model)
+    assert model.head.context_map.in_features == 48  # the places', not the features' 32
+    train_a_little(model, SynthPairDataset(str(tmp_path / "pairs"), grids=True), steps=20, lr=3e-3)
+    stored, images = (
+        CaptionEvalDataset(str(tmp_path / "photos"), grids=True), CaptionEvalDataset(photos=photos)
+    )  # fmt: skip
+    (grid,) = tiny.TinyEncoder().encode_grid([images[2].image])
+    torch.testing.assert_close(stored[2].grid, grid, atol=1e-3, rtol=1e-3)
+    wanted = model.val_step([stored[i] for i in range(6)])
+    for a, b in zip(wanted, model.val_step([images[i] for i in range(6)])):
+        assert a.pred_caption == b.pred_caption and a.pred_scores == pytest.approx(b.pred_scores, abs=1e-2)
+    dark = [stored[i] for i in range(6)]
+    for sample in dark:
+        sample.grid = torch.zeros_like(sample.grid)
+    assert [s.pred_scores for s in model.val_step(dark)] != [s.pred_scores for s in wanted]
+    with pytest.raises(UserError, match="grids"):
+        SynthPairDataset(str(tmp_path / "pairs"), pairs=None, grids=True)
+    with pytest.raises(UserError, match="no neck or dataset gives it a context"):
+        model.val_step([CaptionEvalDataset(str(tmp_path / "photos"))[0]])
 
 
 def test_necks_are_run_in_their_order_and_the_last_makes_the_prefix(tiny_model):

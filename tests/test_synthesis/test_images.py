@@ -17,6 +17,8 @@ from synthcap_mm.store import Store, StoreError
 from synthcap_mm.store.tables import facts_of
 from synthcap_mm.synthesis.image_reader import image_flags
 from synthcap_mm.synthesis.memory_limits import is_out_of_memory
+from synthcap_mm.synthesis.photos import PhotoStore
+from synthcap_mm.synthesis.synthesis import seed_of
 
 
 # ---- kept pictures
@@ -38,6 +40,53 @@ def test_kept_pictures_are_the_drawn_ones_and_the_rest_is_as_without(tiny_synthe
         picture = Image.open(io.BytesIO(tar.extractfile("c17/0.png").read()))
     assert names[:4] == ["c16/0.png", "c16/0.txt", "c17/0.png", "c17/0.txt"] and text == captions[17].text
     assert np.array_equal(np.asarray(picture), np.asarray(store.image(17)))
+
+
+def test_grids_lie_beside_the_features_and_the_rest_is_as_without(tiny_synthesis, tiny, tiny_stores):
+    make({**tiny_synthesis, "grids": True})
+    store, plain = Store.open(tiny_synthesis["store"]), Store.open(tiny_stores[0])
+    assert {*store.tables} - {*plain.tables} == {"image_grids"} and store.grid_shape == (4, 48)
+    assert [store.identity(name) for name in plain.tables] == [plain.identity(name) for name in plain.tables]
+    encoder, painter = tiny.TinyEncoder(), tiny.TinyPainter()
+    for row, caption in ((0, "c0"), (17, "c17"), (39, "c39")):
+        seed = seed_of(0, caption, 0)
+        (wanted,) = encoder.encode_grid(painter.generate([tiny.sentences(40)[row].text], [seed])).numpy()
+        np.testing.assert_array_equal(store.grid(row), wanted.astype(np.float16))
+    with pytest.raises(StoreError, match=r"synthesis\.grids=True"):
+        plain.grid(0)
+    # Of pictures that are at hand grids are made later, of others not unasked.
+    with pytest.raises(UserError, match="image_grids is missing"):
+        make({**tiny_synthesis, "grids": True, "store": tiny_stores[0]})
+
+
+def test_a_sentence_in_the_middle_costs_one_grid(tiny_synthesis, tiny, monkeypatch):
+    before = [list(caption) for caption in tiny.sentences(40)]
+    listed = lambda captions: {"type": "ListedCaptions", "captions": captions}  # noqa: E731
+    make({**tiny_synthesis, "grids": True, "captions": listed(before)})
+    grids = {key: Store.open(tiny_synthesis["store"]).grid(row) for row, key in enumerate(x[0] for x in before)}
+    encoded = []
+    encode = tiny.TinyEncoder.encode_grid
+    monkeypatch.setattr(tiny.TinyEncoder, "encode_grid", lambda self, x: encoded.extend(x) or encode(self, x))
+    after = [*before[:5], ["new", "a red dog on the beach", "gn"], *before[5:]]
+    make({**tiny_synthesis, "grids": True, "captions": listed(after)})
+    store = Store.open(tiny_synthesis["store"])
+    assert len(encoded) == 1
+    for row, (key, _, _) in enumerate(after):
+        assert key == "new" or np.array_equal(store.grid(row), grids[key])
+
+
+def test_a_photo_that_does_not_decode_has_a_grid_of_zeros(tmp_path, tiny):
+    settings = {"encoder": {"type": "TinyEncoder"}, "shard_size": 3, "image_batch": 1, "grids": True}
+    PhotoStore(str(tmp_path / "p"), {"type": "TinyPhotos", "num": 6, "broken": [0, 4]}, **settings).run()
+    store = Store.open(tmp_path / "p")
+    assert store.grid_shape == (4, 48)
+    assert [bool(store.grid(row).any()) for row in range(6)] == [False, True, True, True, False, True]
+
+
+def test_an_encoder_without_places_says_so(tiny_synthesis, tiny, monkeypatch):
+    monkeypatch.delattr(tiny.TinyEncoder, "encode_grid")
+    with pytest.raises(UserError, match="TinyEncoder has no features of places"):
+        make({**tiny_synthesis, "grids": True})
 
 
 def test_of_jpg_encoder_and_tagger_see_the_kept_picture(tiny_synthesis, tiny):

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from synthcap_mm.errors import UserError
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
@@ -146,6 +148,20 @@ class BaseBackbone(nn.Module, metaclass=_FrozenMeta):
         if not images:
             return torch.empty((0, self.embed_dim), device=self.device)
         return self.encode_image(torch.stack([self.preprocess(image) for image in images]))
+
+    def encode_grid(self, images: list[Image]) -> torch.Tensor:
+        """Features of the places of pictures, before they are pooled: what a decoder's cross-attention may see.
+
+        Args:
+            images: B pictures.
+
+        Returns:
+            torch.Tensor: ``(B, N, C)`` float32 on :attr:`device`; the same N and C for every picture.
+
+        Raises:
+            UserError: if the encoder has none, as the base class.
+        """
+        raise UserError(f"{type(self).__name__} has no features of places (encode_grid), which grids=True asks for")
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """:meth:`encode_image`."""

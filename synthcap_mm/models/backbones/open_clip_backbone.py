@@ -221,6 +221,19 @@ class OpenCLIPBackbone(BaseBackbone):
             return self.unit(self._model.encode_image(pixels))
 
     @torch.no_grad()
+    def encode_grid(self, images: list[Image]) -> torch.Tensor:
+        """See :meth:`BaseBackbone.encode_grid`: a ViT's last patch tokens, normed, or a ResNet's last map."""
+        from open_clip import get_input_dtype
+
+        with torch.autocast(self.device.type, enabled=False):
+            pixels = torch.stack([self.preprocess(image) for image in images])
+            pixels = pixels.to(self.device, get_input_dtype(self._precision) or torch.float32)
+            found = self._model.visual.forward_intermediates(
+                pixels, indices=1, normalize_intermediates=True, intermediates_only=True
+            )
+            return found["image_intermediates"][0].flatten(2).transpose(1, 2).float()
+
+    @torch.no_grad()
     def encode_text(self, texts: list[str]) -> torch.Tensor:
         """See :meth:`BaseBackbone.encode_text`. Runs outside autocast, in the precision it was built with."""
         if len(texts) == 0:

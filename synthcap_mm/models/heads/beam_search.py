@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -34,6 +35,7 @@ def beam_search(
     min_new_tokens: int = 0,
     no_repeat_ngram_size: int = 0,
     use_cache: bool = True,
+    attended: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
     """The captions that transformers' beam search finds, with less work.
 
@@ -58,6 +60,8 @@ def beam_search(
         min_new_tokens: no end token before. Default 0.
         no_repeat_ngram_size: no sequence of so many new tokens comes twice; 0: it may. Default 0.
         use_cache: keep keys and values of what is done. Default ``True``.
+        attended: further arguments of the decoder with a row an image, what it attends to by cross-attention.
+            Default ``None``.
 
     Returns:
         ``ids`` ``(B, N, T)``, ``logprobs`` ``(B, N)``, ``scores`` ``(B, N)``, best first.
@@ -75,9 +79,9 @@ def beam_search(
     alive = torch.arange(images, device=device)  # images that are still searched
     running = torch.empty((images, 1, 0), dtype=torch.long, device=device)
     running_logprobs = torch.zeros((images, 1), device=device)
-    cache = None
+    cache, attended = None, dict(attended or {})
     for step in range(max_new_tokens):
-        logits, cache = _next_logits(decoder, embeds, mask, running, cache, use_cache)
+        logits, cache = _next_logits(decoder, embeds, mask, running, cache, use_cache, attended)
         width = running.shape[1]
         normaliser = logits.logsumexp(dim=-1, keepdim=True)
         if step < min_new_tokens:
@@ -119,6 +123,7 @@ def beam_search(
             cache.reorder_cache((stay[:, None] * width + parents[stay]).flatten())
         alive, running, running_logprobs = alive[stay], running[stay], running_logprobs[stay]
         embeds, mask = embeds[stay], mask[stay]
+        attended = {name: rows[stay] for name, rows in attended.items()}
     best = slice(0, num_return_sequences)
     ids = found[:, best]
     used = (ids != pad_id).flatten(0, 1).any(0).nonzero()
@@ -133,7 +138,13 @@ def _of(sequences: Tensor, rows: Tensor) -> Tensor:
 
 
 def _next_logits(
-    decoder: Any, embeds: Tensor, mask: Tensor, running: Tensor, cache: Any, use_cache: bool
+    decoder: Any,
+    embeds: Tensor,
+    mask: Tensor,
+    running: Tensor,
+    cache: Any,
+    use_cache: bool,
+    attended: Mapping[str, Tensor],
 ) -> tuple[Tensor, Any]:
     """Logits ``(A * K, V)`` of the token after each running sequence, and the cache."""
     _, width, length = running.shape
@@ -148,6 +159,11 @@ def _next_logits(
         inputs = torch.cat([inputs, decoder.transformer.wte(tokens).to(inputs.dtype)], dim=1)
     positions = (mask.cumsum(1) - 1).clamp_min(0)[:, -inputs.shape[1] :]
     result = decoder.transformer(
-        inputs_embeds=inputs, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=use_cache
+        inputs_embeds=inputs,
+        attention_mask=mask,
+        position_ids=positions,
+        past_key_values=cache,
+        use_cache=use_cache,
+        **{name: rows.repeat_interleave(width, 0) for name, rows in attended.items()},
     )
     return decoder.lm_head(result.last_hidden_state[:, -1]).float(), result.past_key_values if use_cache else None

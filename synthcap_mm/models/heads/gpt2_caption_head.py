@@ -7,12 +7,13 @@ from typing import Annotated, Any, Literal, TypedDict
 import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModule
-from torch import Tensor
+from torch import Tensor, nn
 
 from synthcap_mm.errors import UserError
 from synthcap_mm.exportable import Options, data, refused
 from synthcap_mm.models.heads.beam_search import OPTIONS as BEAM_OPTIONS
 from synthcap_mm.models.heads.beam_search import beam_search
+from synthcap_mm.models.heads.lora import LoRA, adapt, merge
 from synthcap_mm.models.heads.nucleus import NucleusSampling
 from synthcap_mm.models.preprocessor import IGNORE
 from synthcap_mm.options import Count, CountOrZero, Name, Part, Positive, Range, Share, Size
@@ -70,6 +71,13 @@ class GPT2CaptionHead(BaseModule):
             ``layers``, ``heads`` and ``positions`` are its own and those given are not
             used; ``dropout`` is. Default ``None``: from scratch.
         label_smoothing: Default 0.1.
+        cross_attention: let each block attend to a context, which a neck or the dataset gives, behind its
+            self-attention, as transformers' GPT-2 does; these layers begin at random. Default ``False``.
+        context_dim: width of the context; the captioner fills in that of the store's features. Where it is not the
+            decoder's own, a linear map comes first. Default ``None``: the decoder's own.
+        lora: learn low-rank adapters of a pretrained decoder's self-attention in place of its weights, see
+            :class:`~synthcap_mm.models.heads.lora.LoRA`; cross-attention learns as it is. Needs the package peft.
+            Default ``None``: all weights learn.
         generation: defaults of :meth:`generate`. Default ``num_beams=5``.
         init_cfg: passed on to MMEngine. Default ``None``.
 
@@ -78,12 +86,15 @@ class GPT2CaptionHead(BaseModule):
             sharding strategy sets it. ``False`` at first.
 
     Raises:
-        UserError: if a pretrained model's vocabulary is not the tokenizer's.
+        UserError: if a pretrained model's vocabulary is not the tokenizer's, or ``lora`` has none to adapt; in use,
+            if there is a context and no cross-attention, or the other way round.
         OSError: if ``pretrained`` cannot be loaded.
+        ImportError: if ``lora`` is asked for and peft is not installed.
     """
 
     exportable = {
-        **data("width", "layers", "heads", "positions", "dropout", "label_smoothing"),
+        # An export has no `lora`: its weights are merged.
+        **data("width", "layers", "heads", "positions", "dropout", "label_smoothing", "cross_attention", "context_dim"),
         # Others of transformers' options name code that it would download.
         "generation": Options(Generation.__annotations__),
     }
@@ -110,11 +121,16 @@ class GPT2CaptionHead(BaseModule):
         dropout: Part = 0.1,
         pretrained: Name | None = None,
         label_smoothing: Part = 0.1,
+        cross_attention: bool = False,
+        context_dim: Size | None = None,
+        lora: LoRA | None = None,
         generation: Generation | None = None,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
         transformers = require("transformers")
+        if lora is not None and pretrained is None:
+            raise UserError("GPT2CaptionHead.lora adapts a pretrained decoder: set pretrained, or leave lora out")
         if pretrained is None:
             config = transformers.GPT2Config(
                 vocab_size=vocab_size,
@@ -126,6 +142,7 @@ class GPT2CaptionHead(BaseModule):
                 attn_pdrop=dropout,
                 resid_pdrop=dropout,
                 activation_function=_FUSED_GELU,
+                add_cross_attention=cross_attention,
                 bos_token_id=bos_id,
                 eos_token_id=eos_id,
                 pad_token_id=pad_id,
@@ -133,7 +150,11 @@ class GPT2CaptionHead(BaseModule):
             self.decoder = transformers.GPT2LMHeadModel(config)
         else:
             config = transformers.GPT2Config.from_pretrained(
-                pretrained, embd_pdrop=dropout, attn_pdrop=dropout, resid_pdrop=dropout
+                pretrained,
+                embd_pdrop=dropout,
+                attn_pdrop=dropout,
+                resid_pdrop=dropout,
+                add_cross_attention=cross_attention,
             )
             if config.activation_function == "gelu_new":
                 config.activation_function = _FUSED_GELU
@@ -143,6 +164,12 @@ class GPT2CaptionHead(BaseModule):
                     f"the pretrained GPT-2 {pretrained!r} has {self.decoder.config.vocab_size} tokens, the tokenizer "
                     f"has {vocab_size}; use tokenizer=dict(kind='gpt2') in the synthesis config"
                 )
+        if lora is not None:
+            adapt(self.decoder, lora)
+        self.cross_attention = cross_attention
+        self.context_map = nn.Identity()
+        if cross_attention and context_dim not in (None, self.width):
+            self.context_map = nn.Linear(context_dim, self.width)
         self.bos_id, self.eos_id, self.pad_id = bos_id, eos_id, pad_id
         self.label_smoothing = label_smoothing
         self.generation = {"num_beams": 5, **(generation or {})}
@@ -167,13 +194,31 @@ class GPT2CaptionHead(BaseModule):
         tokens = self.decoder.get_input_embeddings()(input_ids)
         return torch.cat([prefix.to(tokens.dtype), tokens], dim=1)
 
-    def forward(self, prefix: Tensor, input_ids: Tensor, lengths: Tensor) -> Tensor:
+    def _attended(self, context: Tensor | None) -> dict[str, Tensor]:
+        """What the decoder's blocks attend to, as their argument; none without cross-attention."""
+        if self.cross_attention != (context is not None):
+            raise UserError(
+                "the head has cross_attention=True, and no neck or dataset gives it a context (RetrievedCaptions, or "
+                "grids=True of the captioner and its datasets; features alone have no grid)"
+                if self.cross_attention
+                else "there is a context, and the head does not attend to it: set head.cross_attention=True"
+            )
+        if context is None:
+            return {}
+        return {"encoder_hidden_states": self.context_map(context.to(self.decoder.get_input_embeddings().weight.dtype))}
+
+    def merge_lora(self) -> None:
+        """Add the adapters of ``lora`` to the weights that they adapt, once and for all."""
+        merge(self.decoder)
+
+    def forward(self, prefix: Tensor, input_ids: Tensor, lengths: Tensor, context: Tensor | None = None) -> Tensor:
         """Hidden states.
 
         Args:
             prefix: ``(B, L, W)``.
             input_ids: ``(B, T)``, padded on the right.
             lengths: ``(B,)`` tokens that count in each row.
+            context: ``(B, N, C)``, with ``cross_attention``. Default ``None``.
 
         Returns:
             ``(B, T, W)``: at ``t`` the state from which token ``t`` is predicted.
@@ -182,15 +227,23 @@ class GPT2CaptionHead(BaseModule):
         soft = prefix.shape[1]
         place = torch.arange(embeds.shape[1], device=embeds.device)
         mask = (place < (lengths + soft)[:, None]).long()
-        hidden = self.decoder.transformer(inputs_embeds=embeds, attention_mask=mask, use_cache=False).last_hidden_state
+        hidden = self.decoder.transformer(
+            inputs_embeds=embeds, attention_mask=mask, use_cache=False, **self._attended(context)
+        ).last_hidden_state
         return hidden[:, soft - 1 : -1]
 
-    def logits(self, prefix: Tensor, input_ids: Tensor, lengths: Tensor) -> Tensor:
-        """``(B, T, V)``: at ``t`` the logits of token ``t``."""
-        return self.decoder.lm_head(self(prefix, input_ids, lengths))
+    def logits(self, prefix: Tensor, input_ids: Tensor, lengths: Tensor, context: Tensor | None = None) -> Tensor:
+        """``(B, T, V)``: at ``t`` the logits of token ``t``; arguments as of :meth:`forward`."""
+        return self.decoder.lm_head(self(prefix, input_ids, lengths, context))
 
     def loss(
-        self, prefix: Tensor, input_ids: Tensor, lengths: Tensor, labels: Tensor, weights: Tensor | None = None
+        self,
+        prefix: Tensor,
+        input_ids: Tensor,
+        lengths: Tensor,
+        labels: Tensor,
+        weights: Tensor | None = None,
+        context: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Cross-entropy on the captions' tokens, prompt and prefix left out.
 
@@ -200,11 +253,12 @@ class GPT2CaptionHead(BaseModule):
             lengths: ``(B,)``.
             labels: ``(B, T)``, -100 where nothing is learnt.
             weights: ``(B,)`` weights of the rows. Default: all 1.
+            context: ``(B, N, C)``, with ``cross_attention``. Default ``None``.
 
         Returns:
             ``loss_caption``: mean over tokens, weighted.
         """
-        hidden = self(prefix, input_ids, lengths)
+        hidden = self(prefix, input_ids, lengths, context)
         learnt = labels != IGNORE
         # Only tokens that are learnt are multiplied with the vocabulary's matrix.
         logits = self.decoder.lm_head(hidden[learnt]).float()
@@ -215,7 +269,9 @@ class GPT2CaptionHead(BaseModule):
         return {"loss_caption": (each * weight).sum() / weight.sum().clamp_min(torch.finfo(weight.dtype).tiny)}
 
     @torch.no_grad()
-    def logprobs(self, prefix: Tensor, input_ids: Tensor, lengths: Tensor, labels: Tensor) -> Tensor:
+    def logprobs(
+        self, prefix: Tensor, input_ids: Tensor, lengths: Tensor, labels: Tensor, context: Tensor | None = None
+    ) -> Tensor:
         """Log-probabilities of captions, summed over their tokens.
 
         Args:
@@ -223,18 +279,25 @@ class GPT2CaptionHead(BaseModule):
             input_ids: ``(B, T)``.
             lengths: ``(B,)``.
             labels: ``(B, T)``, -100 where nothing counts.
+            context: ``(B, N, C)``, with ``cross_attention``. Default ``None``.
 
         Returns:
             ``(B,)`` float32.
         """
-        hidden = self(prefix, input_ids, lengths)
+        hidden = self(prefix, input_ids, lengths, context)
         counted = labels != IGNORE
         each = self.decoder.lm_head(hidden[counted]).float().log_softmax(-1).gather(1, labels[counted][:, None])[:, 0]
         return each.new_zeros(labels.shape).masked_scatter(counted, each).sum(1)
 
     @torch.no_grad()
     def generate(
-        self, prefix: Tensor, input_ids: Tensor, lengths: Tensor, max_new_tokens: int = 40, **options: Any
+        self,
+        prefix: Tensor,
+        input_ids: Tensor,
+        lengths: Tensor,
+        max_new_tokens: int = 40,
+        context: Tensor | None = None,
+        **options: Any,
     ) -> dict[str, Tensor]:
         """Decode the whole batch at once, with cache.
 
@@ -244,6 +307,7 @@ class GPT2CaptionHead(BaseModule):
             lengths: ``(B,)``.
             max_new_tokens: most tokens of a caption. Default 40. One in the config's
                 ``generation`` counts if it is smaller.
+            context: ``(B, N, C)``, with ``cross_attention``. Default ``None``.
             **options: of transformers' ``generate`` (``num_beams``, ``num_return_sequences``,
                 ``length_penalty``, ``min_new_tokens``, ``no_repeat_ngram_size``, ``use_cache``, …), over
                 the config's ``generation``. With ``do_sample`` captions are drawn by
@@ -262,11 +326,13 @@ class GPT2CaptionHead(BaseModule):
         batch = prefix.shape[0]
         options = {**self.generation, **options}
         copies = options.get("num_return_sequences", 1)
+        attended = self._attended(context)
         sampling = None
         if options.pop("do_sample", False):
             sampling = NucleusSampling.of(options, copies, max_new_tokens, prefix.device)
             # Each copy of an image is a row that draws for itself; transformers then takes the drawn token greedily.
             prefix, input_ids, lengths = (x.repeat_interleave(copies, 0) for x in (prefix, input_ids, lengths))
+            attended = {name: x.repeat_interleave(copies, 0) for name, x in attended.items()}
             options.update(num_return_sequences=1, logits_processor=[sampling])
         by_beams = options["num_beams"] > 1
         embeds = self._embed(prefix, input_ids)
@@ -282,11 +348,15 @@ class GPT2CaptionHead(BaseModule):
         # captions are done, but ranks that share a sharded decoder must go on until the last rank is.
         ours = by_beams and not self.synced_gpus and options.keys() <= BEAM_OPTIONS
         if ours and self.decoder.config.vocab_size >= 2 * options["num_beams"]:
-            return beam_search(self.decoder, embeds, mask, max_new_tokens, self.eos_id, self.pad_id, **options)
-        cache = self._read_prompts(embeds, mask, options["num_beams"]) if options.get("use_cache", True) else {}
+            limits = (max_new_tokens, self.eos_id, self.pad_id)
+            return beam_search(self.decoder, embeds, mask, *limits, attended=attended, **options)
+        cache = {}
+        if options.get("use_cache", True):
+            cache = self._read_prompts(embeds, mask, options["num_beams"], attended)
         result = self.decoder.generate(
             inputs_embeds=embeds,
             **cache,
+            **attended,
             attention_mask=mask,
             max_new_tokens=max_new_tokens,
             bos_token_id=self.bos_id,
@@ -308,7 +378,7 @@ class GPT2CaptionHead(BaseModule):
             logprobs, scores = logprobs.gather(1, order), scores.gather(1, order)
         return {"ids": ids, "logprobs": logprobs, "scores": scores}
 
-    def _read_prompts(self, embeds: Tensor, mask: Tensor, beams: int) -> dict[str, Any]:
+    def _read_prompts(self, embeds: Tensor, mask: Tensor, beams: int, attended: dict[str, Tensor]) -> dict[str, Any]:
         """Run prefix and prompt once an image, where transformers would run them once a beam.
 
         What is left for transformers is each prompt's last embedding. It gets no ids of the prompt: rules on repeated
@@ -319,6 +389,7 @@ class GPT2CaptionHead(BaseModule):
             attention_mask=mask[:, :-1],
             position_ids=(mask[:, :-1].cumsum(1) - 1).clamp_min(0),
             use_cache=True,
+            **attended,
         ).past_key_values
         if beams > 1:
             cache.batch_repeat_interleave(beams)

@@ -7,6 +7,7 @@ from .noise_injection import NoiseInjection
 from .prefix_projector import PrefixProjector
 from .pseudo_feature_optimizer import PseudoFeatureOptimizer, refine
 from .retrieval_fusion import RetrievalFusion
+from .retrieved_captions import RetrievedCaptions
 from .text_as_prefix import TextAsPrefix
 from .text_feature_mix import TextFeatureMix
 from .text_memory_projection import TextMemoryProjection
@@ -20,6 +21,7 @@ __all__ = [
     "PrefixProjector",
     "PseudoFeatureOptimizer",
     "RetrievalFusion",
+    "RetrievedCaptions",
     "TextAsPrefix",
     "TextFeatureMix",
     "TextMemoryProjection",

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from synthcap_mm.errors import UserError
 from synthcap_mm.exportable import data
-from synthcap_mm.options import Part, Positive, Size
+from synthcap_mm.options import Part, Positive, Range, Size
 from synthcap_mm.registry import MODELS
 from synthcap_mm.structures import PrefixBatch
 
@@ -31,10 +32,12 @@ class PrefixProjector(BaseNeck):
             half of its output, ClipCap's choice, assumed.
         kind (str): ``'mlp'``, two layers with tanh between, ClipCap's choice and
             assumed; or ``'linear'``, DeCap's. Defaults to ``'mlp'``.
+        hidden_layers (int): of the MLP; SaCap has 2. Defaults to 1.
+        activation (str): behind each of them, ``'tanh'`` or ``'relu'``, SaCap's. Defaults to ``'tanh'``.
         input_scale (float): what features are multiplied by first. Defaults to 1.0. The entries of an L2-normalised
             feature are about 1/√D, while layers are initialised for entries of about 1: a decoder trained from
             scratch on few captions learns far faster with √D (assumed; measured on the mini-world).
-        dropout (float): dropout on the MLP's hidden layer, or on the feature
+        dropout (float): dropout on the MLP's last hidden layer, or on the feature
             before ``'linear'``, in phase ``'train'``. Defaults to 0.0, as in both.
 
     Shape:
@@ -45,7 +48,17 @@ class PrefixProjector(BaseNeck):
         ValueError: in use, if features are not ``(B, in_dim)``.
     """
 
-    exportable = data("in_dim", "width", "prefix_length", "hidden_dim", "kind", "input_scale", "dropout")
+    exportable = data(
+        "in_dim",
+        "width",
+        "prefix_length",
+        "hidden_dim",
+        "kind",
+        "hidden_layers",
+        "activation",
+        "input_scale",
+        "dropout",
+    )
 
     def __init__(
         self,
@@ -54,19 +67,22 @@ class PrefixProjector(BaseNeck):
         prefix_length: Size = 10,
         hidden_dim: Size | None = None,
         kind: Literal["mlp", "linear"] = "mlp",
+        hidden_layers: Annotated[int, Range("[1, 100]")] = 1,
+        activation: Literal["tanh", "relu"] = "tanh",
         input_scale: Positive = 1.0,
         dropout: Part = 0.0,
     ) -> None:
         super().__init__()
-        if hidden_dim is not None and kind == "linear":
-            raise UserError("PrefixProjector.hidden_dim is for kind='mlp'")
+        if kind == "linear" and (hidden_dim is not None or hidden_layers > 1):
+            raise UserError("PrefixProjector.hidden_dim and hidden_layers are for kind='mlp'")
         self.in_dim, self.width, self.prefix_length, self.dropout = in_dim, width, prefix_length, dropout
-        self.input_scale = input_scale
+        self.input_scale, self.activation = input_scale, getattr(torch, activation)
         out_dim = width * prefix_length
         self.hidden: nn.Linear | None = None
         if kind == "mlp":
             hidden_dim = hidden_dim or max(out_dim // 2, 1)
             self.hidden = nn.Linear(in_dim, hidden_dim)
+        self.further = nn.ModuleList(nn.Linear(hidden_dim, hidden_dim) for _ in range(hidden_layers - 1))
         self.output = nn.Linear(hidden_dim or in_dim, out_dim)
 
     def transform(self, batch: PrefixBatch, phase: str) -> tuple[PrefixBatch, dict[str, Tensor]]:
@@ -79,7 +95,9 @@ class PrefixProjector(BaseNeck):
             )
         feats = (feats * self.input_scale).to(self.output.weight.dtype)
         if self.hidden is not None:
-            feats = self.hidden(feats).tanh()
+            feats = self.activation(self.hidden(feats))
+        for layer in self.further:
+            feats = self.activation(layer(feats))
         # The phase decides, not self.training: see BaseNeck.
         feats = F.dropout(feats, self.dropout, training=phase == "train")
         return batch.replace(feats=self.output(feats).unflatten(1, (self.prefix_length, self.width))), {}

@@ -50,6 +50,28 @@ def test_same_features_as_open_clip_itself(tiny):
     assert backbone.name == "tiny/weights.safetensors"
 
 
+def test_a_vits_grid_is_its_patch_tokens(tiny):
+    backbone = OpenCLIPBackbone(**tiny)
+    images = make_images()
+    visual = tiny_clip.build().visual
+    visual.output_tokens = True  # open_clip's own way: pooled, and the tokens without the class token
+    _, tokens = visual(torch.stack([backbone.preprocess(image) for image in images]))
+    grid = backbone.encode_grid(images)
+    assert grid.shape == (5, 4, 32) and grid.dtype == torch.float32
+    torch.testing.assert_close(grid, visual.ln_post(tokens) if visual.final_ln_after_pool else tokens)
+    torch.testing.assert_close(backbone.encode_grid(images[:1])[0], grid[0], atol=1e-5, rtol=1e-5)
+
+
+def test_a_resnets_grid_is_what_it_pools():
+    from synthcap_mm.miniscenes.encoder import MiniCLIP
+
+    backbone, images = MiniCLIP(), make_images()
+    grid = backbone.encode_grid(images)
+    assert grid.shape == (5, 4, 512)
+    pooled = backbone._model.visual.attnpool(grid.transpose(1, 2).unflatten(2, (2, 2)))
+    torch.testing.assert_close(torch.nn.functional.normalize(pooled, dim=1), backbone.encode_pil(images))
+
+
 def test_features_are_unit_float32_and_batch_independent(tiny):
     backbone = MODELS.build(dict(type=OpenCLIPBackbone, **tiny))
     images = make_images()

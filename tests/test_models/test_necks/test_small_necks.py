@@ -84,6 +84,13 @@ def test_projector_is_the_mlp_it_says():
     linear = PrefixProjector(4, width=6, prefix_length=2, kind="linear")
     expected = feats @ linear.output.weight.T + linear.output.bias
     torch.testing.assert_close(linear(PrefixBatch(feats, "real"), "predict")[0].feats.flatten(1), expected)
+    deep = PrefixProjector(4, width=6, prefix_length=2, hidden_dim=8, hidden_layers=2, activation="relu")
+    hidden = (feats @ deep.hidden.weight.T + deep.hidden.bias).clamp_min(0)
+    hidden = (hidden @ deep.further[0].weight.T + deep.further[0].bias).clamp_min(0)
+    expected = hidden @ deep.output.weight.T + deep.output.bias
+    torch.testing.assert_close(deep(PrefixBatch(feats, "real"), "predict")[0].feats.flatten(1), expected)
+    with pytest.raises(UserError, match="hidden_layers"):
+        PrefixProjector(4, width=6, kind="linear", hidden_layers=2)
 
 
 def test_phase_not_training_mode_decides_on_dropout():
