@@ -12,7 +12,7 @@ images = "photos/"  # a folder of photos of your domain, without captions; None:
 _base_ = ["_base_/models/synthcap.py", "_base_/schedules/adamw_10e.py", "_base_/default_runtime.py"]
 
 store = "data/custom/pairs"
-epochs = 30
+epochs = 12
 vocabulary = None  # a file with the names of your domain's things, one a line: the encoder's tags go into the prompt
 synthesis = dict(
     store=store,
@@ -35,7 +35,7 @@ synthesis = dict(
     tag_provider=dict(type="CLIPTagProvider", vocabulary=vocabulary, min_cosine=0.24) if vocabulary else None,
     # Assumed, as in coco_karpathy.py.
     refine=dict(steps=10, lr=1e-3, temperature=0.01, pull=1.0, target_cosine=0.32, bank_size=4096),
-    tokenizer=dict(kind="clip"),
+    tokenizer=dict(kind="train", vocab_size=8192),  # your words, and no others
     holdout=0.02,
 )
 # tools/curate.py; train_dataloader.dataset.pairs='curated' trains on it. SynC's settings; see docs/curation.md.
@@ -67,7 +67,12 @@ else:
         )
     )
 
-model = dict(store=store, data_preprocessor=dict(prompt=dict(max_tags=3, min_score=0.1) if vocabulary else None))
+model = dict(
+    store=store,
+    data_preprocessor=dict(prompt=dict(max_tags=3, min_score=0.1) if vocabulary else None),
+    necks=dict(projector=dict(prefix_length=4, input_scale=16.0)),
+    head=dict(width=256),
+)
 train_dataloader = dict(
     batch_size=64,
     num_workers=2,
@@ -88,7 +93,7 @@ val_evaluator = dict(type="CaptionMetric")
 # the held-out sentences is kept), and the rate, between GPT's 2.5e-4 and GPT-3 small's 6e-4, whose decoders are as wide
 # and began from nothing, too.
 train_cfg = dict(max_epochs=epochs)
-optim_wrapper = dict(optimizer=dict(lr=5e-4))
+optim_wrapper = dict(optimizer=dict(lr=1e-3))
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.1, by_epoch=True, convert_to_iter_based=True, end=1),
     _base_.param_scheduler[1],

@@ -16,6 +16,7 @@ from synthcap_mm.errors import UserError
 from synthcap_mm.store import Store, StoreError
 from synthcap_mm.store.store import view_file
 from synthcap_mm.synthesis.curation import Curation
+from synthcap_mm.synthesis.photos import SHARED
 from synthcap_mm.synthesis.synthesis import Synthesis
 
 
@@ -46,6 +47,8 @@ def _stores(cfg: Config, stages: tuple[str, ...]) -> list[str]:
         # Of MomentMatching: a table of the captioner's own store, or another store.
         moments = [n.get(end) for n in necks for end in ("start", "target")]
         found += [s for s in moments if s and s not in ("captions", "images")]
+    if "curation" in stages:
+        found.append(curation_settings(cfg)["store"])
     if "train" in stages and cfg.get("test_best"):
         found += _stores(cfg, ("test",))
     return list(dict.fromkeys(found))
@@ -134,7 +137,7 @@ def missing_inputs(cfg: Config, *stages: str) -> list[str]:
     if {"train", "test", "test_sets"} & {*stages}:
         named |= {str(v) for v in _walk(cfg.get("model", {}))}  # a pretrained decoder, its tokenizer
     if "photo_stores" in makes:
-        named |= {str(v) for k in ("encoder", "tag_provider") for v in _walk(cfg.get("synthesis", {}).get(k, {}))}
+        named |= {str(v) for k in SHARED for v in _walk(cfg.get("synthesis", {}).get(k, {}))}
     for entry in cfg.get("inputs", []):
         kind = next((k for k in _MISSING if k in entry), None)
         if kind is None:

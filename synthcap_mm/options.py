@@ -15,6 +15,7 @@ import functools
 import inspect
 import math
 import os
+import re
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from numbers import Real
@@ -150,6 +151,19 @@ Device = Annotated[Any, That("a torch device", _is_device)]
 Name = Annotated[str, That("a name that is not empty", lambda value: bool(str(value)))]
 Model = Annotated[dict, Component("MODELS")]
 Data = Annotated[dict, Component("DATASETS")]
+
+
+def is_encoder_name(value: Any) -> bool:
+    """Whether an encoder beside a store's own may have this name, which is part of its tables' names."""
+    return re.fullmatch("[A-Za-z0-9_]+", str(value)) is not None
+
+
+EncoderName = Annotated[str, That("a name of letters, digits and _", is_encoder_name)]
+#: Encoders beside a store's own, by name.
+OtherEncoders = Annotated[
+    Mapping[str, Model],
+    That("a dict of encoders by names of letters, digits and _", lambda value: all(map(is_encoder_name, value))),
+]
 
 _FILLED_IN = object()
 _UNIONS = (Union, types.UnionType)

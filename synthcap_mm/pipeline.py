@@ -47,7 +47,7 @@ from synthcap_mm.missing_inputs import (
 )
 from synthcap_mm.synthesis.curation import Curation, report_table
 from synthcap_mm.synthesis.dry_run import measure_synthesis
-from synthcap_mm.synthesis.photos import PhotoStore
+from synthcap_mm.synthesis.photos import SHARED, PhotoStore
 from synthcap_mm.synthesis.run import Worker
 from synthcap_mm.synthesis.synthesis import Synthesis
 
@@ -99,7 +99,7 @@ def encode_images(cfg: Config, task: Task | None = None) -> dict[str, dict[str, 
     """Encode and tag the real photos of each entry of ``cfg.photo_stores``.
 
     Args:
-        cfg: the config. The encoder and the tag provider are those of ``cfg.synthesis``.
+        cfg: the config. The encoders and the tag provider are those of ``cfg.synthesis``.
         task: see :func:`synthesize`. Default ``None``.
 
     Returns:
@@ -108,7 +108,7 @@ def encode_images(cfg: Config, task: Task | None = None) -> dict[str, dict[str, 
     check_fields(cfg)
     start_logging(cfg)
     require_inputs(cfg, "photo_stores")
-    models = {name: section(cfg, "synthesis").get(name) for name in ("encoder", "tag_provider")}
+    models = {name: section(cfg, "synthesis").get(name) for name in SHARED}
     results = {}
     for entry in section(cfg, "photo_stores"):
         settings = {**models, **entry}

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
+
+from synthcap_mm.errors import UserError, listed
 
 if TYPE_CHECKING:
     import torch
@@ -61,6 +64,8 @@ class CaptionSample:
         pred_logprobs: summed token log-probability of each of ``pred_captions``.
         pred_scores: the score that each was ranked by (length-normalised for beams).
         pred_tags: names of the tags that were put in the prompt.
+        other_feats: image features by the encoders beside the store's own, by name, ``(D',)`` float32 each.
+        other_text_feats: the caption's features by them.
     """
 
     sample_id: int
@@ -81,19 +86,31 @@ class CaptionSample:
     pred_scores: list[float] | None = None
     pred_tags: list[str] | None = None
     domain: str | None = None
+    other_feats: dict[str, torch.Tensor] = field(default_factory=dict)
+    other_text_feats: dict[str, torch.Tensor] = field(default_factory=dict)
 
     def __reduce__(self) -> tuple:
         # Between processes torch hands a tensor over as an open file, and a batch has more samples than a process may
         # have files (ulimit -n). An array's values go through the pipe.
-        values = (getattr(self, name) for name in self.__slots__)
-        return _received, tuple(v.numpy(force=True) if hasattr(v, "numpy") else v for v in values)
+        return _received, tuple(_sent(getattr(self, name)) for name in self.__slots__)
+
+
+def _sent(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _sent(one) for name, one in value.items()}
+    return value.numpy(force=True) if hasattr(value, "numpy") else value
 
 
 def _received(*values: Any) -> CaptionSample:
     import numpy as np
     import torch
 
-    return CaptionSample(*(torch.from_numpy(value) if isinstance(value, np.ndarray) else value for value in values))
+    def received(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: received(one) for name, one in value.items()}
+        return torch.from_numpy(value) if isinstance(value, np.ndarray) else value
+
+    return CaptionSample(*map(received, values))
 
 
 @dataclass(slots=True)
@@ -108,6 +125,9 @@ class PrefixBatch:
         memory_rows: ``(B,)`` long, see :class:`CaptionSample`, or ``None``.
         group_ids: ``(B,)`` long, -1 where unknown, or ``None``.
         weights: ``(B,)`` float32 weights in the caption loss, or ``None``.
+        other_feats: ``(B, D')`` float32 image features by the encoders beside the captioner's own, by name. Necks
+            leave them as they are.
+        other_text_feats: ``(B, D')`` float32 features of the captions by them.
     """
 
     feats: torch.Tensor
@@ -116,7 +136,35 @@ class PrefixBatch:
     memory_rows: torch.Tensor | None = None
     group_ids: torch.Tensor | None = None
     weights: torch.Tensor | None = None
+    other_feats: dict[str, torch.Tensor] = field(default_factory=dict)
+    other_text_feats: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    def feats_of(self, encoder: str | None) -> torch.Tensor:
+        """Image features by an encoder: :attr:`feats` for ``None``, the captioner's own.
+
+        Raises:
+            UserError: if the batch has none by that encoder.
+        """
+        return self.feats if encoder is None else _by_name(self.other_feats, encoder)
+
+    def text_feats_of(self, encoder: str | None) -> torch.Tensor | None:
+        """Features of the captions by an encoder: :attr:`text_feats` for ``None``, the captioner's own.
+
+        Raises:
+            UserError: if the batch has none by that encoder.
+        """
+        return self.text_feats if encoder is None else _by_name(self.other_text_feats, encoder)
 
     def replace(self, **changes: Any) -> PrefixBatch:
         """A copy with some fields changed."""
         return replace(self, **changes)
+
+
+def _by_name(features: Mapping[str, torch.Tensor], encoder: str) -> torch.Tensor:
+    if encoder not in features:
+        there = f"those of {listed(list(features))} only" if features else "no other encoder's"
+        raise UserError(
+            f"the captioner needs features of the encoder {encoder!r}, and this batch has {there}: give images, or a "
+            f"store that was made with synthesis.other_encoders={{{encoder!r}: …}}"
+        )
+    return features[encoder]

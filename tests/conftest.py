@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
-from tiny_store import tiny_settings  # noqa: E402
+from tiny_store import SEARCH, tiny_settings  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -57,6 +57,22 @@ def tiny_stores(tmp_path_factory, tiny):
     Synthesis(**tiny_settings(root / "pairs")).run()
     photos, encoder, tagger = ({"type": name} for name in ("TinyPhotos", "TinyEncoder", "TinyTagger"))
     PhotoStore(str(root / "photos"), photos, encoder, tagger, shard_size=5).run()
+    return str(root / "pairs"), str(root / "photos")
+
+
+@pytest.fixture(scope="session")
+def two_encoders(tmp_path_factory, tiny):
+    """As ``tiny_stores``, with a second encoder, ``'search'``, in both."""
+    from mmengine.registry import init_default_scope
+
+    from synthcap_mm.synthesis.photos import PhotoStore
+    from synthcap_mm.synthesis.synthesis import Synthesis
+
+    init_default_scope("synthcap_mm")
+    root = tmp_path_factory.mktemp("two")
+    Synthesis(**tiny_settings(root / "pairs"), other_encoders=SEARCH).run()
+    photos, encoder, tagger = ({"type": name} for name in ("TinyPhotos", "TinyEncoder", "TinyTagger"))
+    PhotoStore(str(root / "photos"), photos, encoder, tagger, shard_size=5, other_encoders=SEARCH).run()
     return str(root / "pairs"), str(root / "photos")
 
 

@@ -14,9 +14,10 @@ def unit(features):
 
 
 def make_store(path, captions=120, images=None, k=1, dim=16, shard=32, seed=0, flagged=(), heldout=(), texts=None,
-               pairs=None, text_features=None, refine=None, tags=None):  # fmt: skip
+               pairs=None, text_features=None, refine=None, tags=None, search=None):  # fmt: skip
     """Caption i has the images ``k*i .. k*i+k-1``, unless ``pairs`` (caption, image rows) says otherwise.
 
+    ``search`` is the width of a second encoder's features, ``'search'``, which are random too.
     With ``refine`` (settings) the images' features lie beside the pairs as refined ones.
     """
     rng = np.random.default_rng(seed)
@@ -56,11 +57,19 @@ def make_store(path, captions=120, images=None, k=1, dim=16, shard=32, seed=0, f
     add("images", images, lambda s: schema.image_rows([f"c{r // k}/{r % k}" for r in s], [None] * len(s)))
     flags = [["black"] if r in flagged else [] for r in range(images)]
     add("image_features", images, lambda s: schema.image_feature_rows(image[s.start : s.stop], flags[s.start : s.stop]))
+    if search is not None:
+        found = np.random.default_rng(seed + 1)
+        texts_by, images_by = (unit(found.standard_normal((count, search))) for count in (captions, images))
+        add("text_features/search", captions, lambda s: schema.feature_rows(texts_by[s.start : s.stop]), ["texts"],
+            encoder="another")  # fmt: skip
+        by_image = lambda s: schema.image_feature_rows(images_by[s.start : s.stop], flags[s.start : s.stop])  # noqa: E731
+        add("image_features/search", images, by_image, encoder="another")
     add("tags", images, lambda s: schema.tag_rows(tags[s.start : s.stop]))
     add("pairs/default", captions, pairs_of, ["text_features", "image_features"], seed=0)
     if refine is not None:
         refined = lambda s: schema.feature_rows(image[rows_of(s)[1]])  # noqa: E731
         add("refined/default", captions, refined, ["pairs/default", "heldout"], settings=refine)
     probe = [1.0] + [0.0] * (dim - 1)
-    write_view(view_file(path), "pairs", tables, {"name": "random", "image": probe, "text": probe})
+    others = {} if search is None else {"search": {"name": "another", "image": [1.0] * search, "text": [1.0] * search}}
+    write_view(view_file(path), "pairs", tables, {"name": "random", "image": probe, "text": probe}, others)
     return str(path)

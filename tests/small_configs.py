@@ -16,7 +16,7 @@ WIDTH = 64
 def replaced(value, names, encoder):
     """The same, with other stores and another encoder."""
     if isinstance(value, dict):
-        if value.get("type") in ("MiniCLIP", "OpenCLIPBackbone"):
+        if value.get("type") in ("MiniCLIP", "OpenCLIPBackbone", "SentenceEncoder"):
             return ConfigDict(encoder)
         return ConfigDict({k: replaced(v, names, encoder) for k, v in value.items()})
     if isinstance(value, (list, tuple)):
@@ -27,7 +27,7 @@ def replaced(value, names, encoder):
 def small(name, stores):
     """A config with small parts, and its stores made."""
     cfg = Config.fromfile(ROOT / "configs" / name)
-    pairs, photos = stores(WIDTH)
+    pairs, photos = stores(WIDTH, tuple(cfg.synthesis.get("other_encoders") or ()))
     names = {entry.store: photos for entry in cfg.get("photo_stores", [])} | {cfg.model.store: pairs}
     share_encoder(cfg)
     cfg = Config(replaced(cfg._cfg_dict, names, {"type": "TinyEncoder", "dim": WIDTH}))

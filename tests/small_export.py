@@ -1,5 +1,7 @@
 """A small exported captioner of the mini-world's captions."""
 
+import copy
+
 from small_training import train_a_little
 
 
@@ -40,3 +42,23 @@ def export_a_little(root, encoder, tag_provider, dim, steps, lr, num):
     torch.save({"state_dict": built.state_dict()}, root / "checkpoint.pth")
     export_captioner({"model": model, "synthesis": {"store": store, **parts}}, root / "checkpoint.pth", root / "export")
     return root / "export"
+
+
+def train_on_two(config, store, other_encoders, root, steps=60):
+    """The config with a neck that retrieves by the encoder ``'search'``, and a checkpoint of it."""
+    import torch
+    from mmengine.registry import init_default_scope
+
+    from synthcap_mm.datasets import SynthPairDataset
+    from synthcap_mm.registry import MODELS
+
+    init_default_scope("synthcap_mm")
+    necks = {"fusion": {"type": "RetrievalFusion", "k": 3, "encoder": "search"},
+             "projector": config["model"]["necks"]["projector"]}  # fmt: skip
+    config["model"] |= {"store": store, "necks": necks}
+    config["synthesis"] |= {"store": store, "other_encoders": other_encoders}
+    torch.manual_seed(0)
+    model = MODELS.build(copy.deepcopy(config["model"]))
+    train_a_little(model, SynthPairDataset(store), steps=steps, lr=5e-3)
+    torch.save({"state_dict": model.state_dict(), "meta": {"captioner": model.identity}}, root / "checkpoint.pth")
+    return config, str(root / "checkpoint.pth")

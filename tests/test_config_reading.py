@@ -120,7 +120,11 @@ def test_an_option_without_effect_is_refused(option, near):
 @pytest.mark.parametrize(
     "options",
     [
-        ["model.rerank=True", "model.backbone.type=MiniCLIP"],
+        [
+            "model.rerank.type=CaptionRanker",
+            "model.rerank.scores.image.type=ImageScore",
+            "model.backbone.type=MiniCLIP",
+        ],
         ["synthesis.keep_images=True", "synthesis.limit=9"],
         ["test_evaluator.metrics=BLEU,METEOR"],
         ["train_dataloader.persistent_workers=True", "train_dataloader.num_workers=1"],

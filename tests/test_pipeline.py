@@ -5,6 +5,7 @@ import copy
 import pytest
 from mmengine.config import Config
 from store_files import files, make
+from tiny_store import SEARCH
 
 from synthcap_mm import pipeline
 from synthcap_mm.errors import NotYet, UserError
@@ -69,6 +70,7 @@ def test_a_second_training_in_a_work_dir_is_refused(cfg, monkeypatch, tmp_path):
         ({"generator": {"type": "TinyPainter", "size": 8}}, "size"),
         ({"holdout": 0.3}, "heldout"),
         ({"encoder": {"type": "TinyEncoder", "seed": 1}}, "text_features: encoder.seed"),
+        ({"other_encoders": SEARCH}, "image_features/search: the store has none"),
     ],
 )
 def test_stale_tables_are_named_with_the_command(cfg, changes, named):
@@ -125,6 +127,21 @@ def test_from_captions_to_curated_pairs(mine, tiny, tiny_stores, tmp_path):
     mine.curation = [{"type": "reassign"}]  # steps are enough
     assert pipeline.curate(mine)["steps"][0]["type"] == "reassign"
     assert not Store.open(mine.synthesis.store).has("refined/curated")
+
+
+def test_a_second_encoder_is_named_once(mine, two_encoders):
+    mine.synthesis.other_encoders = SEARCH
+    mine.curation.search_encoder = "search"
+    pipeline.synthesize(mine)
+    pipeline.encode_images(mine)
+    assert files(mine.synthesis.store) == files(two_encoders[0])
+    assert files(mine.photo_stores[0].store) == files(two_encoders[1])
+    pipeline.curate(mine)
+    recipe = Store.open(mine.synthesis.store).recipe("pairs/curated")
+    assert recipe["search_encoder"] == {"type": "TinyEncoder", "version": 1, "dim": 24, "name": "other", "seed": 7}
+    del mine.synthesis.other_encoders
+    pipeline.synthesize(mine)
+    assert not Store.open(mine.synthesis.store).has("pairs/curated")  # it was made of what the config does not name
 
 
 def test_a_limit_is_a_view_that_can_be_curated(mine):

@@ -5,6 +5,7 @@ import pickle
 import pytest
 import torch
 
+from synthcap_mm.errors import UserError
 from synthcap_mm.structures import CaptionSample, PrefixBatch, Tag, group_id
 
 
@@ -26,8 +27,19 @@ def test_misspelt_fields_are_errors():
 
 def test_samples_travel_between_processes():
     sample = CaptionSample(3, "k", feat=torch.ones(2), tags=[Tag("dog", 0.5, (0.0, 1.0, 2.0, 3.0), 0.25)])
+    sample.other_feats["search"] = torch.arange(3.0)
     again = pickle.loads(pickle.dumps(sample))
     assert again.tags == sample.tags and torch.equal(again.feat, sample.feat)
+    assert torch.equal(again.other_feats["search"], torch.arange(3.0))
+
+
+def test_features_by_the_name_of_their_encoder():
+    feats, other = torch.zeros(2, 3), torch.ones(2, 5)
+    batch = PrefixBatch(feats, "real", other_feats={"search": other})
+    assert batch.feats_of(None) is feats and batch.feats_of("search") is other and batch.text_feats_of(None) is None
+    for ask in (batch.feats_of, batch.text_feats_of):
+        with pytest.raises(UserError, match="needs features of the encoder 'clip'"):
+            ask("clip")
 
 
 def test_replace_leaves_the_original_alone():

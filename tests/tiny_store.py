@@ -1,5 +1,8 @@
 """Settings of a small store of pairs."""
 
+#: A second encoder, of another width.
+SEARCH = {"search": {"type": "TinyEncoder", "dim": 24, "seed": 7, "name": "other"}}
+
 
 def tiny_settings(store):
     """Settings of a small store of pairs: 40 captions in 20 groups, shards of 16."""

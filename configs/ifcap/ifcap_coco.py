@@ -1,12 +1,23 @@
 # IFCap-style on COCO: captions retrieved with a noisy query, fused with the feature; entities frequent in them. Not run at this scale.
 _base_ = ["../synthcap_coco.py"]
+# It retrieves with CLIP RN50x64, and captions with ViT-B/32.
+rn50x64 = dict(type="OpenCLIPBackbone", model_name="RN50x64-quickgelu", pretrained="openai")
+synthesis = dict(other_encoders=dict(retrieval=rn50x64))
+inputs = [*_base_.inputs, _base_.clip_rn50x64_input]
 # The words by which captions call COCO's persons.
 aliases = dict(person=["man", "woman", "boy", "girl", "child", "guy", "lady", "player"])
 # What counts as an entity: names in a file, for want of a part-of-speech tagger (README).
 vocabulary = "{{ fileDirname }}/../_base_/coco_classes.txt"
 # The numbers below are those of its public code, for COCO, where nothing else is said.
 # Names that at least 5 of the 9 captions nearest to the image have.
-frequent = dict(type="RetrievedEntities", store=_base_.store, vocabulary=vocabulary, k=9, aliases=aliases)
+frequent = dict(
+    type="RetrievedEntities",
+    store=_base_.store,
+    vocabulary=vocabulary,
+    k=9,
+    aliases=aliases,
+    search_encoder="retrieval",
+)
 model = dict(
     data_preprocessor=dict(
         prompt=dict(
@@ -17,7 +28,7 @@ model = dict(
         _delete_=True,
         text=dict(type="TextAsPrefix"),
         noise=dict(type="NoiseInjection", variance=0.016),  # CapDec's, as ViECap has it
-        fusion=dict(type="RetrievalFusion", k=5, noise_variance=0.04),
+        fusion=dict(type="RetrievalFusion", k=5, noise_variance=0.04, encoder="retrieval"),
         projector=_base_.model.necks.projector,
     ),
 )

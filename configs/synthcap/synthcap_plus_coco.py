@@ -2,4 +2,7 @@
 # photos (research/logs/results.md). Tests the checkpoint of ../synthcap_coco.py. The photos' mean and the missing memory of
 # synthcap_plus_mini.py are the mini-CLIP's: its cloud of photos lies elsewhere than its drawings', which of CLIP is not known.
 _base_ = ["../synthcap_coco.py"]
-model = dict(rerank=True, head=dict(generation=dict(num_beams=8)))
+model = dict(
+    rerank=dict(type="CaptionRanker", scores=dict(image=dict(type="ImageScore"))),
+    head=dict(generation=dict(num_beams=8)),
+)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from synthcap_mm.errors import UserError
 #: Options of `caption` that are the inferencer's.
 _DECODING = (
     "num_beams", "n_best", "length_penalty", "max_length", "min_length", "no_repeat_ngram_size", "sample", "top_p",
-    "temperature", "seed", "explain",
+    "temperature", "seed", "rerank", "explain",
 )  # fmt: skip
 
 
@@ -50,7 +51,11 @@ def caption(argv: Sequence[str]) -> None:
     parser.add_argument("--top-p", type=float, default=0.9, help="with --sample (default: 0.9)")
     parser.add_argument("--temperature", type=float, default=1.0, help="with --sample (default: 1)")
     parser.add_argument("--seed", type=int, default=0, help="with --sample (default: 0)")
-    parser.add_argument("--rerank", action="store_true", help="order the beams by CLIPScore")
+    parser.add_argument(
+        "--rerank",
+        action=argparse.BooleanOptionalAction,
+        help="order captions by the config's ranker, without one by the encoder (default: if the config has a ranker)",
+    )
     parser.add_argument("--explain", action="store_true", help="also tags, memory captions with weights, CLIPScore")
     add_trust(parser)
     parser.add_argument(
@@ -69,8 +74,6 @@ def caption(argv: Sequence[str]) -> None:
         resolve_config(args.model)
     checkpoint, inputs = (None, args.inputs) if is_export else (args.inputs[0], args.inputs[1:])
     options = {name: getattr(args, name) for name in _DECODING}
-    if args.rerank:
-        options["rerank"] = True
     from synthcap_mm.inference.captioning import caption_files
     from synthcap_mm.weights_files import trusted_checkpoints
 

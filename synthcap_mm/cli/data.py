@@ -84,7 +84,7 @@ def encode_images(argv: Sequence[str]) -> None:
     """Encode real photos of validation and test sets."""
     parser = _maker_parser(
         "encode-images",
-        "Encode and tag the real photos of the config's 'photo_stores' (validation and test sets), with the encoder "
+        "Encode and tag the real photos of the config's 'photo_stores' (validation and test sets), with the encoders "
         "and the tag provider of its 'synthesis', so that every evaluation costs decoding only.",
     )
     args = parser.parse_args(argv)
@@ -203,11 +203,11 @@ def _tables_of(config: str) -> list[Any]:
 
     from synthcap_mm.config_reading import read_config
     from synthcap_mm.registry import SCOPE
-    from synthcap_mm.synthesis.photos import PhotoStore
+    from synthcap_mm.synthesis.photos import SHARED, PhotoStore
     from synthcap_mm.synthesis.synthesis import Synthesis
 
     cfg = read_config(config)
     init_default_scope(SCOPE)
-    models = {name: cfg.synthesis.get(name) for name in ("encoder", "tag_provider")}
+    models = {name: cfg.synthesis.get(name) for name in SHARED}
     makers = [Synthesis(**cfg.synthesis), *(PhotoStore(**{**models, **entry}) for entry in cfg.get("photo_stores", []))]
     return [table for maker in makers for table in maker.tables.values()]

@@ -8,7 +8,7 @@ import numpy as np
 from mmengine.logging import print_log
 from torch.utils.data import Dataset
 
-from synthcap_mm.datasets.features import as_feature
+from synthcap_mm.datasets.features import as_feature, other_features
 from synthcap_mm.datasets.tagging import tags_by_features
 from synthcap_mm.errors import UserError
 from synthcap_mm.evaluation.tokenizer import has_words
@@ -112,7 +112,7 @@ class CaptionEvalDataset(Dataset):
                 f"the store {store} holds {self.store.kind}, not photos; SynthPairDataset reads those "
                 "(their held-out captions with split='heldout')"
             )
-        flagged = self.store.images.is_set("flags")
+        flagged = self.store.is_flagged
         self._rows = (~flagged).nonzero()[0]
         if flagged.any():
             bad = [self.store.images.value("key", int(row)) for row in flagged.nonzero()[0][:5]]
@@ -175,6 +175,7 @@ class CaptionEvalDataset(Dataset):
             key=key,
             source="real",
             feat=as_feature(images.feature(row), f"photo {key!r} of {self.store.path}"),
+            other_feats=other_features(self.store, "image", row),
             tags=self.store.tags(row) if self._tags is None else self._tags[row],
             references=self._references_of(row, key),
             domain=self._domains.get(row),

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from synthcap_mm.store import Store
 
 
 def as_feature(row: np.ndarray, where: str) -> Tensor:
@@ -22,3 +27,21 @@ def as_feature(row: np.ndarray, where: str) -> Tensor:
     if not 0 < float(norm) < float("inf"):  # NaN fails both comparisons
         raise ValueError(f"{where} is not a feature (norm {float(norm)}); delete its shard and make it again")
     return feature / norm
+
+
+def other_features(store: Store, kind: str, row: int) -> dict[str, Tensor]:
+    """Features of a caption or an image by the encoders beside a store's own, by the encoder's name.
+
+    Args:
+        store: the store.
+        kind: ``'text'`` or ``'image'``.
+        row: of the caption or image.
+
+    Raises:
+        ValueError: see :func:`as_feature`.
+    """
+    return {
+        name: as_feature(table.feature(row), f"{kind} {row} of {store.path}, by its encoder {name!r},")
+        for name in store.other_encoders
+        for table in [store.text_features(name) if kind == "text" else store.image_features(name)]
+    }

@@ -9,7 +9,7 @@ import torch
 from mmengine.logging import print_log
 from torch.utils.data import Dataset
 
-from synthcap_mm.datasets.features import as_feature
+from synthcap_mm.datasets.features import as_feature, other_features
 from synthcap_mm.datasets.tagging import caption_tagger, tags_by_features
 from synthcap_mm.errors import UserError
 from synthcap_mm.evaluation.tokenizer import has_words
@@ -24,7 +24,7 @@ from synthcap_mm.structures import CaptionSample, Tag, group_id
 class SynthPairDataset(Dataset):
     """One sample a caption of the store, with one of its images.
 
-    Nothing but two small integers a caption is held in memory: features, texts and
+    Nothing but two small integers a caption is held in memory: features (by all encoders of the store), texts and
     detections are read from the mapped store. Captions none of whose images is
     usable (flagged) are left out and counted in :attr:`metainfo`; that of held-out
     captions has their ``keys`` too, by which metrics know who is missing, and the keys of the ``wordless``, whose
@@ -102,6 +102,8 @@ class SynthPairDataset(Dataset):
         read = ["texts", "text_features", "heldout"]
         if pairs is not None:
             read += [f"pairs/{pairs}", "image_features", *(["tags"] if self.store.has("tags") else [])]
+        kinds = ["text"] if pairs is None else ["text", "image"]
+        read += [f"{kind}_features/{encoder}" for kind in kinds for encoder in self.store.other_encoders]
         if self._refined is not None:
             read.append(f"refined/{pairs}")
         #: Hash of all that the samples are made of; a training is not resumed on other data.
@@ -143,7 +145,7 @@ class SynthPairDataset(Dataset):
             Rows of the captions that have a usable pair.
         """
         captions, images = self._pairs.numbers("caption"), self._pairs.numbers("image")
-        usable = ~self.store.images.is_set("flags")[images]
+        usable = ~self.store.is_flagged[images]
         # int32, since these arrays grow with the store: two numbers a caption (four with 'random').
         order = np.flatnonzero(usable).astype(np.int32)
         order = order[np.argsort(captions[order], kind="stable")]
@@ -224,6 +226,7 @@ class SynthPairDataset(Dataset):
             key=str(captions.value("id", row)),
             source="text",
             text_feat=text_feat,
+            other_text_feats=other_features(self.store, "text", row),
             memory_row=row if self.split == "train" else -1,
             group=group_id(group),
         )
@@ -234,7 +237,7 @@ class SynthPairDataset(Dataset):
         if self._tagger is not None:
             sample.tags = self._tagger.tag_captions([sample.caption])[0]
         if self._pairs is None:
-            sample.feat = text_feat
+            sample.feat, sample.other_feats = text_feat, sample.other_text_feats
             return sample
         pair = self._pair(index)
         image = int(self._pairs.value("image", pair))
@@ -244,6 +247,7 @@ class SynthPairDataset(Dataset):
             feature, where = self.store.images.feature(image), f"image {image}"
         sample.source = "pseudo"
         sample.feat = as_feature(feature, f"{where} of {self.store.path}")
+        sample.other_feats = other_features(self.store, "image", image)
         if self._weights is not None:
             sample.weight = float(np.clip(self._pairs.value("score", pair), *self._weights))
         if self._tags is not None:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from synthcap_mm.errors import UserError
+from synthcap_mm.models.named_encoder import named_encoder
 from synthcap_mm.registry import MODELS
 from synthcap_mm.store import Store
 from synthcap_mm.structures import Tag
@@ -53,9 +54,11 @@ def tags_by_features(config: dict[str, Any], store: Store, rows: np.ndarray) -> 
             "feature: use CLIPTagProvider or RetrievedEntities, or leave tags out for the store's detections"
         )
     source = tagger if hasattr(tagger, "fingerprint") else tagger.encoder
-    store.check_encoder(source.fingerprint(), f"tags={config['type']}")
+    name = named_encoder(tagger)
+    store.check_encoder(source.fingerprint(), f"tags={config['type']}", name)
+    features = store.image_features(name)
     found: list[list[Tag]] = []
     for start in range(0, len(rows), _BLOCK):
-        feats = torch.from_numpy(store.images.features(rows[start : start + _BLOCK])).float()
+        feats = torch.from_numpy(features.features(rows[start : start + _BLOCK])).float()
         found += tagger.detect_features(feats)
     return found

@@ -37,9 +37,9 @@ class CaptionerIdentityHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Check the training pairs, and the validation set with them."""
         captioner = _captioner(runner)
-        self._check(captioner, runner.train_dataloader)
         if captioner is not None:
             for store in _stores(runner.train_dataloader):
+                captioner.check_encoders(store, f"the store {store.path}")
                 captioner.check_rows(store)
         if runner.val_loop is not None:
             self._check(captioner, runner.val_dataloader)
@@ -78,7 +78,9 @@ class CaptionerIdentityHook(Hook):
     @staticmethod
     def _check(captioner: SynthCaptioner | None, loader: DataLoader) -> None:
         for store in _stores(loader) if captioner is not None else ():
-            captioner.check_encoder(store.encoder, f"the store {store.path}")
+            captioner.check_encoders(store, f"the store {store.path}")
+            for name in captioner.encoders_needed:
+                store.fingerprint_of(name)  # refuses a store that lacks them before the first epoch is over
 
 
 def _captioner(runner: Runner) -> SynthCaptioner | None:

@@ -69,13 +69,19 @@ def _slug(name: str) -> str:
     return re.sub(r"[^\w.-]+", "_", name).strip("_")
 
 
-def memory_store(memory: str | Mapping[str, Any], encoder: Mapping[str, Any] | None, folder: Path) -> str:
+def memory_store(
+    memory: str | Mapping[str, Any],
+    encoder: Mapping[str, Any] | None,
+    folder: Path,
+    other_encoders: Mapping[str, Any] | None = None,
+) -> str:
     """The store whose captions are the memory; made, with captions only, unless ``memory`` is one.
 
     Args:
         memory: folder of a store, a file of captions, or the config of a caption source.
         encoder: config of the encoder, for what is to be encoded.
         folder: where to make the store; what was made there of the same captions is used again.
+        other_encoders: configs of the encoders beside it by name. Default ``None``: there are none.
 
     Returns:
         The store's folder.
@@ -93,7 +99,8 @@ def memory_store(memory: str | Mapping[str, Any], encoder: Mapping[str, Any] | N
     if encoder is None:
         raise UserError("a memory of captions has to be encoded, and the config has no synthesis.encoder")
     # All captions go into the memory: none is held out, since nothing is trained on them.
-    Synthesis(store=str(folder), captions=dict(memory), encoder=dict(encoder), tokenizer=None, holdout=0.0).run()
+    settings = {"captions": dict(memory), "encoder": dict(encoder), "other_encoders": other_encoders}
+    Synthesis(store=str(folder), **settings, tokenizer=None, holdout=0.0).run()
     return str(folder)
 
 
@@ -123,9 +130,9 @@ def test_many(cfg: Config, checkpoint: str, names: Sequence[str] | None = None) 
     cfg.test_sets = entries
     require_inputs(cfg, "test_sets")
     folder = Path(cfg.work_dir)
-    encoder = cfg.get("synthesis", {}).get("encoder")
+    encoder, others = (cfg.get("synthesis", {}).get(name) for name in ("encoder", "other_encoders"))
     memories = {
-        entry["name"]: memory_store(entry["memory"], encoder, folder / "memories" / _slug(entry["name"]))
+        entry["name"]: memory_store(entry["memory"], encoder, folder / "memories" / _slug(entry["name"]), others)
         for entry in entries
         if "memory" in entry
     }

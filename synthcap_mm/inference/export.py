@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from mmengine.logging import print_log
 
+from synthcap_mm.datasets.features import other_features
 from synthcap_mm.errors import UserError
 from synthcap_mm.exportable import NewFolder, write_component
 from synthcap_mm.files import file_sha256, new_folder, write_json
@@ -24,8 +25,14 @@ from synthcap_mm.inference.export_folder import (
     TEXTS,
     TOKENIZER,
     WEIGHTS,
+    memory_tensor,
 )
-from synthcap_mm.inference.export_parts import export_encoder, export_tag_provider, plain_settings
+from synthcap_mm.inference.export_parts import (
+    export_encoder,
+    export_other_encoders,
+    export_tag_provider,
+    plain_settings,
+)
 from synthcap_mm.inference.inferencer import CaptionInferencer
 from synthcap_mm.inference.model_card import model_card
 from synthcap_mm.store import Store
@@ -71,6 +78,7 @@ def export_captioner(
             "checkpoint": {"file": Path(checkpoint).name, "sha256": file_sha256(checkpoint)},
             "epoch": (read_checkpoint(checkpoint).get("meta") or {}).get("epoch"),
             "encoder": captioner.model.encoder,
+            "other_encoders": _other_encoders(captioner),
             "memory": _write_memory(captioner, folder),
             "left_out": left_out,
             "compared": {},
@@ -93,11 +101,12 @@ def _write_parts(captioner: CaptionInferencer, folder: Path) -> tuple[dict[str, 
     left_out: dict[str, str] = {}
     parts = NewFolder(folder)
     encoder = export_encoder(captioner, parts, left_out)
+    others = export_other_encoders(captioner, parts, left_out)
     tag_provider = export_tag_provider(captioner, parts, left_out)
     for why in left_out.values():
         print_log(why, logger="current", level=30)
     model = write_component(_model_settings(captioner), "model", parts)
-    config = {"model": model, "encoder": encoder, "tag_provider": tag_provider}
+    config = {"model": model, "encoder": encoder, "other_encoders": others, "tag_provider": tag_provider}
     write_json(folder / CONFIG, config)
     shutil.copyfile(captioner.model.data_preprocessor.tokenizer.path, folder / TOKENIZER)
     save_model(captioner.model, str(folder / WEIGHTS))
@@ -107,7 +116,7 @@ def _write_parts(captioner: CaptionInferencer, folder: Path) -> tuple[dict[str, 
 def _model_settings(captioner: CaptionInferencer) -> dict[str, Any]:
     """The captioner's config as data, without what the folder has as files."""
     settings = plain_settings(captioner.cfg.model)
-    for name in ("store", "backbone", "init_cfg"):
+    for name in ("store", "backbone", "other_backbones", "init_cfg"):
         settings.pop(name, None)
     settings["data_preprocessor"].pop("tokenizer", None)
     settings["necks"] = plain_settings(captioner.model.neck_settings)
@@ -130,15 +139,23 @@ def _write_memory(captioner: CaptionInferencer, folder: Path) -> dict[str, Any] 
     """
     from safetensors.torch import save_file
 
-    if len({(neck.memory_store, neck.split) for neck in captioner.model.memory_necks}) > 1:
+    if len({(neck.memory_store, neck.split) for neck in captioner.model.remembering}) > 1:
         raise UserError("the captioner's necks remember different captions (memory, split); an export holds one memory")
     memory = captioner.model.memory
     if memory is None:
         return None
-    save_file({"features": memory.features.half().cpu().contiguous()}, folder / MEMORY)
+    names = [None, *(name for name in sorted(captioner.model.encoders_needed) if name in memory.other_encoders)]
+    features = {memory_tensor(name): memory.features_of(name).half().cpu().contiguous() for name in names}
+    save_file(features, folder / MEMORY)
     texts = (" ".join(memory.text(place).split()) for place in range(len(memory)))
     (folder / TEXTS).write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
     return {"rows": len(memory), "sha256": memory.digest}
+
+
+def _other_encoders(captioner: CaptionInferencer) -> dict[str, dict[str, Any]]:
+    """Fingerprints of the encoders that the captioner needs beside its own, by name."""
+    known = captioner.model.other_encoders
+    return {name: known[name] for name in sorted(captioner.model.encoders_needed) if name in known}
 
 
 def _write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
@@ -156,7 +173,7 @@ def _held_out(store: Store | None, count: int) -> list[CaptionSample]:
         return []
     pairs = store.pairs("default")
     captions, images = pairs.numbers("caption"), pairs.numbers("image")
-    usable = ~store.images.is_set("flags")[images]
+    usable = ~store.is_flagged[images]
     rows = np.unique(images[usable & np.isin(captions, store.caption_rows("heldout"))])[:count]
     return [
         CaptionSample(
@@ -164,6 +181,7 @@ def _held_out(store: Store | None, count: int) -> list[CaptionSample]:
             store.images.value("key", int(row)),
             "real",
             feat=torch.from_numpy(store.images.feature(int(row)).astype(np.float32)),
+            other_feats=other_features(store, "image", int(row)),
             tags=store.tags(int(row)),
         )
         for row in rows

@@ -13,15 +13,15 @@ from typing import Any
 import torch
 
 from synthcap_mm.errors import UserError
-from synthcap_mm.exportable import read_component, refused
+from synthcap_mm.exportable import Parts, read_component, refused
 from synthcap_mm.files import decode, file_sha256, read_json
 from synthcap_mm.models.memory import CaptionMemory
 from synthcap_mm.registry import MODELS
-from synthcap_mm.store.fingerprint import checked_fingerprint
+from synthcap_mm.store.fingerprint import checked_fingerprint, checked_fingerprints
 from synthcap_mm.weights_files import is_safetensors, read_checkpoint, state_dict_of
 
 #: Version of the folder's format; others are refused.
-EXPORT_SCHEMA = 3
+EXPORT_SCHEMA = 4
 MANIFEST, CONFIG, WEIGHTS, MEMORY, TEXTS, TOKENIZER, CARD = (
     "export.json", "config.json", "model.safetensors", "memory.safetensors", "memory.txt", "tokenizer.json",
     "README.md",
@@ -31,7 +31,7 @@ DATA_SUFFIXES = (".safetensors", ".json", ".txt", ".gz")
 _FIELDS = {
     "schema_version": int, "synthcap_mm": str, "config_name": (str, type(None)), "checkpoint": dict,
     "epoch": (int, type(None)), "encoder": (dict, type(None)), "memory": (dict, type(None)), "left_out": dict,
-    "files": dict, "compared": dict,
+    "files": dict, "compared": dict, "other_encoders": dict,
 }  # fmt: skip
 
 
@@ -48,14 +48,15 @@ class Export:
         manifest: what ``export.json`` says.
         model: config of the captioner, with the folder's tokenizer; its memory is still to be bound.
         encoder: config of the backbone, or ``None`` if it is not in the folder.
+        other_encoders: configs of those beside it that are in the folder, by name.
         tag_provider: config of the tag provider, or ``None``.
     """
 
     def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
         self.folder, self.manifest = folder, manifest
         config, where = read_json(self.file(CONFIG, MANIFEST)), str(folder / CONFIG)
-        if not isinstance(config, dict) or {*config} != {"model", "encoder", "tag_provider"}:
-            raise UserError(f"{where} has the fields model, encoder and tag_provider in an export")
+        if not isinstance(config, dict) or {*config} != {"model", "encoder", "other_encoders", "tag_provider"}:
+            raise UserError(f"{where} has the fields model, encoder, other_encoders and tag_provider in an export")
         self.model = read_component(config["model"], f"{where}: model", self)
         data = self.model.get("data_preprocessor")
         if not isinstance(data, dict):
@@ -65,6 +66,7 @@ class Export:
             None if config[name] is None else read_component(config[name], f"{where}: {name}", self)
             for name in ("encoder", "tag_provider")
         )
+        self.other_encoders = Parts().read(config["other_encoders"], f"{where}: other_encoders", self)
 
     def file(self, name: Any, where: str) -> Path:
         """The path of a file that ``export.json`` lists.
@@ -84,7 +86,7 @@ class Export:
         """The captioner with its weights and memory.
 
         Args:
-            settings: :attr:`model`, with a backbone.
+            settings: :attr:`model`, with its backbones.
 
         Raises:
             UserError: if the folder's parts do not fit each other.
@@ -96,6 +98,7 @@ class Export:
             if found.unexpected_keys or {*found.missing_keys} - _tied(model, weights):
                 raise UserError(f"{self.folder / WEIGHTS} does not fit {CONFIG}: {found}")
             model.encoder = checked_fingerprint(self.manifest["encoder"], str(self.folder / MANIFEST))
+            model.other_encoders = checked_fingerprints(self.manifest["other_encoders"], str(self.folder / MANIFEST))
             if self.manifest["memory"] is not None:
                 model.bind_memory(self._memory())
         return model
@@ -129,13 +132,30 @@ class Export:
 
     def _memory(self) -> CaptionMemory:
         stated, path = self.manifest["memory"], self.file(MEMORY, MANIFEST)
-        features = read_checkpoint(path).get("features") if is_safetensors(path) else None
-        width = len((self.manifest["encoder"] or {}).get("text", ())) or (0 if features is None else features.shape[-1])
-        if features is None or not features.is_floating_point() or tuple(features.shape) != (len(self._texts), width):
-            raise UserError(f"{path} is not the features of the {len(self._texts)} captions in {TEXTS}")
+        tensors = read_checkpoint(path) if is_safetensors(path) else {}
+        features = self._memory_features(tensors, None, self.manifest["encoder"])
+        others = {
+            name: self._memory_features(tensors, name, encoder)
+            for name, encoder in self.manifest["other_encoders"].items()
+            if memory_tensor(name) in tensors
+        }
         if stated.get("rows") != len(features) or not isinstance(stated.get("sha256"), str):
             raise UserError(f"{self.folder / MANIFEST}: memory.rows and memory.sha256 are not those of {path}")
-        return CaptionMemory(features.float(), self.memory_text, self.manifest["encoder"], stated["sha256"])
+        return CaptionMemory(
+            features,
+            self.memory_text,
+            self.manifest["encoder"],
+            stated["sha256"],
+            other_encoders={name: self.manifest["other_encoders"][name] for name in others},
+            read_features=others.__getitem__,
+        )
+
+    def _memory_features(self, tensors: dict, name: str | None, encoder: dict[str, Any] | None) -> torch.Tensor:
+        features, rows = tensors.get(memory_tensor(name)), len(self._texts)
+        width = len((encoder or {}).get("text", ())) or (0 if features is None else features.shape[-1])
+        if features is None or not features.is_floating_point() or tuple(features.shape) != (rows, width):
+            raise UserError(f"{self.folder / MEMORY} is not the features of the {rows} captions in {TEXTS}")
+        return features.float()
 
     @cached_property
     def _texts(self) -> list[str]:
@@ -146,10 +166,15 @@ class Export:
         """The caption at a row of the memory."""
         return self._texts[row]
 
-    def left_out(self, part: str) -> str:
+    def left_out(self, part: str, example: str) -> str:
         """Why a part is not in the folder and what to do, for the end of a message."""
         why = self.manifest["left_out"].get(part)
-        return f". {why}" if why else f": give {part}=dict(type=...)"
+        return f". {why}" if why else f": give {part}={example}"
+
+
+def memory_tensor(encoder: str | None) -> str:
+    """Name of the memory's features by an encoder in :data:`MEMORY`; ``None``: the captioner's own."""
+    return "features" if encoder is None else f"features.{encoder}"
 
 
 def _tied(model: torch.nn.Module, weights: dict[str, torch.Tensor]) -> set[str]:

@@ -46,7 +46,7 @@ def _without_scope(settings: dict[str, Any]) -> dict[str, Any]:
 def _save_weights(weights: Mapping[str, torch.Tensor], path: Path) -> None:
     from safetensors.torch import save_file
 
-    path.parent.mkdir()
+    path.parent.mkdir(parents=True)
     # Of tied weights each name has its own copy, as safetensors wants.
     save_file({name: value.detach().cpu().contiguous().clone() for name, value in weights.items()}, path)
 
@@ -65,14 +65,35 @@ def export_encoder(captioner: CaptionInferencer, folder: NewFolder, left_out: di
     if captioner.encoder_cfg is None:
         left_out["encoder"] = "The config that was exported named no encoder: give encoder=dict(type=...)"
         return None
-    settings = plain_settings(captioner.encoder_cfg)
+    return _export_encoder(captioner, None, captioner.encoder_cfg, folder, left_out)
+
+
+def export_other_encoders(
+    captioner: CaptionInferencer, folder: NewFolder, left_out: dict[str, str]
+) -> dict[str, dict[str, Any]]:
+    """As :func:`export_encoder`, the configs by name of the encoders that the captioner needs beside its own."""
+    found = {}
+    for name in sorted(captioner.model.encoders_needed):
+        if name not in captioner.other_encoders_cfg:
+            left_out["other_encoders"] = (
+                f"The config that was exported named no encoder {name!r}: give other_encoders=dict({name}=...)"
+            )
+        elif written := _export_encoder(captioner, name, captioner.other_encoders_cfg[name], folder, left_out):
+            found[name] = written
+    return found
+
+
+def _export_encoder(
+    captioner: CaptionInferencer, name: str | None, settings: Any, folder: NewFolder, left_out: dict[str, str]
+) -> dict[str, Any] | None:
+    settings, part = plain_settings(settings), "encoder" if name is None else f"other_encoders/{name}"
 
     def write() -> dict[str, Any]:
         if MODELS.get(settings["type"]) is OpenCLIPBackbone:
-            return export_open_clip(captioner.model.backbone, settings, folder.path)
-        return write_component(settings, "encoder", folder)
+            return export_open_clip(captioner.model.backbone_of(name), settings, folder.path, part)
+        return write_component(settings, part, folder)
 
-    return _or_left_out(write, "encoder", settings, folder, left_out)
+    return _or_left_out(write, part, settings, folder, left_out)
 
 
 def _or_left_out(
@@ -87,20 +108,26 @@ def _or_left_out(
         return write()
     except (UserError, OSError) as error:
         shutil.rmtree(folder.path / part, ignore_errors=True)
-        left_out[part] = (
-            f"The {part.replace('_', ' ')} ({settings['type']}) is not in the folder: {error}. Fix this and export "
-            f"again, or give {part}=dict(type={settings['type']!r}, ...) in Python"
+        option, _, name = part.partition("/")
+        given = f"dict(type={settings['type']!r}, ...)"
+        left_out[option] = (
+            f"The {f'encoder {name!r}' if name else part.replace('_', ' ')} ({settings['type']}) is not in the folder: "
+            f"{error}. Fix this and export again, or give {option}={f'dict({name}={given})' if name else given} in "
+            "Python"
         )
         return None
 
 
-def export_open_clip(backbone: OpenCLIPBackbone, settings: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+def export_open_clip(
+    backbone: OpenCLIPBackbone, settings: Mapping[str, Any], folder: Path, part: str = "encoder"
+) -> dict[str, Any]:
     """Write an encoder's weights, description and vocabulary.
 
     Args:
         backbone: the encoder.
         settings: its config.
         folder: the export.
+        part: folder in it. Default ``'encoder'``.
 
     Returns:
         Its config in the export.
@@ -112,20 +139,20 @@ def export_open_clip(backbone: OpenCLIPBackbone, settings: Mapping[str, Any], fo
     if tokenizer is not None and Path(tokenizer).is_dir():
         raise UserError(f"its tokenizer {Path(tokenizer).name} is a folder of Hugging Face's")
     check_description(description, "its config")
-    place = folder / "encoder"
+    place = folder / part
     _save_weights(backbone.weights(), place / "weights.safetensors")
     write_json(place / "model.json", description)
     written = {
         "type": "OpenCLIPBackbone",
         "model_name": re.sub(r"[^\w.-]+", "-", backbone.name.split("/")[0]),
-        "pretrained": {FILE: "encoder/weights.safetensors"},
-        "model_config": {FILE: "encoder/model.json"},
+        "pretrained": {FILE: f"{part}/weights.safetensors"},
+        "model_config": {FILE: f"{part}/model.json"},
         "quick_gelu": backbone.activation == "quick_gelu",
         "precision": settings.get("precision", "fp32"),
     }
     if tokenizer is not None:
         shutil.copyfile(tokenizer, place / "bpe.txt.gz")
-        written["tokenizer"] = {FILE: "encoder/bpe.txt.gz"}
+        written["tokenizer"] = {FILE: f"{part}/bpe.txt.gz"}
     return written
 
 

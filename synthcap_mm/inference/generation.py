@@ -41,7 +41,8 @@ def generation_options(
         top_p: share of the probability to draw from. Default 0.9.
         temperature: divides the logits before drawing. Default 1.
         seed: of the draws; an image's come from it and the image's key, whatever the batch. Default 0.
-        rerank: see :class:`~synthcap_mm.models.captioner.SynthCaptioner`. Default: the config's.
+        rerank: order captions by the config's ranker (:class:`~synthcap_mm.models.ranking.CaptionRanker`), or, if it
+            has none, by the encoder's cosine with the image. Default: if the config has a ranker, and nothing is drawn.
         use_cache: keep keys and values of earlier tokens. Default ``True``; without, it is only slower.
         keys: of the images, for ``sample``.
 
@@ -72,8 +73,8 @@ def generation_options(
         options["min_new_tokens"] = min_length
     if length_penalty is not None and beams > 1:
         options["length_penalty"] = float(length_penalty)
-    if rerank is not None:
-        options["rerank"] = rerank
+    if rerank is not None or sample:  # drawn captions are to differ; a ranker would choose the same one each time
+        options["rerank"] = bool(rerank)
     if sample:
         seeds = [group_id(f"{seed}/{key}") for key in keys]
         options |= {"do_sample": True, "top_p": top_p, "temperature": temperature, "seeds": seeds}

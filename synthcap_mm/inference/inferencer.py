@@ -59,6 +59,8 @@ class CaptionInferencer(BaseInferencer):
             ``'float16'`` (autocast; weights stay float32). The encoder's is its config's. Default ``'float32'``.
         encoder: config of a backbone, instead of the config's ``model.backbone`` or
             ``synthesis.encoder``. It must be the one that the captioner was trained with. Default ``None``.
+        other_encoders: configs of the encoders beside it by name, instead of the config's ``model.other_backbones`` or
+            ``synthesis.other_encoders`` of those names. Default ``None``.
         tag_provider: config of a tag provider, instead of the config's ``test_dataloader.dataset.tags`` or
             ``synthesis.tag_provider``. Default ``None``.
         channel_order: of arrays with colours: ``'bgr'``, as OpenCV and mmcv read them, or
@@ -98,6 +100,7 @@ class CaptionInferencer(BaseInferencer):
         allow_private_redirects: bool = False,
         scope: str = SCOPE,
         show_progress: bool = False,
+        other_encoders: dict[str, dict] | None = None,
     ) -> None:
         if dtype not in DTYPES:
             raise UserError(f"dtype is one of {', '.join(DTYPES)}, not {dtype!r}")
@@ -108,6 +111,7 @@ class CaptionInferencer(BaseInferencer):
         self.allow_private_redirects = allow_private_redirects
         self.device = torch.device(device) if device else default_device()
         self.encoder_cfg, self.tag_provider_cfg = encoder, tag_provider
+        self.other_encoders_cfg: dict[str, dict] = dict(other_encoders or {})
         self._reader: ImageReader | None = None
         self._building = threading.Lock()
         self._export = None
@@ -147,16 +151,19 @@ class CaptionInferencer(BaseInferencer):
         return model if isinstance(model, Config) else Config(dict(model))
 
     def _choose_parts(self, cfg: Config) -> None:
-        """The encoder and the tag provider: the caller's, else the export's, else the config's."""
+        """The encoders and the tag provider: the caller's, else the export's, else the config's."""
         if self._export is not None:
             encoder, tag_provider = self._export.encoder, self._export.tag_provider
+            others = self._export.other_encoders
         else:
             synthesis = cfg.get("synthesis", {})
             encoder = cfg.model.get("backbone") or synthesis.get("encoder")
+            others = cfg.model.get("other_backbones") or synthesis.get("other_encoders") or {}
             # A test may tag photos by another provider than drawings.
             tested_with = cfg.get("test_dataloader", {}).get("dataset", {}).get("tags")
             tag_provider = tested_with or synthesis.get("tag_provider")
         self.encoder_cfg = self.encoder_cfg or encoder
+        self.other_encoders_cfg = {**others, **self.other_encoders_cfg}
         self.tag_provider_cfg = self.tag_provider_cfg or tag_provider
 
     def _init_model(self, cfg: Config, weights: str | None, device: str = "cpu") -> torch.nn.Module:
@@ -164,6 +171,8 @@ class CaptionInferencer(BaseInferencer):
         settings = ConfigDict(cfg.model)
         if self.encoder_cfg is not None:
             settings.backbone = self.encoder_cfg
+        if self.other_encoders_cfg:
+            settings.other_backbones = self.other_encoders_cfg
         with DefaultScope.overwrite_default_scope(self.scope):
             if self._export is not None:
                 model = self._export.build(settings)
@@ -203,10 +212,11 @@ class CaptionInferencer(BaseInferencer):
 
     @property
     def reader(self) -> ImageReader:
-        """Encoder and tag provider, built when the first image comes.
+        """Encoders and tag provider, built when the first image comes.
 
         Raises:
-            UserError: if the config names no encoder, or no tag provider where the captioner needs tags.
+            UserError: if the config does not name an encoder that is needed, or no tag provider where the captioner
+                needs tags.
         """
         with self._building:
             if self._reader is None:
@@ -219,6 +229,11 @@ class CaptionInferencer(BaseInferencer):
                 "images need an encoder, and the config names none (model.backbone or synthesis.encoder)"
                 + self._left_out("encoder")
             )
+        for name in sorted(self.model.encoders_needed - {*self.other_encoders_cfg}):
+            raise UserError(
+                f"images need the encoder {name!r} too, and the config does not name it (synthesis.other_encoders)"
+                + self._left_out("other_encoders", f"dict({name}=dict(type=...))")
+            )
         if self.uses_tags and self.tag_provider_cfg is None:
             raise UserError(
                 "this captioner was trained with a prompt of tags, and the config names no tag provider "
@@ -227,14 +242,16 @@ class CaptionInferencer(BaseInferencer):
         explained = contextlib.nullcontext() if self._export is None else self._export.faults_explained()
         with DefaultScope.overwrite_default_scope(self.scope), explained:
             encoder = self.model.backbone
+            for name in sorted(self.model.encoders_needed):
+                self.model.backbone_of(name)
             tagger = build_tagger(self.tag_provider_cfg, encoder, self.device) if self.uses_tags else None
-            reader = ImageReader(encoder, tagger)
+            reader = ImageReader(encoder, tagger, self.model.backbone_of)
         if self.device.type == "cuda":  # another thread may use them on another stream
             torch.cuda.synchronize(self.device)
         return reader
 
-    def _left_out(self, part: str) -> str:
-        return f": give {part}=dict(type=...)" if self._export is None else self._export.left_out(part)
+    def _left_out(self, part: str, example: str = "dict(type=...)") -> str:
+        return f": give {part}={example}" if self._export is None else self._export.left_out(part, example)
 
     # ---- the stages
     def _load(self, item: PhotoInput, errors: str) -> CaptionResult:
@@ -251,31 +268,35 @@ class CaptionInferencer(BaseInferencer):
         return CaptionResult(item.key, CaptionSample(group_id(item.key), item.key, "real", **fields))
 
     @torch.no_grad()
-    def read(self, images: Sequence[Image]) -> tuple[torch.Tensor, list[list[Tag]]]:
+    def read(self, images: Sequence[Image]) -> tuple[dict[str | None, torch.Tensor], list[list[Tag]]]:
         """Features and tags of images.
 
         Args:
             images: N images.
 
         Returns:
-            Features ``(N, D)`` float32 on the CPU, and N lists of tags, empty for a captioner without a prompt of tags.
+            Features ``(N, D)`` float32 on the CPU, by the encoder's name (``None``: the captioner's own), and N lists
+            of tags, empty for a captioner without a prompt of tags.
         """
         reader = self.reader
-        feats = reader.encoder.encode_pil(list(images))
+        feats = {None: reader.encoder.encode_pil(list(images)), **self.model.encode_by_others(images)}
         tags = reader.tags(list(images), feats)
-        return feats.float().cpu(), tags
+        return {name: found.float().cpu() for name, found in feats.items()}, tags
 
     def _encode(self, batch: list[CaptionResult], errors: str) -> list[CaptionResult]:
         """The batch, with features and tags in place of images."""
         samples = [result.sample for result in batch if result.sample is not None and result.sample.feat is None]
         if samples:
-            for sample, feat, tags in zip(samples, *self.read([sample.image for sample in samples])):
-                sample.feat, sample.tags, sample.image = feat, tags, None
+            feats, tags = self.read([sample.image for sample in samples])
+            for row, sample in enumerate(samples):
+                sample.other_feats = {name: found[row] for name, found in feats.items() if name is not None}
+                sample.feat, sample.tags, sample.image = feats[None][row], tags[row], None
         return [self._finite(result, errors) for result in batch]
 
     @staticmethod
     def _finite(result: CaptionResult, errors: str) -> CaptionResult:
-        if result.sample is None or result.sample.feat.isfinite().all():
+        sample = result.sample
+        if sample is None or all(feat.isfinite().all() for feat in (sample.feat, *sample.other_feats.values())):
             return result
         error = f"the encoder's feature of {result.key} is not finite"
         if errors == "raise":
@@ -469,9 +490,10 @@ class CaptionInferencer(BaseInferencer):
         Raises:
             UserError: if there is no sentence, one is empty, or the captioner has no memory.
         """
-        if not self.model.memory_necks:
+        if not self.model.remembering:
             raise UserError("this captioner has no memory (no TextMemoryProjection or the like among its necks)")
-        return CaptionMemory.from_sentences(sentences, self.reader.encoder)
+        others = {name: self.model.backbone_of(name) for name in sorted(self.model.encoders_needed)}
+        return CaptionMemory.from_sentences(sentences, self.reader.encoder, others)
 
     @contextlib.contextmanager
     def use_memory(self, sentences: Sequence[str], memory: CaptionMemory | None = None) -> Iterator[None]:

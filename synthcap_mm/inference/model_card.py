@@ -10,7 +10,7 @@ from typing import Any
 from synthcap_mm.registry import MODELS, SCOPE
 
 _FILES = {
-    "config.json": "the captioner, its encoder and its tag provider, as data",
+    "config.json": "the captioner, its encoders and its tag provider, as data",
     "model.safetensors": "weights of necks and decoder",
     "memory.safetensors": "features of the memory's captions",
     "memory.txt": "the memory's captions, one a line",
@@ -58,6 +58,9 @@ Reading this folder executes nothing of it: the config is json, the weights are 
 
 - checkpoint: {{ manifest.checkpoint.file }}, epoch {{ manifest.epoch }}
 - encoder: {{ (manifest.encoder or {}).name or "unknown" }}; its weights are {{ encoder_place }}
+{%- for name, encoder in manifest.other_encoders.items() %}
+- encoder '{{ name }}': {{ encoder.name }}; its weights are {{ other_places[name] }}
+{%- endfor %}
 - tags: {{ tags }}
 {%- if manifest.memory %}
 - memory: {{ manifest.memory.rows }} captions
@@ -121,7 +124,8 @@ def model_card(
         template_str=_TEMPLATE,
         manifest=manifest,
         name=manifest["config_name"] or "captioner",
-        encoder_place=_encoder_place(manifest, config),
+        encoder_place=_encoder_place(config["encoder"]),
+        other_places={name: _encoder_place(config["other_encoders"].get(name)) for name in manifest["other_encoders"]},
         tags=_tags(manifest, config),
         trained_on=_trained_on(training, captions),
         files=files,
@@ -142,10 +146,10 @@ def _modules_of(config: Any) -> Iterator[str]:
         yield module
 
 
-def _encoder_place(manifest: Mapping[str, Any], config: Mapping[str, Any]) -> str:
-    if config["encoder"] is None:
+def _encoder_place(encoder: Mapping[str, Any] | None) -> str:
+    if encoder is None:
         return "**not** in this folder"
-    return "part of the package synthcap_mm" if config["encoder"]["type"] == "MiniCLIP" else "in this folder"
+    return "part of the package synthcap_mm" if encoder["type"] == "MiniCLIP" else "in this folder"
 
 
 def _tags(manifest: Mapping[str, Any], config: Mapping[str, Any]) -> str:

@@ -7,20 +7,25 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
+import torch.nn.functional as F
 from mmengine.logging import print_log
 from mmengine.model import BaseModel
 from PIL.Image import Image
 from torch import Tensor, nn
 
 from synthcap_mm.errors import UserError
-from synthcap_mm.exportable import Child, Parts, data
+from synthcap_mm.exportable import Child, Parts
 from synthcap_mm.models.memory import CaptionMemory
+from synthcap_mm.models.named_encoder import named_encoder
 from synthcap_mm.models.necks.base import StoreNeck
 from synthcap_mm.models.necks.memory_neck import MemoryNeck
-from synthcap_mm.options import Model, Name, That
+from synthcap_mm.models.ranking import Candidates, CaptionRanker, ImageScore
+from synthcap_mm.models.remembering import RemembersCaptions
+from synthcap_mm.options import Model, Name, OtherEncoders, That
 from synthcap_mm.registry import MODELS, filled_in
 from synthcap_mm.store import Store
-from synthcap_mm.store.fingerprint import checked_fingerprint, describe_mismatch, same_encoder
+from synthcap_mm.store.fingerprint import checked_fingerprint, checked_fingerprints, describe_mismatch, same_encoder
+from synthcap_mm.store.topk import blockwise_topk
 from synthcap_mm.structures import CaptionSample, PrefixBatch
 
 if TYPE_CHECKING:
@@ -46,13 +51,17 @@ class SynthCaptioner(BaseModel):
             Default ``None``.
         backbone: the encoder's config; built only when images arrive without
             features, or captions have to be encoded. Default ``None``.
-        rerank: order the captions of the beams by their CLIPScore with the image, which needs
-            ``backbone``, instead of by their likelihood. Default ``False``: docs/inference.md has what it changes.
+        other_backbones: configs of the encoders beside it, by the names that the store has them under; each is built
+            when it is first needed. Default ``None``: there are none.
+        rerank: config of a ranker (:class:`~synthcap_mm.models.ranking.CaptionRanker`), which chooses among the beams'
+            captions, and maybe the memory's; scores of the encoder need ``backbone``. Default ``None``: the beams'
+            likeliest; docs/inference.md has what it changes.
         init_cfg: passed on to MMEngine. Default ``None``.
 
     Attributes:
         encoder: fingerprint of the encoder whose features the captioner takes: the store's, or the checkpoint's;
             ``None`` while it is not known.
+        other_encoders: fingerprints of the encoders beside it, by name, as far as they are known.
         neck_settings: the necks' configs by name, filled in.
 
     Raises:
@@ -61,7 +70,7 @@ class SynthCaptioner(BaseModel):
             made with another encoder than ``store``, or a neck comes after the one that makes the prefix.
     """
 
-    exportable = {"head": Child(), "necks": Parts(), "data_preprocessor": Child(), **data("rerank")}
+    exportable = {"head": Child(), "necks": Parts(), "data_preprocessor": Child(), "rerank": Child()}
 
     def __init__(
         self,
@@ -73,8 +82,9 @@ class SynthCaptioner(BaseModel):
         data_preprocessor: Model,
         store: Name | None = None,
         backbone: Model | None = None,
-        rerank: bool = False,
+        rerank: Model | None = None,
         init_cfg: dict | None = None,
+        other_backbones: OtherEncoders | None = None,
     ) -> None:
         own = None if store is None else Store.open(store)
         if own is not None and "tokenizer" not in data_preprocessor:
@@ -95,13 +105,14 @@ class SynthCaptioner(BaseModel):
         self.neck_settings = {name: filled_in(neck, **known) for name, neck in necks.items() if neck is not None}
         self.necks = nn.ModuleList(map(MODELS.build, self.neck_settings.values()))
         self._check_positions()
-        self._backbone_cfg = backbone
-        self.rerank = rerank
-        self._backbone: list[nn.Module] = []  # in a list: frozen, and no part of the state_dict
+        self._backbone_cfgs = {None: backbone, **(other_backbones or {})}
+        self.ranker = None if rerank is None else MODELS.build(rerank)
+        self._backbones: dict[str | None, nn.Module] = {}  # in a dict: frozen, and no part of the state_dict
         self.encoder: dict[str, Any] | None = None if own is None else own.encoder
+        self.other_encoders: dict[str, dict[str, Any]] = {} if own is None else dict(own.other_encoders)
         self._store = own
         self._memories: dict[tuple[str, str | None], CaptionMemory] = {}
-        others = {neck.memory_store for neck in self.memory_necks} - {None}
+        others = {neck.memory_store for neck in self.remembering} - {None}
         self._stores = {path: Store.open(path) for path in sorted(others)}
         self._check_memories()
         for neck in self.necks:
@@ -131,28 +142,51 @@ class SynthCaptioner(BaseModel):
             )
 
     # ---- checks that encoder, tokenizer and memory belong together
-    def check_encoder(self, encoder: Mapping[str, Any] | None, what: str) -> None:
+    def check_encoder(self, encoder: Mapping[str, Any] | None, what: str, name: str | None = None) -> None:
         """Refuse features of another encoder than the captioner's; the one place where that is done.
 
         Args:
             encoder: fingerprint; ``None`` is not known, and passes.
             what: whose it is, for the message.
+            name: of the encoder among :attr:`other_encoders`. Default ``None``: the captioner's own.
 
         Raises:
             UserError: naming both encoders.
         """
-        if encoder is not None and self.encoder is not None and not same_encoder(encoder, self.encoder):
+        own = self.encoder if name is None else self.other_encoders.get(name)
+        if encoder is not None and own is not None and not same_encoder(encoder, own):
+            named = "" if name is None else f" by the name {name!r}"
             raise UserError(
-                f"{what} is of another encoder than the captioner: {describe_mismatch(encoder, self.encoder)}. Use one "
+                f"{what} is of another encoder{named} than the captioner: {describe_mismatch(encoder, own)}. Use one "
                 "encoder for all, or make the store again with this one."
             )
 
+    def check_encoders(self, encoded: Store | CaptionMemory, what: str) -> None:
+        """Refuse a store or a memory with features of other encoders than the captioner's; see :meth:`check_encoder`.
+
+        Args:
+            encoded: the store or memory; encoders that the captioner does not need do not matter.
+            what: what it is, for the message.
+
+        Raises:
+            UserError: naming both encoders.
+        """
+        self.check_encoder(encoded.encoder, what)
+        for name in self.encoders_needed:
+            self.check_encoder(encoded.other_encoders.get(name), what, name)
+
+    @property
+    def encoders_needed(self) -> set[str]:
+        """Names of the encoders beside the captioner's own that necks, ranker and scores need features of."""
+        ranking = [] if self.ranker is None else [self.ranker, *self.ranker.scores.values()]
+        return {name for part in (*self.necks, *ranking) if (name := named_encoder(part)) is not None}
+
     def _check_memories(self) -> None:
         for path, store in self._stores.items():
-            self.check_encoder(store.encoder, f"the memory {path}")
-        for neck in self.memory_necks:
+            self.check_encoders(store, f"the memory {path}")
+        for neck in self.remembering:
             if neck.memory is not None:
-                self.check_encoder(neck.memory.encoder, "the memory in use")
+                self.check_encoders(neck.memory, "the memory in use")
 
     def check_rows(self, store: Store) -> None:
         """Refuse to train where ``exclude_self`` would hide another caption than a sample's own.
@@ -163,7 +197,7 @@ class SynthCaptioner(BaseModel):
         Raises:
             UserError: if a neck's memory is of another store's captions.
         """
-        for neck in self.memory_necks:
+        for neck in self.remembering:
             if not neck.exclude_self:
                 continue
             digest = self._store_of(neck).captions_sha256(None) if neck.memory is None else neck.memory.store_digest
@@ -177,14 +211,16 @@ class SynthCaptioner(BaseModel):
     @property
     def identity(self) -> dict[str, Any]:
         """What a checkpoint's ``meta`` says of the parts that are not in it: encoder, tokenizer, memory (by hash)."""
-        neck = next(iter(self.memory_necks), None)
+        neck = next(iter(self.remembering), None)
         if neck is not None and neck.memory is not None:
             digest = neck.memory.digest
         else:
             store = None if neck is None else self._store_of(neck, required=False)
             digest = None if store is None else store.captions_sha256(neck.split)
+        others = {name: self.other_encoders[name] for name in self.encoders_needed if name in self.other_encoders}
         return {
             "encoder": self.encoder,
+            **({"other_encoders": others} if others else {}),
             "tokenizer_sha256": self.data_preprocessor.tokenizer.sha256,
             "memory_sha256": digest,
         }
@@ -203,6 +239,7 @@ class SynthCaptioner(BaseModel):
         if not isinstance(identity, Mapping):
             raise UserError("the checkpoint's meta does not say what it was trained with; train it anew")
         encoder = checked_fingerprint(identity.get("encoder"), "the checkpoint's meta")
+        others = checked_fingerprints(identity.get("other_encoders", {}), "the checkpoint's meta")
         tokenizer = self.data_preprocessor.tokenizer
         if identity.get("tokenizer_sha256") != tokenizer.sha256:
             raise UserError(
@@ -210,22 +247,25 @@ class SynthCaptioner(BaseModel):
                 "others. Set model.data_preprocessor.tokenizer to the tokenizer.json in the checkpoint's work dir."
             )
         self.check_encoder(encoder, "the checkpoint")
-        self.encoder = encoder or self.encoder
+        for name, other in others.items():
+            self.check_encoder(other, "the checkpoint", name)
+        self.encoder, self.other_encoders = encoder or self.encoder, {**self.other_encoders, **others}
         self._check_memories()
 
     # ---- the memory
     @property
-    def memory_necks(self) -> list[MemoryNeck]:
-        """The necks that remember captions."""
-        return [neck for neck in self.necks if isinstance(neck, MemoryNeck)]
+    def remembering(self) -> list[RemembersCaptions]:
+        """The parts that remember captions: necks, and a ranker that retrieves some."""
+        necks = [neck for neck in self.necks if isinstance(neck, RemembersCaptions)]
+        return [*necks, self.ranker] if self.ranker is not None and self.ranker.retrieves else necks
 
-    def _store_of(self, neck: MemoryNeck, required: bool = True) -> Store | None:
+    def _store_of(self, neck: RemembersCaptions, required: bool = True) -> Store | None:
         store = self._store if neck.memory_store is None else self._stores[neck.memory_store]
         if store is None and required:
             neck.bound(torch.device("cpu"))  # raises: there is no memory
         return store
 
-    def _bind(self, neck: MemoryNeck) -> None:
+    def _bind(self, neck: RemembersCaptions) -> None:
         """Give a neck its memory, read once for all necks that want the same."""
         if neck.memory is not None:
             return
@@ -239,7 +279,7 @@ class SynthCaptioner(BaseModel):
     @property
     def memory(self) -> CaptionMemory | None:
         """What the first neck with a memory remembers, read at first use; ``None`` if no neck has one."""
-        for neck in self.memory_necks:
+        for neck in self.remembering:
             self._bind(neck)
             return neck.memory
         return None
@@ -250,13 +290,18 @@ class SynthCaptioner(BaseModel):
         Raises:
             UserError: if no neck has a memory, or it was made with another encoder.
         """
-        if not self.memory_necks:
-            raise UserError("this captioner has no memory (no TextMemoryProjection or the like among its necks)")
-        self.check_encoder(memory.encoder, "the memory")
+        if not self.remembering:
+            raise UserError(
+                "this captioner has no memory: no TextMemoryProjection or the like among its necks, no ranker that "
+                "retrieves"
+            )
+        self.check_encoders(memory, "the memory")
         width = None if self.encoder is None else len(self.encoder["text"])
         if width not in (None, memory.features.shape[1]):
             raise UserError(f"a memory of {memory.features.shape[1]} numbers a caption; the captioner's has {width}")
-        for neck in self.memory_necks:
+        for neck in self.remembering:
+            if (name := named_encoder(neck)) is not None:
+                memory.features_of(name)  # refuses one that lacks them
             neck.bind(memory)
 
     @contextlib.contextmanager
@@ -269,7 +314,7 @@ class SynthCaptioner(BaseModel):
         Raises:
             UserError: see :meth:`bind_memory`.
         """
-        before = [(neck, neck.memory) for neck in self.memory_necks]
+        before = [(neck, neck.memory) for neck in self.remembering]
         self.bind_memory(memory)
         try:
             yield
@@ -280,31 +325,52 @@ class SynthCaptioner(BaseModel):
     # ---- images
     @property
     def backbone(self) -> nn.Module:
-        """The encoder, built at first use.
+        """:meth:`backbone_of` the captioner's own."""
+        return self.backbone_of(None)
+
+    def backbone_of(self, name: str | None) -> nn.Module:
+        """An encoder, built at first use.
+
+        Args:
+            name: of one of ``other_backbones``; ``None``: the captioner's own.
 
         Raises:
             UserError: if the config names none, or its features are not those
                 that the captioner was trained on.
         """
-        if not self._backbone:
-            if self._backbone_cfg is None:
+        if name not in self._backbones:
+            where = "model.backbone" if name is None else f"model.other_backbones.{name}"
+            config = self._backbone_cfgs.get(name)
+            if config is None:
                 raise UserError(
                     "there are images without features, or captions to encode, and the captioner's config has no "
                     "backbone for it: encode images beforehand (python tools/encode_images.py CONFIG), or give "
-                    "model.backbone (needed for model.rerank, whose captions cannot be encoded beforehand)"
+                    f"{where} (needed for model.rerank, whose captions cannot be encoded beforehand)"
                 )
-            backbone = MODELS.build(self._backbone_cfg).to(next(self.parameters()).device)
-            self.check_encoder(backbone.fingerprint(), "model.backbone")
-            if self.encoder is None:
-                self.encoder = backbone.fingerprint()
-                self._check_memories()
-            self._backbone.append(backbone)
-        return self._backbone[0]
+            backbone = MODELS.build(config).to(next(self.parameters()).device)
+            fingerprint = backbone.fingerprint()
+            self.check_encoder(fingerprint, where, name)
+            if name is None and self.encoder is None:
+                self.encoder = fingerprint
+            elif name is not None:
+                self.other_encoders.setdefault(name, fingerprint)
+            self._check_memories()
+            self._backbones[name] = backbone
+        return self._backbones[name]
 
-    def encode(self, images: Sequence[Image]) -> Tensor:
-        """Features of images, ``(B, D)`` float32, L2-normalised."""
+    def encode(self, images: Sequence[Image], encoder: str | None = None) -> Tensor:
+        """Features of images, ``(B, D)`` float32, L2-normalised.
+
+        Args:
+            images: B images.
+            encoder: name of one of ``other_backbones``. Default ``None``: the captioner's own.
+        """
         device = next(self.parameters()).device
-        return self.backbone.encode_pil(list(images)).to(device)
+        return self.backbone_of(encoder).encode_pil(list(images)).to(device)
+
+    def encode_by_others(self, images: Sequence[Image]) -> dict[str, Tensor]:
+        """Features of images by the encoders that are needed beside the captioner's own, by name."""
+        return {name: self.encode(images, name) for name in sorted(self.encoders_needed)}
 
     # ---- MMEngine's contract
     def run_necks(self, prefix: PrefixBatch, phase: str) -> tuple[PrefixBatch, dict[str, Tensor]]:
@@ -345,11 +411,12 @@ class SynthCaptioner(BaseModel):
             input_ids: ``(B, T)`` prompt (and caption), padded on the right.
             lengths: ``(B,)``.
             labels: ``(B, T)``, for ``mode='loss'``.
-            images: PIL images, encoded here.
+            images: PIL images, encoded here by the captioner's own encoder and by those that are needed besides.
             source: the batch's source, with ``images``.
             samples: the samples, for ``mode='predict'``.
             mode: ``'loss'``: dict of losses; ``'predict'``: the samples with their
-                ``pred_*`` fields filled, and ``feat`` where they brought an image; ``'tensor'``: logits ``(B, T, V)``.
+                ``pred_*`` fields filled, and their features where they brought an image; ``'tensor'``: logits
+                ``(B, T, V)``.
             generation: options of the head's ``generate`` over those of its config, for
                 ``mode='predict'``; ``rerank`` among them counts instead of the captioner's own. Default ``None``.
 
@@ -357,9 +424,10 @@ class SynthCaptioner(BaseModel):
             ValueError: for another mode.
         """
         if prefix is None:
-            prefix = PrefixBatch(feats=self.encode(images), source=source)
-            for sample, feat in zip(samples or [], prefix.feats):
-                sample.feat = feat  # metrics want it
+            prefix = PrefixBatch(feats=self.encode(images), source=source, other_feats=self.encode_by_others(images))
+            for row, sample in enumerate(samples or []):
+                sample.feat = prefix.feats[row]  # metrics want it
+                sample.other_feats = {name: feats[row] for name, feats in prefix.other_feats.items()}
         if mode == "loss":
             prefix, losses = self.run_necks(prefix, "train")
             losses.update(self.head.loss(prefix.feats, input_ids, lengths, labels, prefix.weights))
@@ -379,30 +447,61 @@ class SynthCaptioner(BaseModel):
         samples: list[CaptionSample],
         options: dict[str, Any],
     ) -> list[CaptionSample]:
-        image_feats = prefix.feats
+        image_feats = {None: prefix.feats, **prefix.other_feats}
         prefix, _ = self.run_necks(prefix, "predict")
-        rerank = options.pop("rerank", self.rerank)
+        ranker = self._ranker_of(options.pop("rerank", None))
         wanted = options.get("num_return_sequences", self.head.generation.get("num_return_sequences", 1))
-        if rerank:
-            # All captions of the beams are re-ranked, also where fewer are asked for.
+        if ranker is not None:
+            # All captions of the beams are ranked, also where fewer are asked for.
             beams = options.get("num_beams", self.head.generation.get("num_beams", 1))
             options["num_return_sequences"] = max(wanted, beams)
         options.setdefault("max_new_tokens", self.data_preprocessor.max_length)
         written = self.head.generate(prefix.feats, input_ids, lengths, **options)
-        best = written["ids"].shape[1]
-        captions = self.data_preprocessor.tokenizer.decode(written["ids"].flatten(0, 1).tolist())
-        scores = written["scores"]
-        if rerank:
-            scores = torch.from_numpy(self.clip_scores(image_feats.repeat_interleave(best, 0), captions))
-            scores = scores.view(-1, best)
-        for i, sample in enumerate(samples):
-            rows = list(zip(captions[i * best :], written["logprobs"][i].tolist(), scores[i].tolist()))
-            if rerank:
+        logprobs, scores = written["logprobs"].float(), written["scores"]
+        flat = self.data_preprocessor.tokenizer.decode(written["ids"].flatten(0, 1).tolist())
+        captions = [flat[start : start + logprobs.shape[1]] for start in range(0, len(flat), logprobs.shape[1])]
+        if ranker is not None:
+            own = Candidates(
+                captions, logprobs, image_feats, [sample.pred_tags or [] for sample in samples],
+                lambda name, texts: self.backbone_of(name).encode_text(texts), self.data_preprocessor.tokenizer.encode,
+            )  # fmt: skip
+            self._retrieve(ranker, own, prefix.feats, input_ids, lengths)
+            captions, logprobs, scores = own.captions, own.logprobs, ranker.rank(own)
+        for sample, *found in zip(samples, captions, logprobs.tolist(), scores.tolist()):
+            rows = list(zip(*found))
+            if ranker is not None:
                 rows.sort(key=lambda row: -row[2])  # stable: equals stay in the beams' order
-            found, logprobs, ranks = zip(*rows[:wanted])
-            sample.pred_captions, sample.pred_logprobs, sample.pred_scores = list(found), list(logprobs), list(ranks)
+                rows = [row for i, row in enumerate(rows) if row[0] not in {other[0] for other in rows[:i]}]
+            sample.pred_captions, sample.pred_logprobs, sample.pred_scores = map(list, zip(*rows[:wanted]))
             sample.pred_caption = sample.pred_captions[0]
         return samples
+
+    def _ranker_of(self, rerank: bool | None) -> CaptionRanker | None:
+        """The ranker, unless captions are to stay as they are; where the config names none, the encoder's word."""
+        if rerank is False:
+            return None
+        return self.ranker or (CaptionRanker({"image": {"type": ImageScore}}) if rerank else None)
+
+    def _retrieve(
+        self, ranker: CaptionRanker, candidates: Candidates, prefix: Tensor, input_ids: Tensor, lengths: Tensor
+    ) -> None:
+        """Let a ranker see the captions of the memory that lie nearest to the images, and choose among the first."""
+        if not ranker.retrieves:
+            return
+        self._bind(ranker)
+        memory = ranker.bound(prefix.device)
+        queries = F.normalize(candidates.image_feats[ranker.encoder].float(), dim=-1)
+        count = min(ranker.retrieves, len(memory))
+        candidates.similarities, places = blockwise_topk(queries, memory.features_of(ranker.encoder), count)
+        candidates.retrieved = [[memory.text(place) for place in row] for row in places.tolist()]
+        for n in range(min(ranker.retrieved, count)):
+            column = [row[n] for row in candidates.retrieved]
+            candidates.add(column, self._logprobs(prefix, input_ids, lengths, column))
+
+    def _logprobs(self, prefix: Tensor, input_ids: Tensor, lengths: Tensor, captions: Sequence[str]) -> Tensor:
+        """``(B,)`` summed log-probabilities of one given caption for each image, its end token included."""
+        prompts = [row[:length] for row, length in zip(input_ids.tolist(), lengths.tolist())]
+        return self.head.logprobs(prefix, **self.data_preprocessor.tokens(prompts, captions))
 
     @torch.no_grad()
     def clip_scores(self, image_feats: Tensor, captions: Sequence[str]) -> np.ndarray:
@@ -444,7 +543,7 @@ class SynthCaptioner(BaseModel):
         for neck in self.necks:
             if isinstance(neck, MemoryNeck) and neck.acts("predict", prefix.source):
                 self._bind(neck)
-                return neck.attend(prefix.feats, min(k, len(neck.memory)))
+                return neck.attend(prefix.feats_of(named_encoder(neck)), min(k, len(neck.memory)))
             prefix, _ = neck(prefix, "predict")
         return None
 

@@ -102,22 +102,13 @@ class CaptionPreprocessor(BaseDataPreprocessor):
             raise ValueError(f"a batch has one source, this one has {sorted(sources)}")
         names, rows = self._prompts(samples, training)
         rows = [[*row, self.tokenizer.bos_id] for row in rows]
-        starts = [len(row) for row in rows]
+        captions = None
         if training:
             without = [s.key for s in samples if s.caption is None]
             if without:
                 raise ValueError(f"training samples without a caption: {without[:5]}")
-            for row, ids in zip(rows, self.tokenizer.encode([s.caption for s in samples])):
-                row += [*ids[: self.max_length - 1], self.tokenizer.eos_id]
-        lengths = torch.tensor([len(row) for row in rows])
-        input_ids = torch.full((len(rows), int(lengths.max())), self.tokenizer.pad_id)
-        for i, row in enumerate(rows):
-            input_ids[i, : len(row)] = torch.tensor(row)
-        labels = None
-        if training:
-            place = torch.arange(input_ids.shape[1])
-            learnt = (place >= torch.tensor(starts)[:, None]) & (place < lengths[:, None])
-            labels = torch.where(learnt, input_ids, IGNORE)
+            captions = [s.caption for s in samples]
+        tokens = self.tokens(rows, captions)
         for sample, chosen in zip(samples, names):
             sample.pred_tags = chosen
 
@@ -125,8 +116,33 @@ class CaptionPreprocessor(BaseDataPreprocessor):
         has_images = samples[0].image is not None
         images = [s.image for s in samples] if has_images else None
         prefix = None if has_images else self._prefix(samples, source)
-        tokens = self.cast_data({"input_ids": input_ids, "lengths": lengths, "labels": labels})
         return {"prefix": prefix, "images": images, "source": source, "samples": samples, **tokens}
+
+    def tokens(self, prompts: Sequence[Sequence[int]], captions: Sequence[str] | None = None) -> dict:
+        """Pad prompts, with the captions behind them.
+
+        Args:
+            prompts: B lists of ids, the begin token included.
+            captions: B sentences that are to be learnt, or scored. Default ``None``: prompts alone.
+
+        Returns:
+            ``input_ids``, ``lengths`` and ``labels`` as :meth:`forward` has them, on the model's device.
+        """
+        ends: list[list[int]] = [[] for _ in prompts]
+        if captions is not None:
+            ends = [[*ids[: self.max_length - 1], self.tokenizer.eos_id] for ids in self.tokenizer.encode(captions)]
+        rows = [[*prompt, *end] for prompt, end in zip(prompts, ends)]
+        lengths = torch.tensor([len(row) for row in rows])
+        input_ids = torch.full((len(rows), int(lengths.max())), self.tokenizer.pad_id)
+        for i, row in enumerate(rows):
+            input_ids[i, : len(row)] = torch.tensor(row)
+        labels = None
+        if captions is not None:
+            starts = torch.tensor([len(prompt) for prompt in prompts])
+            place = torch.arange(input_ids.shape[1])
+            learnt = (place >= starts[:, None]) & (place < lengths[:, None])
+            labels = torch.where(learnt, input_ids, IGNORE)
+        return self.cast_data({"input_ids": input_ids, "lengths": lengths, "labels": labels})
 
     def _prefix(self, samples: Sequence[CaptionSample], source: str) -> PrefixBatch:
         """The samples' features and what belongs to them, on the model's device."""
@@ -137,5 +153,13 @@ class CaptionPreprocessor(BaseDataPreprocessor):
             "memory_rows": torch.tensor([s.memory_row for s in samples]),
             "group_ids": torch.tensor([s.group for s in samples]),
             "weights": torch.tensor([s.weight for s in samples], dtype=torch.float32),
+            "other_feats": _stacked([s.other_feats for s in samples]),
+            "other_text_feats": _stacked([s.other_text_feats for s in samples]),
         }
         return PrefixBatch(source=source, **self.cast_data(tensors))
+
+
+def _stacked(features: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """Features by the encoders that all samples have them of."""
+    names = [name for name in features[0] if all(name in one for one in features)]
+    return {name: torch.stack([one[name] for one in features]).float() for name in names}

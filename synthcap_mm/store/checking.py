@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 from synthcap_mm.errors import UserError
 from synthcap_mm.files import read_json
 from synthcap_mm.store.errors import StoreError
-from synthcap_mm.store.fingerprint import checked_fingerprint
+from synthcap_mm.store.fingerprint import checked_fingerprint, checked_fingerprints
 from synthcap_mm.store.recipes import digest
 from synthcap_mm.store.schema import COLUMNS, NULLABLE
 
@@ -39,7 +39,7 @@ _SAME_ROWS = {
 }
 #: Tables that a view of a kind has in any case.
 _NEEDED = {"pairs": ("texts", "text_features", "heldout"), "photos": ("images", "image_features")}
-_TABLE = re.compile(r"(pairs|refined)/[^/\x00-\x1f]+|(?!pairs|refined)[a-z_]+")
+_TABLE = re.compile(r"(pairs|refined)/[^/\x00-\x1f]+|(text|image)_features/[A-Za-z0-9_]+|(?!pairs|refined)[a-z_]+")
 _SHARD = re.compile(r"(\d{5,})-([0-9a-zA-Z]+)(\.arrow|\.json)")
 
 
@@ -65,11 +65,30 @@ def read_view(file: Path) -> dict[str, Any]:
     with _telling_to_remove(file):
         encoder = checked_fingerprint(view.get("encoder"), str(file))
     check(encoder is not None, "encoder", "is missing")
+    _check_other_encoders(check, view)
     for name, entry in view["tables"].items():
         _check_entry(check, name, entry)
     _check_tables(check, view)
     check(view.get("sha256") == view_sha256(view), "sha256", "does not fit the rest: something was changed")
     return view
+
+
+def _check_other_encoders(check: _Checks, view: dict[str, Any]) -> None:
+    """That each table of an encoder beside the store's own has its encoder's fingerprint."""
+    with _telling_to_remove(check.file):
+        others = checked_fingerprints(view.get("other_encoders", {}), str(check.file))
+    named = {name.partition("/")[2] for name in view["tables"] if other_encoder(name)}
+    check(named == {*others}, "other_encoders", "does not fit the tables of features")
+
+
+def other_encoder(table: str) -> str | None:
+    """The encoder of a table of features, where it is not the store's own: ``'search'`` of ``'text_features/search'``.
+
+    Args:
+        table: its name.
+    """
+    kind, _, name = table.partition("/")
+    return name if name and kind in ("text_features", "image_features") else None
 
 
 def view_sha256(view: dict[str, Any]) -> str:

@@ -65,7 +65,9 @@ def describe(folder: Path) -> str:
     views = views_of(folder)
     lines = [f"store {folder}"]
     for name, view in views.items():
-        lines.append(f"  {name}: {view['kind']}, encoder {view['encoder']['name']}, {', '.join(view['tables'])}")
+        encoders = {"encoder": view["encoder"], **view.get("other_encoders", {})}
+        encoders = ", ".join(f"{which} {encoder['name']}" for which, encoder in encoders.items())
+        lines.append(f"  {name}: {view['kind']}, {encoders}, {', '.join(view['tables'])}")
     lines.append(f"  {'table':<34}{'shards':>8}{'size':>12}  in")
     for table in _tables(folder):
         shards = [path for path in _shards(table) if path.suffix != ".tar"]

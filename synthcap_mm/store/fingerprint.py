@@ -47,6 +47,21 @@ def checked_fingerprint(value: Any, where: str) -> dict[str, Any] | None:
     return dict(value)
 
 
+def checked_fingerprints(value: Any, where: str) -> dict[str, dict[str, Any]]:
+    """Fingerprints of several encoders, by name, that were read from a file.
+
+    Args:
+        value: what stands there.
+        where: for the message.
+
+    Raises:
+        UserError: if one is none.
+    """
+    if not isinstance(value, Mapping) or None in value.values():
+        raise UserError(f"{where}: the fingerprints of other encoders are no object of fingerprints")
+    return {str(name): checked_fingerprint(one, f"{where}, {str(name)!r}") for name, one in value.items()}
+
+
 def cosines(fp_a: Mapping[str, Any], fp_b: Mapping[str, Any]) -> dict[str, float]:
     """Cosine of the two fingerprints' image features and of their text features.
 

@@ -15,6 +15,9 @@ refined         feature: the optimised pseudo feature of each row of a pairs tab
 tokenizer       no Arrow: a ``tokenizer.json``
 ==============  ==================================================================================
 
+Of encoders beside the store's own there are more tables of features, ``text_features/NAME`` and
+``image_features/NAME``.
+
 Rows are numbered over the shards of a table in their order. Features are float16, L2-normalised before rounding.
 """
 

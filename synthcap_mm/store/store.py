@@ -15,8 +15,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from synthcap_mm.errors import listed
 from synthcap_mm.files import file_sha256, write_json
-from synthcap_mm.store.checking import FORMAT, Expected, read_recipe, read_view, regular_files, view_sha256
+from synthcap_mm.store.checking import (
+    FORMAT,
+    Expected,
+    other_encoder,
+    read_recipe,
+    read_view,
+    regular_files,
+    view_sha256,
+)
 from synthcap_mm.store.errors import StoreError
 from synthcap_mm.store.fingerprint import describe_mismatch, same_encoder
 from synthcap_mm.store.pictures import decode_picture
@@ -45,7 +54,13 @@ def view_file(path: str | os.PathLike, limit: int | None = None) -> Path:
     return path / (VIEW if limit is None else f"first{limit}.json")
 
 
-def write_view(file: Path, kind: str, tables: Mapping[str, Table], encoder: Mapping[str, Any]) -> list[str]:
+def write_view(
+    file: Path,
+    kind: str,
+    tables: Mapping[str, Table],
+    encoder: Mapping[str, Any],
+    other_encoders: Mapping[str, Mapping[str, Any]] | None = None,
+) -> list[str]:
     """Write a view of tables that are whole.
 
     Tables that are in the view already under other names (curated pairs) stay, unless what they were made of is
@@ -56,6 +71,8 @@ def write_view(file: Path, kind: str, tables: Mapping[str, Table], encoder: Mapp
         kind: ``'pairs'`` or ``'photos'``.
         tables: name → table.
         encoder: fingerprint of the encoder of the features.
+        other_encoders: name → fingerprint of those of the tables ``text_features/NAME`` and ``image_features/NAME``.
+            Default: there are none.
 
     Returns:
         Names of the tables that went.
@@ -70,7 +87,8 @@ def write_view(file: Path, kind: str, tables: Mapping[str, Table], encoder: Mapp
         old = {"tables": {}}
     added = {name: entry for name, entry in old["tables"].items() if _is_added(name)}
     kept = _without_stale({**entries, **added})
-    _write(file, old, {"format": FORMAT, "kind": kind, "encoder": dict(encoder), "tables": kept})
+    others = {"other_encoders": {name: dict(one) for name, one in other_encoders.items()}} if other_encoders else {}
+    _write(file, old, {"format": FORMAT, "kind": kind, "encoder": dict(encoder), **others, "tables": kept})
     return sorted({*added} - {*kept})
 
 
@@ -100,7 +118,7 @@ def _write(file: Path, old: dict[str, Any], view: dict[str, Any]) -> None:
 
 def _is_added(name: str) -> bool:
     """Whether a table is not of the command that makes the store, but of curation."""
-    return "/" in name and not name.endswith("/default")
+    return name.partition("/")[0] in ("pairs", "refined") and not name.endswith("/default")
 
 
 def _without_stale(entries: dict[str, Any]) -> dict[str, Any]:
@@ -225,7 +243,7 @@ class Store:
             for other in ("texts", "images")
         )
         for shard in self._table_entry(name)["shards"]:
-            yield Expected(shard[1], self.embed_dim, captions, images)
+            yield Expected(shard[1], self.width_of(other_encoder(name)), captions, images)
 
     def table(self, name: str) -> ShardedTable:
         """The table ``name``.
@@ -265,6 +283,42 @@ class Store:
         """Images: key, feature, flags, and domain where there are domains."""
         return JoinedTable(self.table("images"), self.table("image_features"))
 
+    def text_features(self, encoder: str | None = None) -> ShardedTable:
+        """Features of the captions by an encoder.
+
+        Args:
+            encoder: its name in ``synthesis.other_encoders``. Default ``None``: the store's own.
+
+        Raises:
+            StoreError: if the store has none by that encoder; the message lists those that it has.
+        """
+        return self.table(self.features_name("text", encoder))
+
+    def image_features(self, encoder: str | None = None) -> ShardedTable:
+        """Features of the images by an encoder; see :meth:`text_features`."""
+        return self.table(self.features_name("image", encoder))
+
+    def features_name(self, kind: str, encoder: str | None) -> str:
+        """Name of the table of features by an encoder.
+
+        Args:
+            kind: ``'text'`` or ``'image'``.
+            encoder: see :meth:`text_features`.
+
+        Raises:
+            StoreError: see :meth:`text_features`.
+        """
+        if encoder is None:
+            return f"{kind}_features"
+        if encoder not in self.other_encoders:
+            raise StoreError(
+                f"the store {self.path} has no features of an encoder {encoder!r}; it has those of its own "
+                f"({self.encoder['name']})"
+                + (f" and of {listed(self.other_encoders)}" if self.other_encoders else "")
+                + f". Name it in synthesis.other_encoders ({encoder}=dict(type=...)) and make the store again"
+            )
+        return f"{kind}_features/{encoder}"
+
     def pairs(self, name: str = "default") -> ShardedTable:
         """A pairs table."""
         return self.table(f"pairs/{name}")
@@ -287,10 +341,22 @@ class Store:
         """All stored detections of an image; none where the store has no tags."""
         return tags_from_arrow(self.table("tags").value("tags", image_row)) if self.has("tags") else []
 
+    @cached_property
+    def is_flagged(self) -> np.ndarray:
+        """Boolean ``(N,)``: which images show nothing, or have no feature by one of the encoders."""
+        return np.logical_or.reduce([table.is_set("flags") for table in self._tables_of_images()])
+
+    def _tables_of_images(self) -> list[ShardedTable]:
+        return [self.image_features(encoder) for encoder in (None, *self.other_encoders)]
+
+    def flags(self, image_row: int) -> list[str]:
+        """What is wrong with an image: ``black``, ``uniform``, ``non_finite``, …"""
+        found = [flag for table in self._tables_of_images() for flag in table.value("flags", image_row)]
+        return list(dict.fromkeys(found))
+
     def flagged(self) -> dict[str, list[str]]:
-        """The images that show nothing or have no feature: key → flags (``black``, ``uniform``, ``non_finite``, …)."""
-        rows = np.flatnonzero(self.images.is_set("flags"))
-        return {self.images.value("key", int(r)): self.images.value("flags", int(r)) for r in rows}
+        """The images that :attr:`is_flagged` is true of: key → :meth:`flags`."""
+        return {self.images.value("key", int(row)): self.flags(int(row)) for row in np.flatnonzero(self.is_flagged)}
 
     @property
     def keeps_images(self) -> bool:
@@ -324,22 +390,44 @@ class Store:
     @property
     def embed_dim(self) -> int:
         """Width of the features."""
-        return len(self.encoder["text"])
+        return self.width_of(None)
 
-    def check_encoder(self, fingerprint: dict[str, Any], what: str = "this config's encoder") -> None:
+    def width_of(self, encoder: str | None) -> int:
+        """Width of the features by an encoder; see :meth:`text_features`."""
+        return len(self.fingerprint_of(encoder)["text"])
+
+    @property
+    def other_encoders(self) -> dict[str, dict[str, Any]]:
+        """Fingerprints of the encoders beside the store's own, by name."""
+        return self.view.get("other_encoders", {})
+
+    def fingerprint_of(self, encoder: str | None) -> dict[str, Any]:
+        """Fingerprint of an encoder.
+
+        Raises:
+            StoreError: see :meth:`text_features`.
+        """
+        self.features_name("text", encoder)
+        return self.encoder if encoder is None else self.other_encoders[encoder]
+
+    def check_encoder(
+        self, fingerprint: dict[str, Any], what: str = "this config's encoder", name: str | None = None
+    ) -> None:
         """Refuse features of another encoder.
 
         Args:
             fingerprint: of the encoder (or the other store) that is to be used with this one.
             what: whose fingerprint it is, for the message.
+            name: of the encoder in this store. Default ``None``: its own.
 
         Raises:
             StoreError: naming both encoders.
         """
-        if not same_encoder(self.encoder, fingerprint):
+        own = self.fingerprint_of(name)
+        if not same_encoder(own, fingerprint):
             raise StoreError(
                 f"the store {self.path} was made with another encoder than {what}: "
-                f"{describe_mismatch(self.encoder, fingerprint)}. Make the store anew, or use its encoder."
+                f"{describe_mismatch(own, fingerprint)}. Make the store anew, or use its encoder."
             )
 
     def check_recipes(self, recipes: Mapping[str, dict[str, Any]]) -> None:
@@ -381,9 +469,17 @@ class Store:
             raise ValueError(f"split is 'train', 'heldout' or None, not {split!r}")
         return np.flatnonzero(self._heldout == (split == "heldout"))
 
-    def caption_features(self, rows: np.ndarray) -> np.ndarray:
-        """Caption features of ``rows``, ``(N, D)`` float16."""
-        return self.captions.features(rows)
+    def caption_features(self, rows: np.ndarray, encoder: str | None = None) -> np.ndarray:
+        """Caption features of ``rows``, ``(N, D)`` float16.
+
+        Args:
+            rows: the captions.
+            encoder: see :meth:`text_features`. Default ``None``.
+
+        Raises:
+            StoreError: see :meth:`text_features`.
+        """
+        return self.text_features(encoder).features(rows)
 
     def captions_sha256(self, split: str | None = "train") -> str:
         """Identity of the memory: hash over captions, their features, and the split."""

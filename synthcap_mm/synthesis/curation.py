@@ -25,7 +25,7 @@ import torch
 from mmengine.logging import print_log
 
 from synthcap_mm.errors import NotYet, UserError
-from synthcap_mm.options import Component, Count, Device, Model, Name, That, check_when_built
+from synthcap_mm.options import Component, Count, Device, EncoderName, Model, Name, That, check_when_built
 from synthcap_mm.progress import Progress
 from synthcap_mm.registry import MODELS
 from synthcap_mm.store import Store, StoreError, Table
@@ -83,6 +83,9 @@ class Curation:
         sentence_encoder: config of what scores how much alike two sentences are: of
             the MODELS registry, with ``encode_text(list[str]) -> (B, D)``. Default
             ``None``: the store's own text features.
+        search_encoder: name of the encoder of ``synthesis.other_encoders`` that finds images for captions and captions
+            for images, as SynC's SigLIP 2 does; the pairs' scores stay the store's own encoder's. Default ``None``: the
+            store's own.
         search: ``'exact'``, ``'faiss'`` or ``dict(type='faiss', …)``; see
             :class:`~synthcap_mm.synthesis.neighbours.FaissSearch`. Default ``'exact'``.
         refine: optimised pseudo features for the new table, beside it: settings as
@@ -114,6 +117,7 @@ class Curation:
         block: Count = 8192,
         text_batch: Count = 256,
         device: Device | None = None,
+        search_encoder: EncoderName | None = None,
     ) -> None:
         self.steps = [STEPS[step["type"]](**{k: v for k, v in step.items() if k != "type"}) for step in steps]
         if name in ("default", source):
@@ -125,7 +129,7 @@ class Curation:
         self.sentence_encoder_cfg, self.refine_cfg = sentence_encoder, None if refine is False else refine
         self.recall, self.part_size, self.text_batch = recall, part_size, text_batch
         self.device = default_device() if device is None else torch.device(device)
-        self.search_cfg = search
+        self.search_cfg, self.search_encoder = search, search_encoder
         self.search = make_search(search, block, self.device)
 
     # ---- the run
@@ -156,6 +160,8 @@ class Curation:
                 + (f"it has {', '.join(there)}" if there else "it holds captions only (synthesis.generator is None)")
             )
         names = ["texts", "text_features", "image_features", "heldout", f"pairs/{self.source}"]
+        if self.search_encoder is not None:
+            names += [store.features_name(kind, self.search_encoder) for kind in ("text", "image")]
         if any(getattr(step, "agreement", None) for step in self.steps):
             names.append("tags")
         self.inputs = {name: store.opened(name) for name in names if store.has(name)}
@@ -179,11 +185,15 @@ class Curation:
 
     def recipe_in(self, store: Store) -> dict[str, Any]:
         """How the table is made in a store."""
+        searching = {}
+        if self.search_encoder is not None:
+            searching["search_encoder"] = store.recipe(store.features_name("text", self.search_encoder))["encoder"]
         return {
             "table": "pairs",
             "version": _VERSION,
             "steps": [step_recipe(step) for step in self.steps],
             "sentence_encoder": component_recipe(self.sentence_encoder_cfg),
+            **searching,
             "search": self.search_cfg,
             "recall": self.recall,
             "source": store.recipe(f"pairs/{self.source}"),
@@ -258,7 +268,7 @@ class Curation:
         source, store = self.store.pairs(self.source), self.store
         pairs = Pairs(*(source.numbers(f.name) for f in dataclasses.fields(Pairs)))
         pairs = pairs.take(np.argsort(pairs.caption, kind="stable"))
-        flagged = store.images.is_set("flags")
+        flagged = store.is_flagged
         heldout = np.zeros(len(store.captions), bool)
         heldout[store.caption_rows("heldout")] = True
         usable, held = ~flagged[pairs.image], heldout[pairs.caption]
@@ -286,6 +296,17 @@ class Curation:
         cosines = row_cosines(UnitRows(self.store.captions), captions, UnitRows(self.store.images), images)
         return cosines.astype(np.float32)
 
+    def similarity(self, pairs: Pairs) -> np.ndarray:
+        """Cosines of pairs by the encoder that searches, ``(N,)``."""
+        if self.search_encoder is None:
+            return pairs.score
+        texts, images = self._searched()
+        return row_cosines(UnitRows(texts), pairs.caption, UnitRows(images), pairs.image)
+
+    def _searched(self) -> tuple[ShardedTable, ShardedTable]:
+        """Features of captions and images by the encoder that searches."""
+        return self.store.text_features(self.search_encoder), self.store.image_features(self.search_encoder)
+
     def make_pairs(self, captions: np.ndarray, images: np.ndarray) -> Pairs:
         """Pairs of these rows, captions ascending."""
         return Pairs(captions, images, self._seeds[images], self.scores(captions, images))
@@ -297,8 +318,8 @@ class Curation:
         """
         if self._image_lists is None:  # one search serves recall and all steps
             wanted = max([s.images for s in self.steps if isinstance(s, Reassign)] + [max(RECALL_AT) * self.recall])
-            database = UnitRows(self.store.images, self._candidates)
-            queries = UnitRows(self.store.captions, self._all_captions)
+            texts, images = self._searched()
+            database, queries = UnitRows(images, self._candidates), UnitRows(texts, self._all_captions)
             rows, scores = self._nearest("images_of_captions", queries, database, min(wanted, len(database)))
             self._image_lists = self._candidates[rows], scores
         at = np.searchsorted(self._all_captions, captions)
@@ -306,7 +327,8 @@ class Curation:
 
     def captions_of(self, stage: str, images: np.ndarray, captions: np.ndarray, k: int) -> np.ndarray:
         """The ``k`` of ``captions`` most similar to each image: caption rows ``(M, k)``, best first."""
-        queries, database = UnitRows(self.store.images, images), UnitRows(self.store.captions, captions)
+        features = self._searched()
+        queries, database = UnitRows(features[1], images), UnitRows(features[0], captions)
         return captions[self._nearest(stage, queries, database, min(k, len(database)))[0]]
 
     def similar_captions(self, stage: str, captions: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

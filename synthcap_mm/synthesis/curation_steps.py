@@ -123,7 +123,7 @@ class Reassign:
         images, similarity = work.images_of(captions, self.images)
         if self._agreement is not None:
             images = np.concatenate([images, before.image[:, None]], axis=1)
-            similarity = np.concatenate([similarity, before.score[:, None]], axis=1)
+            similarity = np.concatenate([similarity, work.similarity(before)[:, None]], axis=1)
         looked_at = np.unique(images)
         back = work.captions_of(f"{stage}-captions_of_images", looked_at, captions, self.captions)
         chosen, score, returned = work.cycle(f"{stage}-cycle", captions, images, looked_at, back, self._agreement)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +12,7 @@ from PIL.Image import Image
 
 from synthcap_mm.errors import UserError
 from synthcap_mm.images import original_size
+from synthcap_mm.models.named_encoder import named_encoder
 from synthcap_mm.store.fingerprint import describe_mismatch, same_encoder
 from synthcap_mm.structures import Tag
 
@@ -45,31 +46,44 @@ class ImageReader:
     Args:
         encoder: the backbone.
         tag_provider: finds the tags, or ``None``.
+        other_encoder: gives further backbones by name. Default ``None``: there are none.
 
     Raises:
         UserError: if the provider reads features only, and those of another encoder.
     """
 
-    def __init__(self, encoder: torch.nn.Module, tag_provider: Any | None) -> None:
-        self.encoder = encoder
+    def __init__(
+        self,
+        encoder: torch.nn.Module,
+        tag_provider: Any | None,
+        other_encoder: Callable[[str], torch.nn.Module] | None = None,
+    ) -> None:
+        self.encoder, self._other_encoder = encoder, other_encoder
         self.tag_provider = tag_provider
         # A provider that reads features of the same encoder needs no second encoding.
         self._by_feature = False
         if hasattr(tag_provider, "detect_features"):
             own = tag_provider if hasattr(tag_provider, "fingerprint") else tag_provider.encoder
-            self._by_feature = same_encoder(own.fingerprint(), encoder.fingerprint())
+            read = self.encoder_named(named_encoder(tag_provider))
+            self._by_feature = same_encoder(own.fingerprint(), read.fingerprint())
             if not self._by_feature and not hasattr(tag_provider, "detect"):
                 raise UserError(
                     f"{type(tag_provider).__name__} reads features of its own encoder only: "
-                    f"{describe_mismatch(own.fingerprint(), encoder.fingerprint())}"
+                    f"{describe_mismatch(own.fingerprint(), read.fingerprint())}"
                 )
 
-    def tags(self, images: Sequence[Image | None], feats: torch.Tensor | None = None) -> list[list[Tag]]:
+    def encoder_named(self, name: str | None) -> torch.nn.Module:
+        """A backbone by its name; ``None``: :attr:`encoder`."""
+        return self.encoder if name is None else self._other_encoder(name)
+
+    def tags(
+        self, images: Sequence[Image | None], feats: Mapping[str | None, torch.Tensor] | None = None
+    ) -> list[list[Tag]]:
         """Tags of pictures, their boxes in pixels of the original; none for ``None``, one that does not decode.
 
         Args:
             images: N pictures.
-            feats: features of those that decode, if they are at hand.
+            feats: features of those that decode, by the name of the encoder, where they are at hand.
         """
         tags: list[list[Tag]] = [[] for _ in images]
         there = [i for i, image in enumerate(images) if image is not None]
@@ -77,29 +91,36 @@ class ImageReader:
             return tags
         pictures = [images[i] for i in there]
         if self._by_feature:
-            found = self.tag_provider.detect_features(self.encoder.encode_pil(pictures) if feats is None else feats)
+            name = named_encoder(self.tag_provider)
+            encoded = (feats or {}).get(name)
+            encoded = self.encoder_named(name).encode_pil(pictures) if encoded is None else encoded
+            found = self.tag_provider.detect_features(encoded)
         else:
             found = self.tag_provider.detect(pictures)
         for i, tag in zip(there, found, strict=True):
             tags[i] = _in_original_pixels(tag, images[i])
         return tags
 
-    def features(self, images: Sequence[Image | None]) -> tuple[np.ndarray, list[list[str]], torch.Tensor | None]:
+    def features(
+        self, images: Sequence[Image | None], encoder: str | None = None
+    ) -> tuple[np.ndarray, list[list[str]], torch.Tensor | None]:
         """Features and flags of pictures.
 
         Args:
             images: N pictures; ``None`` is one that does not decode.
+            encoder: name of the encoder. Default ``None``: the store's own.
 
         Returns:
             tuple: ``(N, D)`` float32 (zeros where there is no feature), N lists of flags, and the features of the
             pictures that decode as the encoder gave them, for :meth:`tags`.
         """
-        features = np.zeros((len(images), self.encoder.embed_dim), np.float32)
+        backbone = self.encoder_named(encoder)
+        features = np.zeros((len(images), backbone.embed_dim), np.float32)
         flags = [["undecodable"] if image is None else image_flags(image) for image in images]
         there = [i for i, image in enumerate(images) if image is not None]
         if not there:
             return features, flags, None
-        feats = self.encoder.encode_pil([images[i] for i in there])
+        feats = backbone.encode_pil([images[i] for i in there])
         for i, feature in zip(there, feats.float().cpu().numpy(), strict=True):
             if np.isfinite(feature).all():
                 features[i] = feature

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +16,7 @@ from synthcap_mm.background import Background
 from synthcap_mm.files import file_sha256, names_in, write_once
 from synthcap_mm.progress import Progress
 from synthcap_mm.store import Table
+from synthcap_mm.store.checking import other_encoder
 from synthcap_mm.store.pictures import PictureTar, decode_picture, encode_picture, places_in
 from synthcap_mm.store.schema import image_feature_rows, image_rows, picture_rows, tag_rows, tags_from_arrow
 from synthcap_mm.store.store import read_picture
@@ -74,16 +75,16 @@ class EarlierRows:
 
     Args:
         texts: the table of the captions, whose shards are named as those of the images.
-        tables: the images' tables; all must have a row.
+        tables: the images' tables by name; all must have a row.
         captions_of: the captions of a shard.
         per_caption: images a caption.
     """
 
     def __init__(
-        self, texts: Table, tables: Sequence[Table], captions_of: Callable[[int], Sequence[Any]], per_caption: int
+        self, texts: Table, tables: Mapping[str, Table], captions_of: Callable[[int], Sequence[Any]], per_caption: int
     ) -> None:
-        self._tables, self._captions_of, self._per_caption = {t.name: t for t in tables}, captions_of, per_caption
-        there = set.intersection(*(names_in(table.folder) for table in (texts, *tables)))
+        self._tables, self._captions_of, self._per_caption = tables, captions_of, per_caption
+        there = set.intersection(*(names_in(table.folder) for table in (texts, *tables.values())))
         self._place: dict[tuple[str, str], tuple[str, int]] = {}
         for name in sorted(there - {*texts.names}):
             self._place |= {caption: (name, row) for row, caption in enumerate(captions_in(texts, name))}
@@ -101,13 +102,17 @@ class EarlierRows:
         """What a table has in a row: a feature and its flags, tags, or the bytes of a kept picture."""
         path = self._tables[table].folder / place[0]
         shard, row = ShardedTable([path], [Expected(read_shard(path).num_rows)]), place[1]
-        if table == "image_features":
+        if _is_features(table):
             return shard.feature(row).astype(np.float32), shard.value("flags", row)
         if table == "tags":
             return tags_from_arrow(shard.value("tags", row))
         with open(path.with_suffix(".tar"), "rb") as file:
             file.seek(shard.value("offset", row))
             return file.read(shard.value("size", row))
+
+
+def _is_features(table: str) -> bool:
+    return table.partition("/")[0] == "image_features"
 
 
 def captions_in(texts: Table, name: str) -> list[tuple[str, str]]:
@@ -123,7 +128,8 @@ class ImageStage(Stage):
 
     Args:
         name: of the stage.
-        tables: of ``images``, ``image_features``, ``tags`` and ``pictures`` those that are wanted.
+        tables: of ``images``, ``image_features``, ``image_features/NAME``, ``tags`` and ``pictures`` those that are
+            wanted, by name.
         sizes: images of each shard.
         rows_of: the rows of a shard.
         load: pictures of some rows; ``None`` for one that does not decode.
@@ -139,7 +145,7 @@ class ImageStage(Stage):
     def __init__(
         self,
         name: str,
-        tables: Sequence[Table],
+        tables: Mapping[str, Table],
         sizes: Sequence[int],
         rows_of: Callable[[int], Sequence[ImageRow]],
         load: Callable[[Sequence[ImageRow]], Sequence[Image | None]],
@@ -150,7 +156,8 @@ class ImageStage(Stage):
         earlier: Callable[[], EarlierRows] | None = None,
         device: torch.device | None = None,
     ) -> None:
-        self.name, self.unit, self.tables, self.sizes = name, "images", list(tables), list(sizes)
+        self.name, self.unit, self.tables, self.sizes = name, "images", list(tables.values()), list(sizes)
+        self.tables_by_name = tables
         self.rows_of, self.load, self.reader = rows_of, load, reader
         self.batch_size, self.picture_format, self.kept, self.device = batch_size, picture_format, kept, device
         self._earlier = earlier
@@ -182,7 +189,7 @@ class ImageStage(Stage):
 
     def _batches(self, shard: int, earlier: EarlierRows | None) -> Iterator[_Batch]:
         """A shard's work in order: pictures of some rows, at last the rows to be copied and the sign to finish."""
-        wanted = {table.name: table for table in self.tables if not table.path(shard).exists()}
+        wanted = {name: table for name, table in self.tables_by_name.items() if not table.path(shard).exists()}
         rows = self.rows_of(shard)
         copies = {} if earlier is None else {i: (earlier, place) for i, place in earlier.of(shard).items()}
         fresh = [i for i in range(len(rows)) if i not in copies]
@@ -217,8 +224,8 @@ class _ShardWriter:
         self._start()
 
     def _start(self) -> None:
-        self._features: dict[int, np.ndarray] = {}
-        self._flags: dict[int, list[str]] = {}
+        #: Feature and flags by the name of the table and the row.
+        self._features: dict[tuple[str, int], tuple[np.ndarray, list[str]]] = {}
         self._tags: dict[int, list[Any]] = {}
         self._kept: dict[int, bytes] = {}
         self._tar: PictureTar | None = None
@@ -244,11 +251,10 @@ class _ShardWriter:
             self._keep_pictures(batch)
             if stage.picture_format == "jpg":
                 pictures = [None if data is None else decode_picture(data) for data in files]
-        feats = None
-        if "image_features" in batch.wanted:
-            features, flags, feats = self._reader.features(pictures)
-            self._features |= zip(batch.numbers, features)
-            self._flags |= zip(batch.numbers, flags)
+        feats: dict[str | None, torch.Tensor] = {}
+        for name in filter(_is_features, batch.wanted):
+            features, flags, feats[other_encoder(name)] = self._reader.features(pictures, other_encoder(name))
+            self._features |= {(name, row): found for row, *found in zip(batch.numbers, features, flags)}
         if "tags" in batch.wanted:
             self._tags |= zip(batch.numbers, self._reader.tags(pictures, feats))
         self.counted += len(batch.numbers)
@@ -256,8 +262,8 @@ class _ShardWriter:
 
     def _copy(self, batch: _Batch) -> None:
         for number, (earlier, place) in batch.copies.items():
-            if "image_features" in batch.wanted:
-                self._features[number], self._flags[number] = earlier.read("image_features", place)
+            for name in filter(_is_features, batch.wanted):
+                self._features[name, number] = earlier.read(name, place)
             if "tags" in batch.wanted:
                 self._tags[number] = earlier.read("tags", place)
         self.counted += len(batch.copies)
@@ -279,12 +285,12 @@ class _ShardWriter:
         if "images" in wanted:
             keys, domains = [row.key for row in batch.rows], [row.domain for row in batch.rows]
             wanted["images"].write(shard, image_rows(keys, domains))
-        if "image_features" in wanted:
-            flags = [self._flags[i] for i in order]
+        for name in sorted(filter(_is_features, wanted), reverse=True):  # the store's own are the last
+            features, flags = zip(*(self._features[name, i] for i in order))
             counts = Counter(flag for found in flags for flag in found)
-            wanted["image_features"].write(
+            wanted[name].write(
                 shard,
-                image_feature_rows(np.stack([self._features[i] for i in order]), flags),
+                image_feature_rows(np.stack(features), flags),
                 flagged=sum(map(bool, flags)),
                 flags=dict(sorted(counts.items())),
                 batch_size=self._stage.batch_size,

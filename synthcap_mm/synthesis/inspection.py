@@ -184,7 +184,7 @@ def real_photo_features(path: str, store: Store, encoder: dict | None, most: int
     if view_file(path).is_file():
         photos = Store.open(path)
         store.check_encoder(photos.encoder, f"the photos' store {path}")
-        rows = np.flatnonzero(~photos.images.is_set("flags"))
+        rows = np.flatnonzero(~photos.is_flagged)
         if not len(rows):
             raise ValueError(f"--real-photos: all photos of {path} are flagged")
         return photos.images.features(rows[_spread(len(rows), most)])
@@ -241,7 +241,7 @@ def inspect_store(
         raise StoreError(f"the store {store.path} holds captions only; there are no pairs to look at")
     table = store.pairs(pairs)
     caption, image, score = (table.numbers(c) for c in ("caption", "image", "score"))
-    has_flag = store.images.is_set("flags")
+    has_flag = store.is_flagged
     heldout = np.zeros(len(store.captions), bool)
     heldout[store.caption_rows("heldout")] = True
     usable = np.flatnonzero(~has_flag[image])
@@ -318,7 +318,7 @@ def _flagged_with_captions(
 ) -> list[tuple[str, list[str], list[str]]]:
     """Key, flags and up to three captions of the first :data:`MOST_FLAGGED` flagged images."""
     found = []
-    for row in np.flatnonzero(store.images.is_set("flags"))[:MOST_FLAGGED].tolist():
+    for row in np.flatnonzero(store.is_flagged)[:MOST_FLAGGED].tolist():
         texts = [store.captions.value("text", int(caption[pair])) for pair in np.flatnonzero(image == row)[:3]]
         key = store.images.value("key", row)
         found.append((key, flagged[key], texts))

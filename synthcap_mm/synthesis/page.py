@@ -173,6 +173,7 @@ def inspect_pairs(
     facts = {
         "store": store.path,
         "encoder": store.encoder["name"],
+        **{f"encoder {name}": encoder["name"] for name, encoder in store.other_encoders.items()},
         "generator": ", ".join(f"{k}={v}" for k, v in generator.items() if not isinstance(v, (dict, list))),
     }
     curation = facts_of(store.paths(f"pairs/{pairs}")[0]).get("report")

@@ -10,18 +10,21 @@ import torch
 from mmengine.logging import print_log
 
 from synthcap_mm.files import HashCache
-from synthcap_mm.options import Count, Data, Device, Model, Name, check_when_built
+from synthcap_mm.options import Count, Data, Device, Model, Name, OtherEncoders, check_when_built
 from synthcap_mm.registry import DATASETS, filled_in
 from synthcap_mm.store import Table
 from synthcap_mm.store.recipes import component_recipe
 from synthcap_mm.store.schema import texts_rows
 from synthcap_mm.store.store import view_file, write_view
 from synthcap_mm.store.tables import facts_of, key_of
-from synthcap_mm.synthesis.encoding import BuiltModels, default_device, encoder_of
+from synthcap_mm.synthesis.encoding import BuiltModels, default_device, fingerprints_in
 from synthcap_mm.synthesis.images import ImageRow, ImageStage, load_photos
 from synthcap_mm.synthesis.run import Stage, Worker, run_stages
 from synthcap_mm.synthesis.synthesis import photo_keys, shard_spans
 from synthcap_mm.synthesis.text import SmallStage
+
+#: What an entry of ``photo_stores`` has from ``synthesis`` unless it says otherwise.
+SHARED = ("encoder", "other_encoders", "tag_provider")
 
 
 @check_when_built
@@ -36,6 +39,7 @@ class PhotoStore:
         encoder: config of a backbone.
         tag_provider: config of a tag provider, or ``None``; one that needs an encoder has ``encoder`` unless it names
             another. Default ``None``.
+        other_encoders: see :class:`~synthcap_mm.synthesis.synthesis.Synthesis`. Default ``None``.
         shard_size: photos in a shard. Default 1024.
         image_batch: photos encoded and tagged at once. Default 16.
         device: torch device. Default: the current GPU, or the CPU.
@@ -53,13 +57,14 @@ class PhotoStore:
         shard_size: Count = 1024,
         image_batch: Count = 16,
         device: Device | None = None,
+        other_encoders: OtherEncoders | None = None,
     ) -> None:
         self.store, self.view = Path(store), view_file(store)
-        self.photos_cfg, self.encoder_cfg = photos, encoder
+        self.photos_cfg, self.encoder_cfg, self.other_encoders = photos, encoder, dict(other_encoders or {})
         self.tag_provider_cfg = None if tag_provider is None else filled_in(tag_provider, encoder=encoder)
         self.shard_size, self.image_batch = shard_size, image_batch
         self.device = torch.device(device) if device else default_device()
-        self.models = BuiltModels(encoder, None, tag_provider, self.device)
+        self.models = BuiltModels(encoder, None, tag_provider, self.device, self.other_encoders)
 
     @cached_property
     def photos(self) -> Any:
@@ -80,16 +85,19 @@ class PhotoStore:
             "images": {"of": "photos"},
             "image_features": {"encoder": component_recipe(self.encoder_cfg), "pictures": pictures},
         }
+        for name, encoder in self.other_encoders.items():
+            recipes[f"image_features/{name}"] = {"encoder": component_recipe(encoder), "pictures": pictures}
         if self.tag_provider_cfg is not None:
             recipes["tags"] = {"tag_provider": component_recipe(self.tag_provider_cfg), "pictures": pictures}
-        return {name: {"table": name, **recipe} for name, recipe in recipes.items()}
+        return {name: {"table": name.partition("/")[0], **recipe} for name, recipe in recipes.items()}
 
     @cached_property
     def tables(self) -> dict[str, Table]:
         """Name → table."""
         cache = HashCache(self.store / "tables" / ".hashes.json")
         keys = photo_keys(self.photos, self.photos_cfg, shard_spans(len(self.photos), self.shard_size), cache)
-        tables = {name: Table(self.store, name, recipe, keys) for name, recipe in self.recipes.items()}
+        recipes = self.recipes.items()
+        tables = {name: Table(self.store, name.partition("/")[0], recipe, keys) for name, recipe in recipes}
         if self._references:
             tables["texts"] = Table(self.store, "texts", {}, [key_of([list(row) for row in self._references])])
         return tables
@@ -98,14 +106,16 @@ class PhotoStore:
         """The stages, in their order."""
         photos, spans = self.photos, shard_spans(len(self.photos), self.shard_size)
         keys, domain = photos.keys, getattr(photos, "domain", lambda index: None)
+        tables = {name: table for name, table in self.tables.items() if name != "texts"}
+        features = {name: table for name, table in tables.items() if name.startswith("image_features")}
         stages: list[Stage] = [
             ImageStage(
                 "photos",
-                [table for name, table in self.tables.items() if name != "texts"],
+                tables,
                 [len(span) for span in spans],
                 lambda shard: [ImageRow(keys[i], i, domain=domain(i)) for i in spans[shard]],
                 lambda rows: load_photos(photos, rows),
-                lambda: self.models.reader_for(self.tables["image_features"]),
+                lambda: self.models.reader_for(features),
                 self.image_batch,
                 device=self.device,
             )
@@ -134,7 +144,7 @@ class PhotoStore:
             print_log(f"the store {self.view} is not finished: still to make: {', '.join(left)}", logger="current")
             return counts
         counts["flagged"] = sum(facts_of(features.path(shard))["flagged"] for shard in range(len(features)))
-        write_view(self.view, "photos", self.tables, encoder_of(features))
+        write_view(self.view, "photos", self.tables, *fingerprints_in(self.tables))
         if counts["flagged"]:
             print_log(
                 f"{counts['flagged']} of {counts['photos']} photos of {self.store} do not decode or show nothing",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,7 +13,18 @@ from mmengine.logging import print_log
 
 from synthcap_mm.errors import UserError, listed
 from synthcap_mm.files import HashCache, names_in
-from synthcap_mm.options import Component, Count, Data, Device, Model, Name, Part, Seed, check_when_built
+from synthcap_mm.options import (
+    Component,
+    Count,
+    Data,
+    Device,
+    Model,
+    Name,
+    OtherEncoders,
+    Part,
+    Seed,
+    check_when_built,
+)
 from synthcap_mm.registry import DATASETS, MODELS, filled_in
 from synthcap_mm.store import Table
 from synthcap_mm.store.checking import read_recipe
@@ -21,7 +32,7 @@ from synthcap_mm.store.recipes import component_recipe, differences, settings_re
 from synthcap_mm.store.schema import heldout_rows
 from synthcap_mm.store.store import view_file, write_view
 from synthcap_mm.store.tables import facts_of, key_of
-from synthcap_mm.synthesis.encoding import BuiltModels, check_same_encoder, default_device, encoder_of
+from synthcap_mm.synthesis.encoding import BuiltModels, default_device, fingerprints_in
 from synthcap_mm.synthesis.images import EarlierRows, ImageRow, ImageStage, captions_in, draw, load_photos
 from synthcap_mm.synthesis.pairs import DrawnPairs, RetrievedPairs
 from synthcap_mm.synthesis.refine import RefineStage, Refining
@@ -73,6 +84,8 @@ class Synthesis:
         store: the store's folder.
         captions: config of a caption source.
         encoder: config of a backbone.
+        other_encoders: name → config of further backbones, by which captions and images are encoded too, into tables
+            of their own. Default ``None``: none.
         generator: config of a generator; ``None``: a store of captions only
             (CapDec, DeCap). Default ``None``.
         images_per_caption: Default 1.
@@ -117,6 +130,7 @@ class Synthesis:
         keep_images: bool | Literal["png", "jpg"] = False,
         limit: Count | None = None,
         device: Device | None = None,
+        other_encoders: OtherEncoders | None = None,
     ) -> None:
         self.store = Path(store)
         self.view = view_file(store, limit)
@@ -124,12 +138,14 @@ class Synthesis:
         self.shard_size, self.text_batch, self.image_batch = shard_size, text_batch, image_batch
         self.picture_format = "png" if keep_images is True else keep_images or None
         self.captions_cfg, self.encoder_cfg, self.generator_cfg = captions, encoder, generator
+        self.other_encoders = dict(other_encoders or {})
         with_tags = generator is not None and tag_provider is not None
         self.tag_provider_cfg = filled_in(tag_provider, encoder=encoder) if with_tags else None
         self.refine_cfg = refine if generator is not None else None
         self.tokenizer_cfg = tokenizer
         self.device = torch.device(device) if device else default_device()
-        self.models = BuiltModels(encoder, generator, tag_provider if with_tags else None, self.device)
+        tag_provider = tag_provider if with_tags else None
+        self.models = BuiltModels(encoder, generator, tag_provider, self.device, self.other_encoders)
         self._check()
 
     def _check(self) -> None:
@@ -144,11 +160,23 @@ class Synthesis:
                 f"synthesis.generator.k={k} is another number of images for each caption than "
                 f"synthesis.images_per_caption={self.per_caption}: set images_per_caption={k} and leave k out"
             )
+        for option, name in self._choosers.items():
+            if name not in self.other_encoders:
+                raise UserError(
+                    f"synthesis.generator.{option}={name!r} is none of synthesis.other_encoders "
+                    f"({listed(self.other_encoders) or 'there are none'})"
+                )
 
     @cached_property
     def retrieves(self) -> bool:
         """Whether images are found in a pool instead of drawn."""
         return self.generator_cfg is not None and getattr(MODELS.get(self.generator_cfg["type"]), "retrieves", False)
+
+    @cached_property
+    def _choosers(self) -> dict[str, str]:
+        """The encoders beside the store's own that choose a pool's photos, by the generator's options."""
+        named = {name: (self.generator_cfg or {}).get(name) for name in ("encoder", "heldout_encoder")}
+        return {option: name for option, name in named.items() if self.retrieves and isinstance(name, str)}
 
     # ---- what there is to make
     @cached_property
@@ -173,14 +201,16 @@ class Synthesis:
     @cached_property
     def recipes(self) -> dict[str, dict[str, Any]]:
         """Name → recipe of the tables that the settings ask for; no caption is read for it."""
-        encoder = component_recipe(self.encoder_cfg)
-        recipes: dict[str, dict[str, Any]] = {"texts": {}, "text_features": {"encoder": encoder}}
+        encoders = {f"/{name}": component_recipe(one) for name, one in self.other_encoders.items()}
+        encoders = {"": component_recipe(self.encoder_cfg), **encoders}
+        recipes: dict[str, dict[str, Any]] = {"texts": {}}
+        recipes |= {f"text_features{name}": {"encoder": encoder} for name, encoder in encoders.items()}
         recipes["heldout"] = {"share": self.holdout, "seed": self.seed}
         if self.tokenizer_cfg is not None:
             recipes["tokenizer"] = {"settings": settings_recipe(self.tokenizer_cfg), "heldout": recipes["heldout"]}
         if self.generator_cfg is None:
             return recipes
-        how = {"generator": component_recipe(self.generator_cfg, "pool", "k"), "seed": self.seed,
+        how = {"generator": component_recipe(self.generator_cfg, "pool", "k", *self._choosers), "seed": self.seed,
                "images_per_caption": self.per_caption}  # fmt: skip
         pictures: dict[str, Any] = {"photos": "by content"} if self.retrieves else dict(how)
         if self.picture_format is not None:
@@ -188,11 +218,16 @@ class Synthesis:
             if self.picture_format == "jpg":  # encoder and tagger see the compressed picture
                 pictures["kept_as"] = "jpg"
         recipes["images"] = {"of": "photos" if self.retrieves else f"{self.per_caption} a caption"}
-        recipes["image_features"] = {"encoder": encoder, "pictures": pictures}
+        for name, encoder in encoders.items():
+            recipes[f"image_features{name}"] = {"encoder": encoder, "pictures": pictures}
         if self.tag_provider_cfg is not None:
             recipes["tags"] = {"tag_provider": component_recipe(self.tag_provider_cfg), "pictures": pictures}
         features = {name: recipes[name] for name in ("text_features", "image_features")}
         recipes["pairs/default"] = {**how, **features}
+        for option, name in self._choosers.items():
+            recipes["pairs/default"][option] = {kind: recipes[f"{kind}/{name}"] for kind in features}
+        if "heldout_encoder" in self._choosers:
+            recipes["pairs/default"]["heldout"] = recipes["heldout"]
         if self.refine_cfg is not None:
             recipes["refined/default"] = {
                 "settings": settings_recipe(self.refine_cfg),
@@ -221,25 +256,36 @@ class Synthesis:
             cache = HashCache(self.store / "tables" / ".hashes.json")
             pool_spans = shard_spans(len(self.pool), self.shard_size)
             images = photo_keys(self.pool, self.generator_cfg["pool"], pool_spans, cache)
-            pairs = [key_of(text, images) for text in texts]
+            of_all = whole if "heldout_encoder" in self._choosers else []  # which are held out depends on all
+            pairs = [key_of(text, images, *of_all) for text in texts]
         keys = {
             **{"texts": texts, "text_features": texts, "heldout": whole, "tokenizer": whole},
             **{"images": images, "image_features": images, "tags": images, "pictures": images},
-            **{"pairs/default": pairs, "refined/default": [key_of(pair, pairs) for pair in pairs]},
+            **{"pairs": pairs, "refined": [key_of(pair, pairs) for pair in pairs]},
         }
         reads = {
             "text_features": ["texts"],
             "heldout": ["texts"],
             "tokenizer": ["texts", "heldout"],
-            "pairs/default": ["text_features", "image_features"],
-            "refined/default": ["pairs/default", "heldout"],
+            "pairs": ["text_features", "image_features", *self._chosen_by()],
+            "refined": ["pairs/default", "heldout"],
         }
         tables: dict[str, Table] = {}
         for name, recipe in self.recipes.items():
+            kind = name.partition("/")[0]
             suffix = ".json" if name == "tokenizer" else ".arrow"
-            inputs = [tables[other] for other in reads.get(name, ()) if other in tables]
-            tables[name] = Table(self.store, name.partition("/")[0], recipe, keys[name], inputs, suffix)
+            inputs = [tables[other] for other in reads.get(kind, ()) if other in tables]
+            tables[name] = Table(self.store, kind, recipe, keys[kind], inputs, suffix)
         return tables
+
+    def _features(self, kind: str) -> dict[str, Table]:
+        """Tables of features, by name: ``'text'`` or ``'image'``, one an encoder."""
+        return {name: table for name, table in self.tables.items() if name.startswith(f"{kind}_features")}
+
+    def _chosen_by(self) -> list[str]:
+        """Tables that a pool's photos are chosen by beside the features of the store's own encoder."""
+        names = [f"{kind}_features/{name}" for name in self._choosers.values() for kind in ("text", "image")]
+        return [*names, "heldout"] if "heldout_encoder" in self._choosers else names
 
     # ---- how it is made
     def stages(self, only: str | None = None) -> list[Stage]:
@@ -259,12 +305,12 @@ class Synthesis:
         if only in (None, "text"):
             stages += self._text_stages()
         if self.generator_cfg is not None and only in (None, "images", "tags"):
-            wanted = ["images", "image_features", "pictures", "tags"]
+            wanted = ["images", *self._features("image"), "pictures", "tags"]
             if only == "tags":
                 wanted = ["tags"]
             elif only == "images" and (self.retrieves or self.picture_format is not None):
                 wanted.remove("tags")
-            stage = self._image_stage(only or "images", [self.tables[n] for n in wanted if n in self.tables])
+            stage = self._image_stage(only or "images", {n: self.tables[n] for n in wanted if n in self.tables})
             if only == "tags" and not self.retrieves:  # it would draw pictures that nobody keeps
                 stage.reads = [self.tables.get("pictures", self.tables["image_features"])]
             stages.append(stage)
@@ -287,12 +333,11 @@ class Synthesis:
                 raise UserError(f"the stage {only!r} has nothing to do: synthesis.{setting} is not set")
 
     def _text_stages(self) -> list[Stage]:
-        tables = self.tables
-        texts, features, heldout = tables["texts"], tables["text_features"], tables["heldout"]
-        encoder = lambda: self.models.encoder_for(features)  # noqa: E731
+        tables, features = self.tables, self._features("text")
+        encoder_for = lambda name: self.models.encoder_for(name, features[name])  # noqa: E731
         stages: list[Stage] = [
-            TextStage(texts, features, self.captions, self.spans, encoder, self.text_batch),
-            SmallStage("held out", heldout, lambda: heldout_rows(self._heldout)),
+            TextStage(tables["texts"], features, self.captions, self.spans, encoder_for, self.text_batch),
+            SmallStage("held out", tables["heldout"], lambda: heldout_rows(self._heldout)),
         ]
         if "tokenizer" in tables:
             stages.append(SmallStage("tokenizer", tables["tokenizer"], self._make_tokenizer))
@@ -306,8 +351,9 @@ class Synthesis:
         training = [c.text for c, out in zip(self.captions, self._heldout) if not out]
         return make_tokenizer(captions=training, **self.tokenizer_cfg).to_str(pretty=False).encode()
 
-    def _image_stage(self, name: str, tables: list[Table]) -> ImageStage:
-        features = self.tables["image_features"]
+    def _image_stage(self, name: str, tables: Mapping[str, Table]) -> ImageStage:
+        features = {"image_features": self.tables["image_features"]}
+        features |= {name: table for name, table in self._features("image").items() if name in tables}
         common = {"reader": lambda: self.models.reader_for(features), "batch_size": self.image_batch,
                   "device": self.device}  # fmt: skip
         if self.retrieves:
@@ -327,8 +373,8 @@ class Synthesis:
             **common,
         )
 
-    def _earlier_rows(self, tables: Sequence[Table]) -> EarlierRows:
-        drawn = [table for table in tables if table.name != "images"]
+    def _earlier_rows(self, tables: Mapping[str, Table]) -> EarlierRows:
+        drawn = {name: table for name, table in tables.items() if name != "images"}
         return EarlierRows(self.tables["texts"], drawn, self._captions_of, self.per_caption)
 
     def _captions_of(self, shard: int) -> list[Any]:
@@ -345,9 +391,22 @@ class Synthesis:
         pairs, text, image = (self.tables[n] for n in ("pairs/default", "text_features", "image_features"))
         seeds = lambda caption_id, j: seed_of(self.seed, caption_id, j)  # noqa: E731
         arguments = (pairs, text, image, self.captions, self.spans, self.per_caption, seeds)
-        if self.retrieves:
-            return RetrievedPairs(*arguments, generator=lambda: self.models.generator, device=self.device)
-        return DrawnPairs(*arguments)
+        if not self.retrieves:
+            return DrawnPairs(*arguments)
+        suffix = {option: f"/{name}" for option, name in self._choosers.items()}
+        trained = suffix.get("encoder", "")
+        chosen_by = tuple(
+            (self.tables[f"text_features{by}"], self.tables[f"image_features{by}"])
+            for by in (trained, suffix.get("heldout_encoder", trained))
+        )
+        heldout = self.tables["heldout"] if "heldout_encoder" in suffix else None
+        return RetrievedPairs(
+            *arguments,
+            generator=lambda: self.models.generator,
+            device=self.device,
+            chosen_by=chosen_by,
+            heldout=heldout,
+        )
 
     def _refine_stage(self) -> RefineStage:
         names = ("refined/default", "pairs/default", "texts", "text_features", "image_features", "heldout")
@@ -391,7 +450,7 @@ class Synthesis:
 
     def _refuse_to_redraw(self, stage: ImageStage) -> None:
         """Refuse to draw pictures of captions that were drawn for before, by these settings or others."""
-        texts, features = self.tables["texts"], self.tables["image_features"]
+        texts, features = self.tables["texts"], self._features("image").values()
         # Listed first: what another worker finishes meanwhile is not missing for it.
         listed = {folder: names_in(folder) for folder in sorted(self.store.glob("tables/image_features-*"))}
         to_draw = self._captions_to_draw(stage) if listed else set()
@@ -403,8 +462,8 @@ class Synthesis:
             recipe = read_recipe(folder)
             if "generator" in recipe["pictures"]:
                 again |= drawn
-                lacking = [table.name for table in stage.tables if table.missing()]
-                lines += differences(recipe, features.recipe) or [
+                lacking = [name for name, table in stage.tables_by_name.items() if table.missing()]
+                lines += min((differences(recipe, table.recipe) for table in features), key=len) or [
                     f"{', '.join(lacking)} is missing, and the pictures were not kept"
                 ]
         if again:
@@ -416,7 +475,7 @@ class Synthesis:
 
     def _captions_to_draw(self, stage: ImageStage) -> set[tuple[str, str]]:
         """Id and text of the captions whose pictures are neither kept nor to be copied."""
-        kept, earlier = self.tables.get("pictures"), self._earlier_rows(stage.tables)
+        kept, earlier = self.tables.get("pictures"), self._earlier_rows(stage.tables_by_name)
         found = set()
         for shard in stage.missing():
             if self._was_damaged(shard) or (kept is not None and kept.path(shard).exists()):
@@ -428,7 +487,7 @@ class Synthesis:
 
     def _was_damaged(self, shard: int) -> bool:
         """Whether a shard of the images was moved away: making it anew needs no leave."""
-        names = ("image_features", "tags", "pictures")
+        names = (*self._features("image"), "tags", "pictures")
         paths = [self.tables[name].path(shard) for name in names if name in self.tables]
         return any(path.with_name(f"{path.name}.damaged").exists() for path in paths)
 
@@ -446,10 +505,7 @@ class Synthesis:
         if left:
             print_log(f"the store {self.view} is not finished: still to make: {', '.join(left)}", logger="current")
             return counts
-        encoder = encoder_of(self.tables["text_features"])
-        if "image_features" in self.tables:
-            check_same_encoder(encoder, self.tables["image_features"])
-        gone = write_view(self.view, "pairs", self.tables, encoder)
+        gone = write_view(self.view, "pairs", self.tables, *fingerprints_in(self.tables))
         print_log(f"the store {self.view} is complete", logger="current")
         if gone:
             print_log(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -78,10 +78,10 @@ class TextStage(Stage):
 
     Args:
         texts: the table of the captions.
-        features: the table of their features.
+        features: name → table of their features, one an encoder.
         captions: all captions.
         spans: rows of each shard.
-        encoder: gives the encoder, built when it is first needed.
+        encoder_for: gives the encoder of a table by the table's name, built when it is first needed.
         batch_size: captions encoded at once; halved where memory runs out.
     """
 
@@ -90,27 +90,32 @@ class TextStage(Stage):
     def __init__(
         self,
         texts: Table,
-        features: Table,
+        features: Mapping[str, Table],
         captions: Sequence[Any],
         spans: Sequence[range],
-        encoder: Callable[[], Any],
+        encoder_for: Callable[[str], Any],
         batch_size: int,
     ) -> None:
-        self.tables = [texts, features]
+        self.tables = [texts, *features.values()]
         self.sizes = [len(span) for span in spans]
-        self._captions, self._spans, self._encoder, self._batch_size = captions, spans, encoder, batch_size
+        self._texts, self._features, self._encoder_for = texts, features, encoder_for
+        self._captions, self._spans, self._batch_size = captions, spans, batch_size
 
     def make(self, shards: Iterable[int], progress: Progress) -> None:
         """See :meth:`Stage.make`."""
-        texts, features = self.tables
-        encoder = self._encoder()  # first: where it cannot be built, no store is begun
+        # First: where one cannot be built, no store is begun.
+        encoders = {name: self._encoder_for(name) for name, table in self._features.items() if table.missing()}
         for shard in shards:
             part = self._captions[self._spans[shard].start : self._spans[shard].stop]
             sentences = [caption.text for caption in part]
-            texts.write(shard, texts_rows([c.id for c in part], sentences, [c.group for c in part]))
-            found = self._encode(encoder, part)
-            truncated = int(np.sum(encoder.is_too_long(sentences)))
-            features.write(shard, feature_rows(found), truncated=truncated, batch_size=self._batch_size)
+            self._texts.write(shard, texts_rows([c.id for c in part], sentences, [c.group for c in part]))
+            for name, encoder in encoders.items():
+                table = self._features[name]
+                if table.path(shard).exists():
+                    continue
+                found = self._encode(encoder, part)
+                truncated = int(np.sum(encoder.is_too_long(sentences)))
+                table.write(shard, feature_rows(found), truncated=truncated, batch_size=self._batch_size)
             progress.update(len(part))
 
     @torch.no_grad()

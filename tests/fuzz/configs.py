@@ -107,7 +107,7 @@ class Configs(Kind):
 
 def _replaced(value: Any, names: dict[str, str]) -> Any:
     if isinstance(value, dict):
-        if value.get("type") in ("MiniCLIP", "OpenCLIPBackbone"):
+        if value.get("type") in ("MiniCLIP", "OpenCLIPBackbone", "SentenceEncoder"):
             return dict(_ENCODER)
         return {key: _replaced(one, names) for key, one in value.items()}
     if isinstance(value, (list, tuple)):
@@ -128,7 +128,7 @@ def _build_stores(cfg: Any, section: str | None) -> None:
     from synthcap_mm.registry import MODELS
     from synthcap_mm.store import Store
     from synthcap_mm.synthesis.curation import Curation
-    from synthcap_mm.synthesis.photos import PhotoStore
+    from synthcap_mm.synthesis.photos import SHARED, PhotoStore
     from synthcap_mm.synthesis.synthesis import Synthesis
 
     if section in (None, "synthesis"):
@@ -144,7 +144,7 @@ def _build_stores(cfg: Any, section: str | None) -> None:
                 if part == "tag_provider" and pictures is not None:
                     built.detect(pictures)
     if section in (None, "photo_stores"):
-        models = {name: cfg.synthesis.get(name) for name in ("encoder", "tag_provider")}
+        models = {name: cfg.synthesis.get(name) for name in SHARED}
         for entry in cfg.get("photo_stores", []):
             photos = PhotoStore(**{**models, **entry}).photos
             photos.load(0)

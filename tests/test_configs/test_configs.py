@@ -171,6 +171,18 @@ def test_the_flagship_lists_all_that_is_missing_at_once(tmp_path, monkeypatch):
         assert thing in said, said
 
 
+@pytest.mark.parametrize(
+    "name, repository",
+    [("sync/sync_coco.py", "timm/ViT-B-16-SigLIP2-256"), ("ifcap/ifcap_coco.py", "timm/resnet50x64_clip.openai")],
+)
+def test_the_weights_of_a_second_encoder_are_among_what_is_missing(name, repository, monkeypatch):
+    monkeypatch.setitem(missing_inputs._MISSING, "hub", lambda asked: asked == repository)
+    cfg = read_config(name)
+    for stage in ("synthesis", "photo_stores"):
+        found = [line for line in missing_inputs.missing_inputs(cfg, stage) if line.startswith(f"{repository}: ")]
+        assert len(found) == 1 and "synthesis.other_encoders." in found[0]
+
+
 def test_photos_are_missing_even_where_the_annotations_made_their_folder(tmp_path, monkeypatch):
     monkeypatch.setitem(missing_inputs._MISSING, "hub", lambda repository: True)
     annotations = tmp_path / "data" / "coco" / "annotations" / "dataset_coco.json"

@@ -35,6 +35,13 @@ def test_photos_come_with_tags_and_references(tiny_stores, tiny):
         np.testing.assert_allclose(sample.feat.norm(), 1, atol=1e-6)
 
 
+def test_photos_have_the_features_of_all_encoders(two_encoders):
+    sample, store = CaptionEvalDataset(two_encoders[1])[3], Store.open(two_encoders[1])
+    feature = store.image_features("search").feature(3).astype(np.float32)
+    np.testing.assert_allclose(sample.other_feats["search"], feature / np.linalg.norm(feature), rtol=1e-6)
+    assert sample.other_text_feats == {}
+
+
 def test_photos_that_do_not_decode_are_refused_by_name_or_counted(broken, monkeypatch):
     with pytest.raises(StoreError) as caught:
         CaptionEvalDataset(broken)

@@ -119,3 +119,18 @@ def test_tags_that_cannot_be_made_are_refused(tiny_stores):
     other = {**CLIP_TAGS, "encoder": {"type": "TinyEncoder", "seed": 1, "name": "other"}}
     with pytest.raises(StoreError, match="CLIPTagProvider"):
         CaptionEvalDataset(photos, tags=other)
+
+
+def test_captions_that_another_encoder_retrieves_name_the_things(two_encoders):
+    pairs, photos = two_encoders
+    tags = {"type": "RetrievedEntities", "store": pairs, "vocabulary": ["dog", "cat", "car", "boat", "tree"], "k": 1}
+    found = [CaptionEvalDataset(photos, tags={**tags, "search_encoder": name}) for name in ("search", None)]
+    store, images = Store.open(pairs), Store.open(photos)
+    rows = store.caption_rows()
+    for dataset, name in zip(found, ("search", None)):
+        similar = images.image_features(name).features().astype(float) @ store.caption_features(rows, name).T
+        nearest = [store.captions.value("text", int(rows[row])) for row in similar.argmax(1)]
+        assert [[t.name for t in dataset[i].tags] for i in range(12)] == [[text.split()[2]] for text in nearest]
+    assert [found[0][i].tags for i in range(12)] != [found[1][i].tags for i in range(12)]
+    with pytest.raises(StoreError, match="no features of an encoder 'clip'"):
+        CaptionEvalDataset(photos, tags={**tags, "search_encoder": "clip"})

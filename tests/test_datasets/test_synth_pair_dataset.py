@@ -275,3 +275,17 @@ def test_a_feature_that_is_not_finite_names_row_and_store(tiny_stores, tmp_path,
     with pytest.raises(ValueError, match=rf"{broken} of {store}"):
         dataset[index]
     dataset[index + 1]  # the others are there
+
+
+@pytest.mark.parametrize("pairs", ["default", None])
+def test_samples_have_the_features_of_all_encoders(two_encoders, pairs):
+    dataset, store = SynthPairDataset(two_encoders[0], pairs=pairs), Store.open(two_encoders[0])
+    sample = dataset[5]
+    text, image = (
+        table.feature(sample.sample_id).astype(np.float32)
+        for table in (store.text_features("search"), store.image_features("search"))
+    )
+    np.testing.assert_allclose(sample.other_text_feats["search"], text / np.linalg.norm(text), rtol=1e-6)
+    found = text if pairs is None else image
+    np.testing.assert_allclose(sample.other_feats["search"], found / np.linalg.norm(found), rtol=1e-6)
+    assert dataset.identity != SynthPairDataset(two_encoders[0], pairs=None if pairs else "default").identity

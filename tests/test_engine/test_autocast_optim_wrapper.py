@@ -5,13 +5,39 @@ import torch
 from mmengine.optim import build_optim_wrapper
 from torch import nn
 
-from synthcap_mm.engine import AutocastOptimWrapper
+from synthcap_mm.engine import AutocastOptimWrapper, autocast_optim_wrapper
 from synthcap_mm.errors import UserError
+
+HAS_BFLOAT16 = autocast_optim_wrapper.cpu_has_bfloat16
 
 
 def wrapper(model, **options):
     optimizer = {"type": "SGD", "lr": 0.1}
     return build_optim_wrapper(model, {"type": "AutocastOptimWrapper", "optimizer": optimizer, **options})
+
+
+@pytest.fixture(autouse=True)
+def any_cpu(monkeypatch):
+    """As on a processor that computes in bfloat16."""
+    monkeypatch.setattr(autocast_optim_wrapper, "cpu_has_bfloat16", lambda: True)
+
+
+@pytest.mark.parametrize(
+    "capabilities, has",
+    [
+        ({"architecture": "x86_64", "avx512_bf16": False, "amx_bf16": False}, False),
+        ({"architecture": "x86_64", "avx512_bf16": True, "amx_bf16": False}, True),
+        ({"architecture": "aarch64"}, True),
+    ],
+)
+def test_a_cpu_without_bfloat16_trains_in_float32(monkeypatch, capabilities, has):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    asked = HAS_BFLOAT16.__wrapped__
+    assert asked() is has
+    monkeypatch.setattr(autocast_optim_wrapper, "cpu_has_bfloat16", asked)
+    model = nn.Linear(4, 2)
+    with wrapper(model).optim_context(model):
+        assert model(torch.ones(3, 4)).dtype == (torch.bfloat16 if has else torch.float32)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])

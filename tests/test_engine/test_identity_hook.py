@@ -79,6 +79,18 @@ def test_stores_within_other_datasets_are_looked_at(tiny_model, tiny_stores, oth
     check(bad, model)
 
 
+def test_photos_without_the_second_encoder_are_refused_before_the_first_step(
+    tiny_model, tiny_stores, two_encoders, tmp_path
+):
+    fusion = {"type": "RetrievalFusion", "k": 3, "encoder": "search"}
+    tiny_model.update(store=two_encoders[0], necks={"fusion": fusion, **tiny_model["necks"]})
+    runner, diary = make_runner(tiny_model, two_encoders, tmp_path / "work")
+    runner._val_dataloader["dataset"] = {"type": "CaptionEvalDataset", "store": tiny_stores[1]}
+    with pytest.raises(UserError, match="no features of an encoder 'search'"):
+        runner.train()
+    assert diary.losses == {}
+
+
 @pytest.mark.parametrize("where", ["config", "bound"])
 def test_exclude_self_needs_the_memory_of_the_store_trained_on(
     tiny_model, tiny_stores, tiny_synthesis, tmp_path, where

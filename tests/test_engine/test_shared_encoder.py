@@ -26,11 +26,13 @@ def test_one_that_is_named_stays_and_datasets_within_are_looked_into():
     inner = [{"type": "D", "tags": tags()}, {"type": "D", "tags": tags(encoder={"type": "Own"})}]
     cfg = Config({
         "synthesis": {"encoder": {"type": "Ours"}},
-        "model": {"rerank": True, "backbone": {"type": "Own"}},
+        "model": {"rerank": {"type": "CaptionRanker"}, "backbone": {"type": "Own"}},
         "test_dataloader": {"dataset": {"type": "ConcatDataset", "datasets": inner}},
         "val_dataloader": None,
     })  # fmt: skip
+    cfg.synthesis.other_encoders = {"search": {"type": "Theirs"}}
     share_encoder(cfg)
+    assert cfg.model.other_backbones == {"search": {"type": "Theirs"}}
     first, second = cfg.test_dataloader.dataset.datasets
     assert (first.tags["encoder"], second.tags["encoder"]) == ({"type": "Ours"}, {"type": "Own"})
     assert cfg.model.backbone == {"type": "Own"}

@@ -8,6 +8,7 @@ import pytest
 import torch
 from caption_samples import write
 from mmengine.config import Config
+from tiny_store import SEARCH
 
 import synthcap_mm.engine.test_sets as module  # not its test_many, which pytest would take for a test
 from synthcap_mm.engine.testing import prepare_evaluators
@@ -128,6 +129,18 @@ def test_a_memory_of_one_caption_in_coco_json(cfg, checkpoint, tiny_stores, tmp_
     assert len(set(written(cfg, "TT").values())) == 1  # every photo becomes that caption
     images = json.loads(Path(f"{cfg.work_dir}/TT/test_captions.json").read_text())["images"]
     assert {image["nearest"] for image in images.values()} == {"a white boat on the street"}  # so does the floor
+
+
+def test_a_memory_is_encoded_by_a_second_encoder_too(cfg, two_encoders, tmp_path):
+    pairs, photos = two_encoders
+    cfg.model.store = pairs
+    cfg.model.necks.memory = {"type": "RetrievalFusion", "k": 2, "encoder": "search"}
+    cfg.synthesis.other_encoders = SEARCH
+    torch.save({"state_dict": MODELS.build(cfg.model).state_dict(), "meta": {}}, tmp_path / "two.pth")
+    target = write(tmp_path / "target.txt", "a white boat on the street\na green tree on the beach\n")
+    cfg.test_sets = [{"name": "TT", "store": photos, "memory": str(target)}]
+    assert [*module.test_many(cfg, str(tmp_path / "two.pth"))] == ["TT", "TT, nearest training caption"]
+    assert Store.open(f"{cfg.work_dir}/memories/TT").width_of("search") == 24
 
 
 def test_a_memory_of_another_encoder_is_refused(cfg, checkpoint, tiny_stores, tmp_path):

@@ -4,8 +4,9 @@ import copy
 
 import pytest
 import torch
-from small_export import export_a_little
+from small_export import export_a_little, train_on_two
 from small_training import train_a_little
+from tiny_store import SEARCH
 
 
 @pytest.fixture(scope="session")
@@ -59,3 +60,10 @@ def tiny_captioner(tiny_stores, tiny, tmp_path_factory):
     for i in range(12):
         source.load(i).save(photos / f"photo {i:02d} ü.png")
     return config, str(root / "checkpoint.pth"), photos
+
+
+@pytest.fixture(scope="session")
+def two_encoder_captioner(tiny_captioner, two_encoders, tmp_path_factory):
+    """As ``tiny_captioner``, with captions that a second encoder retrieves."""
+    config, _, photos = copy.deepcopy(tiny_captioner)
+    return *train_on_two(config, two_encoders[0], SEARCH, tmp_path_factory.mktemp("two_encoders")), photos

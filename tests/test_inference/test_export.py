@@ -10,6 +10,9 @@ import pytest
 import tiny_clip
 import torch
 from safetensors.torch import load_file, save_file
+from small_export import train_on_two
+from store_files import make
+from tiny_store import SEARCH
 
 from synthcap_mm.errors import UserError
 from synthcap_mm.exportable import SafetensorsFile, Texts, data
@@ -205,6 +208,47 @@ def test_it_appears_whole_or_not_at_all(tiny_captioner, tmp_path, monkeypatch):
         export_captioner(copy.deepcopy(config), checkpoint, tmp_path / "there")
 
 
+# ---- a second encoder
+def test_a_captioner_of_two_encoders_captions_as_before(two_encoder_captioner, tmp_path):
+    config, checkpoint, photos = two_encoder_captioner
+    wanted = CaptionInferencer(copy.deepcopy(config), checkpoint, device="cpu")(photos, explain=True)["predictions"]
+    manifest = export_captioner(copy.deepcopy(config), checkpoint, tmp_path / "out")
+    assert manifest["compared"]["same_captions"] == manifest["compared"]["images"] > 0
+    assert {*manifest["left_out"]} == {"encoder", "other_encoders", "tag_provider"}
+    with pytest.raises(UserError, match=r"encoder 'search' \(TinyEncoder\) is not in the folder.*search=dict\("):
+        CaptionInferencer.from_pretrained(tmp_path / "out", device="cpu", **components())(photos)
+    again = CaptionInferencer.from_pretrained(tmp_path / "out", device="cpu", **components(), other_encoders=SEARCH)
+    assert again(photos, explain=True)["predictions"] == wanted
+    wrong = {"search": {"type": "TinyEncoder", "dim": 24, "name": "wrong"}}
+    with pytest.raises(UserError, match="'wrong'"):
+        CaptionInferencer.from_pretrained(tmp_path / "out", device="cpu", **components(), other_encoders=wrong)(photos)
+    rewrite(tmp_path / "out", "export.json", lambda m: m["other_encoders"]["search"].update(text=[1.0], image=[1.0]))
+    with pytest.raises(UserError, match="not the features"):
+        CaptionInferencer.from_pretrained(tmp_path / "out", device="cpu")
+
+
+def test_a_second_encoder_with_its_files_is_in_the_folder(tiny_captioner, tiny_synthesis, tmp_path):
+    clip = {"type": "OpenCLIPBackbone", "quick_gelu": True, **tiny_clip.write(tmp_path / "clip")}
+    make(tiny_synthesis, other_encoders={"search": clip})
+    config, checkpoint = train_on_two(
+        copy.deepcopy(tiny_captioner[0]), tiny_synthesis["store"], {"search": clip}, tmp_path, steps=10
+    )
+    photos = tiny_captioner[2]
+    wanted = CaptionInferencer(copy.deepcopy(config), checkpoint, device="cpu")(photos, explain=True)["predictions"]
+    manifest = export_captioner(config, checkpoint, tmp_path / "out")
+    shutil.rmtree(tmp_path / "clip")
+    assert {*manifest["left_out"]} == {"encoder", "tag_provider"}
+    assert {name for name in manifest["files"] if name.startswith("other_encoders/")} == {
+        f"other_encoders/search/{name}" for name in ("weights.safetensors", "model.json", "bpe.txt.gz")
+    }
+    again = CaptionInferencer.from_pretrained(tmp_path / "out", device="cpu", **components())
+    assert again(photos, explain=True)["predictions"] == wanted
+    assert (
+        "- encoder 'search': tiny/weights.safetensors; its weights are in this folder\n"
+        in (tmp_path / "out/README.md").read_text()
+    )
+
+
 # ---- what is refused
 @pytest.fixture()
 def copied(exported, tmp_path):
@@ -214,7 +258,7 @@ def copied(exported, tmp_path):
 
 def test_an_export_of_a_newer_version_is_refused(copied):
     rewrite(copied, "export.json", lambda m: m.update(schema_version=EXPORT_SCHEMA + 1, synthcap_mm="9.1"))
-    with pytest.raises(UserError, match="schema 4"):
+    with pytest.raises(UserError, match=f"schema {EXPORT_SCHEMA + 1}"):
         CaptionInferencer.from_pretrained(copied)
 
 

@@ -2,11 +2,14 @@ import pytest
 import torch
 from mmengine.runner.checkpoint import get_state_dict, load_state_dict
 from small_training import train_a_little
+from tiny_store import SEARCH
 
 from synthcap_mm.datasets import CaptionEvalDataset, SynthPairDataset
 from synthcap_mm.errors import UserError
+from synthcap_mm.models.memory import CaptionMemory
 from synthcap_mm.registry import MODELS
 from synthcap_mm.store import Store
+from synthcap_mm.structures import CaptionSample
 
 
 @pytest.fixture()
@@ -122,32 +125,59 @@ def test_generation_options_of_a_call_come_before_the_configs(tiny_model, tiny_s
     assert max(len(caption.split()) for s in best for caption in s.pred_captions) <= 1
 
 
-def test_rerank_orders_the_beams_by_clip_score(tiny_model, tiny_stores, tiny):
-    from synthcap_mm.evaluation.clip_score import clip_score
+RERANK = {"type": "CaptionRanker", "scores": {"image": {"type": "ImageScore"}}}
 
+
+def test_rerank_orders_the_beams_by_clip_score(tiny_model, tiny_stores, tiny):
     torch.manual_seed(0)
-    model = MODELS.build({**tiny_model, "backbone": {"type": "TinyEncoder"}, "rerank": True}).eval()
+    model = MODELS.build({**tiny_model, "backbone": {"type": "TinyEncoder"}, "rerank": RERANK}).eval()
     photos = CaptionEvalDataset(tiny_stores[1])
     rows = [photos[i] for i in range(6)]
     inputs = model.data_preprocessor(rows)
     beams = model(**inputs, mode="predict", generation={"rerank": False, "num_return_sequences": 5})
     beams = [dict(zip(s.pred_captions, s.pred_logprobs)) for s in beams]
-    encoder = tiny.TinyEncoder()
     chosen = model(**inputs, mode="predict")
     for sample, found in zip(chosen, beams):
         texts = list(found)
-        scores = dict(zip(texts, clip_score(sample.feat.expand(len(texts), -1), encoder.encode_text(texts))))
+        scores = dict(zip(texts, (tiny.TinyEncoder().encode_text(texts) @ sample.feat).tolist()))
         assert sample.pred_caption == max(texts, key=scores.get)
-        assert sample.pred_scores == [pytest.approx(scores[sample.pred_caption], abs=1e-6)]
         assert sample.pred_logprobs == [pytest.approx(found[sample.pred_caption], abs=1e-4)]
     assert [s.pred_caption for s in chosen] != [next(iter(b)) for b in beams]
-    # A caption of nothing is of no picture, though the encoder has a feature for it.
-    model.backbone.encode_text = lambda texts: rows[0].feat.expand(len(texts), -1)
-    scores = model.clip_scores(rows[0].feat.expand(3, -1), ["", " ", "a dog"])
-    assert scores.tolist()[:2] == [0, 0] and scores[2] > 1
-    without = MODELS.build({**tiny_model, "rerank": True}).eval()
+    without = MODELS.build({**tiny_model, "rerank": RERANK}).eval()
     with pytest.raises(UserError, match=r"model\.backbone"):
         without(**without.data_preprocessor(rows), mode="predict")
+
+
+def test_captions_of_the_memory_may_be_chosen(tiny_model, tiny_stores):
+    scores = {"likelihood": {"type": "LikelihoodScore"}, "consensus": {"type": "ConsensusScore", "k": 8}}
+    ranker = {"type": "CaptionRanker", "scores": scores, "retrieved": 4}
+    tiny_model["data_preprocessor"]["prompt"].update(
+        drop=0.0, drop_all=0.0
+    )  # the same prompt where captions are learnt
+    torch.manual_seed(0)
+    model = MODELS.build({**tiny_model, "rerank": ranker}).eval()
+    photos = CaptionEvalDataset(tiny_stores[1])
+    rows = [photos[i] for i in range(6)]
+    inputs = model.data_preprocessor(rows)
+    ranked = model(**inputs, mode="predict", generation={"num_return_sequences": 5})
+    together = [(list(s.pred_captions), list(s.pred_logprobs)) for s in ranked]
+    nearest = (torch.stack([row.feat for row in rows]) @ model.memory.features.T).topk(4).indices
+    known = [{model.memory.text(int(place)) for place in row} for row in nearest]
+    assert all(
+        near & set(captions) for near, (captions, _) in zip(known, together)
+    )  # an untrained decoder writes noise
+    assert all(len(set(captions)) == len(captions) for captions, _ in together)
+    for row, (captions, logprobs), near in zip(rows, together, known):  # batched equals single, and logits equal
+        single = model(**model.data_preprocessor([row]), mode="predict", generation={"num_return_sequences": 5})[0]
+        assert single.pred_captions == captions
+        for caption, logprob in zip(captions, logprobs):
+            if caption in near:
+                row.caption = caption
+                data = model.data_preprocessor([row], True)
+                logits = model(**{**data, "prefix": model.data_preprocessor([row])["prefix"]})[0]
+                kept = data["labels"][0] >= 0
+                each = logits.log_softmax(-1)[kept].gather(1, data["labels"][0][kept][:, None])
+                assert each.sum().item() == pytest.approx(logprob, abs=1e-3)
 
 
 def test_memory_weights_are_those_of_the_projection(tiny_model, tiny_stores):
@@ -194,3 +224,73 @@ def test_necks_are_run_in_their_order_and_the_last_makes_the_prefix(tiny_model):
     for wrong in ([{"type": "PrefixProjector"}], {}, {"memory": None}, {"projector": {"width": 3}}):
         with pytest.raises(UserError, match="necks"):
             MODELS.build({**tiny_model, "necks": wrong})
+
+
+# ---- a second encoder
+@pytest.fixture()
+def two_encoder_model(tiny_model, two_encoders):
+    """Captions are retrieved by the second encoder."""
+    tiny_model["necks"] = {
+        "fusion": {"type": "RetrievalFusion", "k": 3, "encoder": "search"},
+        "projector": tiny_model["necks"]["projector"],
+    }
+    tiny_model.update(store=two_encoders[0], backbone={"type": "TinyEncoder"}, other_backbones=dict(SEARCH))
+    return tiny_model
+
+
+def test_images_are_encoded_by_the_encoders_that_are_needed(two_encoder_model, two_encoders, tiny):
+    model, photos, stored = (
+        MODELS.build(two_encoder_model).eval(), tiny.TinyPhotos(), CaptionEvalDataset(two_encoders[1]),
+    )  # fmt: skip
+    assert model.encoders_needed == {"search"} and model._backbones == {}
+    tags = tiny.TinyTagger().detect([photos.load(i) for i in range(4)])
+    raw = [CaptionSample(i, str(i), "real", image=photos.load(i), tags=tags[i]) for i in range(4)]
+    seen = model.val_step(raw)
+    for one, other in zip(seen, model.val_step([stored[i] for i in range(4)])):
+        assert one.pred_caption == other.pred_caption
+        torch.testing.assert_close(one.pred_logprobs, other.pred_logprobs, atol=1e-2, rtol=0)
+    torch.testing.assert_close(seen[1].other_feats["search"], stored[1].other_feats["search"], atol=1e-3, rtol=0)
+    assert model.backbone_of("search") is model.backbone_of("search") and model.backbone_of(None) is model.backbone
+    assert not any("backbone" in name for name in model.state_dict())
+    with pytest.raises(UserError, match=r"model\.other_backbones\.clip"):
+        model.backbone_of("clip")
+
+
+def test_a_second_encoder_is_the_one_of_the_store_and_the_checkpoint(
+    two_encoder_model, two_encoders, tiny_stores, tiny
+):
+    model = MODELS.build(two_encoder_model).eval()
+    identity = model.identity
+    assert identity["other_encoders"] == {"search": tiny.TinyEncoder(dim=24, seed=7, name="other").fingerprint()}
+    model.check_identity(identity)
+    wrong = {**two_encoder_model, "other_backbones": {"search": {"type": "TinyEncoder", "dim": 24, "name": "wrong"}}}
+    with pytest.raises(UserError, match=r"other_backbones\.search is of another encoder by the name 'search'.*'wrong'"):
+        MODELS.build(wrong).backbone_of("search")
+    changed = {"search": {**identity["other_encoders"]["search"], "name": "changed", "text": [1.0] + [0.0] * 23}}
+    with pytest.raises(UserError, match="'changed'"):
+        model.check_identity({**identity, "other_encoders": changed})
+    # A store without it, where captions are remembered or photos are to be captioned.
+    plain = MODELS.build({**two_encoder_model, "store": tiny_stores[0]}).eval()
+    with pytest.raises(UserError, match="by an encoder 'search', and the memory has features by one encoder only"):
+        plain.val_step([CaptionEvalDataset(two_encoders[1])[0]])
+    with pytest.raises(UserError, match="needs features of the encoder 'search'"):
+        model.val_step([CaptionEvalDataset(tiny_stores[1])[0]])
+    with pytest.raises(UserError, match="'search'"):
+        model.bind_memory(CaptionMemory.from_sentences(["a red dog"] * 4, tiny.TinyEncoder()))
+
+
+def test_it_learns_and_swaps_its_memory_by_a_second_encoder(two_encoder_model, two_encoders, tiny):
+    model = MODELS.build(two_encoder_model)
+    dataset = SynthPairDataset(two_encoders[0])
+    train_a_little(model, dataset, steps=3, lr=3e-3)
+    photo = CaptionEvalDataset(two_encoders[1])[0]
+    prefix = model.eval().data_preprocessor([photo])["prefix"]
+    own = model.run_necks(prefix, "predict")[0].feats
+    sentences = [f"a {colour} {thing}" for colour in ("pink", "grey") for thing in ("dog", "cat", "house", "fish")]
+    other = tiny.TinyEncoder(dim=24, seed=7)
+    with model.swapped_memory(CaptionMemory.from_sentences(sentences, tiny.TinyEncoder(), {"search": other})):
+        rows = model.memory_weights(prefix, 2)[1]
+        nearest = (photo.other_feats["search"] @ other.encode_text(sentences).T).topk(2).indices
+        assert rows.tolist() == [nearest.tolist()]
+        assert not torch.equal(model.run_necks(prefix, "predict")[0].feats, own)
+    assert torch.equal(model.run_necks(prefix, "predict")[0].feats, own)

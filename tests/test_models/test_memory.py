@@ -52,6 +52,22 @@ def test_of_sentences(tiny):
             CaptionMemory.from_sentences(wrong, encoder)
 
 
+def test_features_by_other_encoders_are_read_when_they_are_asked_for(two_encoders, tiny, monkeypatch):
+    store = Store.open(two_encoders[0])
+    memory = CaptionMemory.from_store(store)
+    monkeypatch.setattr(module, "_READ_ROWS", 7)
+    expected = store.caption_features(store.caption_rows(), "search").astype(np.float32)
+    assert torch.equal(memory.features_of("search"), torch.from_numpy(expected))
+    assert memory.features_of("search") is memory.features_of("search") and memory.features_of(None) is memory.features
+    assert memory.other_encoders == store.other_encoders
+    other = tiny.TinyEncoder(dim=24, seed=7)
+    sentences = ["a red dog", "a blue cat"]
+    memory = CaptionMemory.from_sentences(sentences, tiny.TinyEncoder(), {"search": other})
+    torch.testing.assert_close(memory.features_of("search"), other.encode_text(sentences))
+    with pytest.raises(UserError, match="by an encoder 'clip', and the memory has features by search"):
+        memory.features_of("clip")
+
+
 def test_what_would_be_wrong_in_silence_is_refused():
     feats = F.normalize(torch.randn(3, 4), dim=1)
     with pytest.raises(UserError):
@@ -89,9 +105,9 @@ def other_store(tiny_synthesis):
 def test_it_is_read_at_first_use_and_once_for_all_necks(tiny_model, tiny_stores):
     tiny_model["necks"] = {"first": dict(tiny_model["necks"]["memory"]), **tiny_model["necks"]}
     model = MODELS.build(tiny_model).eval()
-    assert [neck.memory for neck in model.memory_necks] == [None, None]
+    assert [neck.memory for neck in model.remembering] == [None, None]
     model.val_step([CaptionEvalDataset(tiny_stores[1])[0]])
-    first, second = (neck.memory for neck in model.memory_necks)
+    first, second = (neck.memory for neck in model.remembering)
     assert first is second is model.memory and len(first) == 30  # 40 captions, 5 groups of 2 held out
 
 

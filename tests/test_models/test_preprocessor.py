@@ -52,6 +52,14 @@ def test_a_long_prompt_loses_whole_tags(preprocessor):
     assert batch["lengths"][0] <= 21
 
 
+def test_features_by_other_encoders_are_stacked_where_all_have_them(preprocessor):
+    feats = [{"a": torch.full((3,), float(i)), **({"b": torch.ones(2)} if i else {})} for i in range(2)]
+    samples = [sample("a dog", other_feats=one, other_text_feats={"a": one["a"] + 1}) for one in feats]
+    prefix = preprocessor()(samples, training=True)["prefix"]
+    assert prefix.other_feats.keys() == {"a"} and prefix.other_feats["a"].tolist() == [[0.0] * 3, [1.0] * 3]
+    assert prefix.other_text_feats["a"].tolist() == [[1.0] * 3, [2.0] * 3]
+
+
 @pytest.mark.parametrize("length", [1, 7, 8, 9, 20, 33, 60, 1000])
 def test_tags_are_left_out_last_first_until_the_prompt_fits(preprocessor, length):
     names = ["dog", "a red boat", "tree", "zebra", "café", "a very long name of a thing", "cat", "man"]

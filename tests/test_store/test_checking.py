@@ -90,6 +90,27 @@ def may_be_changed(place, value):
     )
 
 
+def test_a_second_encoder_has_a_fingerprint_and_tables(two_encoders, tmp_path):
+    store = shutil.copytree(two_encoders[0], tmp_path / "two")
+    before = (store / "store.json").read_text()
+    for change in (
+        lambda view: view.pop("other_encoders"),
+        lambda view: view["other_encoders"].update(more=view["encoder"]),
+        lambda view: view["other_encoders"].update(search=None),
+        lambda view: view["other_encoders"]["search"].pop("text"),
+        lambda view: [view["tables"].pop(f"{kind}_features/search") for kind in ("text", "image")],
+        lambda view: view["tables"].update({"tags/search": view["tables"]["tags"]}),
+        lambda view: view["tables"].update({"text_features/../x": view["tables"]["text_features"]}),
+    ):
+        rewrite(store, change)
+        with pytest.raises(StoreError, match=r"store\.json"):
+            Store.open(store)
+        (store / "store.json").write_text(before)
+    rewrite(store, lambda view: view["other_encoders"].update(search=view["encoder"]))
+    with pytest.raises(StoreError, match="features of 24 numbers, the encoder's have 32"):
+        Store.open(store).image_features("search").feature(0)
+
+
 def test_a_view_that_was_edited_is_refused(store):
     for change in (
         lambda view: view["tables"].pop("tags"),

@@ -1,6 +1,7 @@
 """What lies in a store, what may go, and what is damaged."""
 
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -36,6 +37,21 @@ def test_what_views_configs_and_other_jobs_need_is_kept(tiny_synthesis):
     assert [Store.open(folder).view, Store.open(folder / "first20.json").view] == views
     (folder / "first20.json").unlink()
     assert {p.name[:5] for p in cleaning.unused_files(folder)} >= {"00001"}  # the half shard of the first 20
+
+
+def test_a_second_encoders_tables_are_listed_checked_and_kept(two_encoders, tmp_path):
+    folder = shutil.copytree(two_encoders[0], tmp_path / "two")
+    told = cleaning.describe(folder)
+    assert "store.json: pairs, encoder tiny, search other, " in told
+    tables = [line.split()[-1] for line in told.splitlines() if line.strip().startswith("image_features-")]
+    assert sorted(tables) == ["store.json:image_features", "store.json:image_features/search"]
+    grow_old(folder)
+    assert cleaning.unused_files(folder) == [] == cleaning.check(folder)
+    path = Store.open(folder).paths("text_features/search")[1]
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    assert cleaning.check(folder) == [path]
 
 
 def test_pictures_go_with_their_shard(tiny_synthesis):

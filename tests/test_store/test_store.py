@@ -127,6 +127,17 @@ def test_another_encoder_is_refused_with_both_names(tiny_stores, tiny):
         assert part in str(caught.value)
 
 
+def test_a_second_encoder_is_known_by_its_name(two_encoders, tiny):
+    store = Store.open(two_encoders[0])
+    assert store.width_of("search") == store.text_features("search").dim == 24 and store.embed_dim == 32
+    store.check_encoder(tiny.TinyEncoder(dim=24, seed=7).fingerprint(), name="search")
+    with pytest.raises(StoreError, match=r"'other' and 'tiny' are different"):
+        store.check_encoder(tiny.TinyEncoder().fingerprint(), name="search")
+    for ask in (store.image_features, store.text_features, store.fingerprint_of):
+        with pytest.raises(StoreError, match=r"no features of an encoder 'clip'.*its own \(tiny\) and of search"):
+            ask("clip")
+
+
 def test_a_table_knows_how_it_was_made(tiny_stores):
     store = Store.open(tiny_stores[0])
     assert store.recipe("refined/default")["settings"] == {"bank_size": 16, "lr": 0.01, "steps": 3}

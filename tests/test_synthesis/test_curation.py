@@ -12,6 +12,7 @@ from synthcap_mm.datasets import SynthPairDataset
 from synthcap_mm.errors import NotYet, UserError
 from synthcap_mm.store import Store, StoreError, Table
 from synthcap_mm.structures import Tag
+from synthcap_mm.synthesis.agreement import TagAgreement
 from synthcap_mm.synthesis.curation import Curation, report_table
 from synthcap_mm.synthesis.curation_steps import best
 from synthcap_mm.synthesis.run import Worker
@@ -31,20 +32,23 @@ def table(path, name):
     return {c: pairs.numbers(c) for c in ("caption", "image", "seed", "score")}
 
 
-def features(path):
+def features(path, encoder=None):
     store = Store.open(path)
+    tables = (store.text_features(encoder), store.image_features(encoder))
     # as they are read: float16 in the store, unit length in float32
-    as_read = [unit(t.features()).astype(np.float32).astype(np.float64) for t in (store.captions, store.images)]
+    as_read = [unit(t.features()).astype(np.float32).astype(np.float64) for t in tables]
     return as_read[0], as_read[1], ~store.images.is_set("flags")
 
 
-def dense_reassignment(path, sentences=None, images_looked_at=15, captions_looked_at=2, keep=0.9, agreement=None):
+def dense_reassignment(
+    path, sentences=None, images_looked_at=15, captions_looked_at=2, keep=0.9, agreement=None, encoder=None
+):
     """SynC by two whole matrices in float64: caption → image, for the captions that are kept.
 
     ``agreement(caption row, image row)`` is added to the score, and the caption's image is looked at too.
     """
-    text, image, usable = features(path)
-    sentences = text if sentences is None else sentences
+    sentences = features(path)[0] if sentences is None else sentences
+    text, image, usable = features(path, encoder)
     pairs = table(path, "default")
     heldout = np.isin(np.arange(len(text)), HELDOUT)
     only_heldout = np.isin(np.arange(len(image)), pairs["image"][heldout[pairs["caption"]]])
@@ -112,6 +116,26 @@ def test_reassignment_by_another_sentence_encoder(store, tiny):
     assert dict(zip(made["caption"][train].tolist(), made["image"][train].tolist())) == dense_reassignment(
         store, sentences
     )
+
+
+@pytest.mark.parametrize("agreement", [None, lambda c, i: 0.5 * (c % 4 == i % 4)])
+def test_reassignment_by_another_encoders_search(tmp_path, agreement, monkeypatch):
+    path = make_store(tmp_path / "two", flagged=FLAGGED, heldout=HELDOUT, search=24)
+    step = dict(REASSIGN)
+    if agreement is not None:
+        step["agreement"] = {"entities": ENTITIES, "weight": 0.5}
+        agrees = lambda self, store, captions, images: (captions[:, None] % 4 == images % 4).astype(float)  # noqa: E731
+        monkeypatch.setattr(TagAgreement, "of", agrees)
+    curate(path, step, search_encoder="search", recall=False)
+    made, train = table(path, "curated"), ~np.isin(table(path, "curated")["caption"], HELDOUT)
+    found = dict(zip(made["caption"][train].tolist(), made["image"][train].tolist()))
+    assert found == dense_reassignment(path, agreement=agreement, encoder="search") != dense_reassignment(path)
+    text, image, _ = features(path)  # scores are the store's own encoder's
+    np.testing.assert_allclose(made["score"], (text[made["caption"]] * image[made["image"]]).sum(1), atol=1e-3)
+    recipe = Store.open(path).recipe("pairs/curated")
+    assert recipe["search_encoder"] == "another"
+    with pytest.raises(StoreError, match=r"no features of an encoder 'clip'.* and of search"):
+        curate(path, step, search_encoder="clip")
 
 
 THINGS = ("dog", "cat", "bus")

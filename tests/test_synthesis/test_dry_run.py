@@ -2,17 +2,22 @@
 
 import pytest
 from store_files import files, make
+from tiny_store import SEARCH
 
 from synthcap_mm.synthesis.dry_run import describe_plan, measure_synthesis
 from synthcap_mm.synthesis.synthesis import Synthesis
 
 
-@pytest.mark.parametrize("kind", ["kept", "captions", "retrieved"])
+@pytest.mark.parametrize("kind", ["kept", "captions", "retrieved", "chosen"])
 def test_it_measures_and_leaves_nothing(tiny_synthesis, tmp_path, monkeypatch, kind):
     changes = {
         "kept": {"keep_images": True},
         "captions": {"generator": None},
         "retrieved": {"generator": {"type": "RetrievalGenerator", "pool": {"type": "TinyPhotos", "num": 35}}},
+        "chosen": {
+            "generator": {"type": "RetrievalGenerator", "pool": {"type": "TinyPhotos"}, "heldout_encoder": "search"},
+            "other_encoders": SEARCH,
+        },
     }[kind]
     monkeypatch.setenv("TMPDIR", str(tmp_path / "elsewhere"))
     settings = {**tiny_synthesis, **changes}

@@ -48,6 +48,16 @@ def test_photos_and_their_references_are_stored(tmp_path, tiny):
     assert store.encoder == tiny.TinyEncoder().fingerprint() and store.tags(4)
 
 
+def test_photos_by_a_second_encoder(two_encoders, tiny_stores, tiny):
+    store, source = Store.open(two_encoders[1]), tiny.TinyPhotos()
+    assert files(tiny_stores[1]).items() <= files(two_encoders[1]).items()
+    assert {*store.tables} == {"images", "image_features", "image_features/search", "tags", "texts"}
+    other = tiny.TinyEncoder(dim=24, seed=7, name="other")
+    features = other.encode_pil([source.load(i) for i in range(12)])
+    np.testing.assert_allclose(store.image_features("search").features(), features.numpy(), atol=1e-3)
+    assert store.other_encoders == {"search": other.fingerprint()}
+
+
 def test_a_photo_that_does_not_decode_is_flagged(tmp_path):
     assert PhotoStore(**settings(tmp_path, broken=[7])).run()["flagged"] == 1
     assert Store.open(tmp_path / "photos").flagged() == {"photo 7.jpg": ["undecodable"]}

@@ -4,7 +4,8 @@ import hashlib
 
 import numpy as np
 import pytest
-from store_files import files, make
+from store_files import files, make, new_files
+from tiny_store import SEARCH
 
 from synthcap_mm.errors import UserError
 from synthcap_mm.store import Store, StoreError
@@ -289,6 +290,32 @@ def test_retrieved_pairs_point_at_the_pools_most_similar_usable_photos(retrievin
     assert make(retrieving)["shards_made"] == 0
 
 
+@pytest.mark.parametrize("by", [("search", None), (None, "search"), ("search", "third")])
+def test_a_pools_photos_are_chosen_by_other_encoders(retrieving, tiny, by):
+    encoders = {**SEARCH, "third": {"type": "TinyEncoder", "dim": 16, "seed": 9, "name": "third"}}
+    plain = Synthesis(**retrieving, other_encoders=encoders).recipes["pairs/default"]
+    retrieving["generator"] |= dict(zip(("encoder", "heldout_encoder"), by))
+    make(retrieving, other_encoders=encoders)
+    store = Store.open(retrieving["store"])
+    found, score = (store.pairs().numbers(column).reshape(40, 2) for column in ("image", "score"))
+    heldout = np.isin(np.arange(40), store.caption_rows("heldout"))
+    assert heldout.sum() == 10
+    for rows, name in ((~heldout, by[0]), (heldout, by[1] or by[0])):
+        texts = store.caption_features(np.flatnonzero(rows), name).astype(float)
+        similar = texts @ store.image_features(name).features().astype(float).T
+        best = np.sort(similar, axis=1)[:, ::-1][:, :2]
+        np.testing.assert_allclose(np.take_along_axis(similar, found[rows], 1), best, atol=2e-3)
+    own = store.captions.features()[:, None].astype(float) * store.images.features()[found].astype(float)
+    np.testing.assert_allclose(score, own.sum(2), atol=2e-3)  # by the store's own encoder
+    recipe = store.recipe("pairs/default")
+    assert {**recipe, **plain} == recipe and {*recipe} - {*plain} == {
+        *(("encoder",) if by[0] else ()), *(("heldout_encoder", "heldout") if by[1] else ()),
+    }  # fmt: skip
+    assert make(retrieving, other_encoders=encoders)["shards_made"] == 0
+    with pytest.raises(UserError, match=r"synthesis\.generator\.\w*encoder='search' is none of .* \(there are none\)"):
+        make(retrieving)
+
+
 def test_a_pool_with_too_few_usable_photos_is_refused(retrieving):
     retrieving["generator"]["pool"] = {"type": "TinyPhotos", "num": 3, "broken": (0, 1)}
     with pytest.raises(UserError, match="images_per_caption"):
@@ -302,6 +329,75 @@ def test_an_encoder_that_cannot_be_built_leaves_no_store(tiny_synthesis, tmp_pat
     assert not list(tmp_path.iterdir())
 
 
+def test_a_second_encoder_has_tables_of_its_own_and_changes_no_others(two_encoders, tiny_stores, tiny):
+    store, other = Store.open(two_encoders[0]), tiny.TinyEncoder(dim=24, seed=7, name="other")
+    assert files(tiny_stores[0]).items() <= files(two_encoders[0]).items()
+    assert {*store.tables} - {*Store.open(tiny_stores[0]).tables} == {"text_features/search", "image_features/search"}
+    assert store.other_encoders == {"search": other.fingerprint()} and store.encoder == tiny.TinyEncoder().fingerprint()
+    assert store.recipe("image_features/search") == {
+        **store.recipe("image_features"),
+        "encoder": {"type": "TinyEncoder", "version": 1, "dim": 24, "name": "other", "seed": 7},
+    }
+    texts = other.encode_text(store.captions.strings("text")).numpy()
+    np.testing.assert_allclose(store.caption_features(np.arange(40), "search"), texts, atol=1e-3)
+    caption = store.captions.value("text", 3)
+    picture = tiny.TinyPainter().generate([caption], [store.pairs().value("seed", 3)])
+    feature = other.encode_pil(picture).numpy()[0]
+    np.testing.assert_allclose(store.image_features("search").feature(3), feature, atol=1e-3)
+
+
+def test_a_second_encoder_later_draws_nothing_over_kept_pictures_and_a_pool(tiny_synthesis, retrieving, tiny):
+    for settings in (
+        {**tiny_synthesis, "keep_images": "jpg"},
+        {**retrieving, "store": tiny_synthesis["store"] + "_pool"},
+    ):
+        make(settings)
+        before, drawn = files(settings["store"]), tiny.TinyPainter.drawn
+        make(settings, other_encoders=SEARCH)
+        added = new_files(settings["store"], before)
+        pictures = len(Store.open(settings["store"]).images)
+        assert {*added} == {"text_features", "image_features"} and len(added["text_features"]) == 3
+        # Only a pool's photos are opened again, once.
+        assert tiny.TinyPainter.drawn - drawn == (0 if "keep_images" in settings else pictures)
+        assert make(settings, other_encoders=SEARCH)["shards_made"] == 0
+        make(settings)
+        assert Store.open(settings["store"]).other_encoders == {}  # what the config names
+
+
+def test_pictures_are_not_drawn_anew_for_a_second_encoder_unasked(tiny_synthesis, tiny):
+    make(tiny_synthesis)
+    drawn = tiny.TinyPainter.drawn
+    with pytest.raises(
+        UserError, match=r"40 pictures.*\n  image_features/search is missing, and .*not kept\n.*--redraw"
+    ):
+        make(tiny_synthesis, other_encoders=SEARCH)
+    assert tiny.TinyPainter.drawn == drawn
+    make(tiny_synthesis, other_encoders=SEARCH, redraw=True)
+    changed = {"search": {**SEARCH["search"], "seed": 8}}
+    with pytest.raises(UserError, match=r"again:\n  image_features/search is missing.*\n  encoder.seed: 7 → 8\n"):
+        make(tiny_synthesis, other_encoders=changed)
+    # A sentence more costs its own picture, by either encoder.
+    drawn = tiny.TinyPainter.drawn
+    make(tiny_synthesis, other_encoders=SEARCH, captions={"type": "TinyCaptions", "num": 41})
+    assert tiny.TinyPainter.drawn - drawn == 1
+
+
+def test_images_that_one_encoder_has_no_feature_of_are_flagged(tiny_synthesis, tiny, monkeypatch):
+    encode = tiny.TinyEncoder.encode_image
+
+    def broken(self, pixels):
+        feats = encode(self, pixels)
+        if self.name == "other" and len(pixels) == 3:  # the last batch of the last shard
+            feats[1] = float("nan")
+        return feats
+
+    monkeypatch.setattr(tiny.TinyEncoder, "encode_image", broken)
+    make(tiny_synthesis, other_encoders=SEARCH)
+    store = Store.open(tiny_synthesis["store"])
+    assert store.flagged() == {"c38/0": ["non_finite"]} and np.flatnonzero(store.is_flagged).tolist() == [38]
+    assert not store.images.is_set("flags").any()
+
+
 def test_a_tag_provider_has_the_stores_encoder_unless_it_names_one(tiny_synthesis):
     names = {"type": "CLIPTagProvider", "vocabulary": ["a dog", "a cat"]}
     photos = {"store": "x", "photos": {"type": "TinyPhotos"}, "encoder": tiny_synthesis["encoder"]}
@@ -313,5 +409,5 @@ def test_a_tag_provider_has_the_stores_encoder_unless_it_names_one(tiny_synthesi
         )
         assert short.recipes["tags"] == long.recipes["tags"] != other.recipes["tags"]
         # One model in memory.
-        assert short.models.reader.tag_provider.encoder is short.models.encoder
+        assert short.models.reader.tag_provider.encoder is short.models.encoder_named()
         assert other.models.reader.tag_provider.encoder.name == "other"

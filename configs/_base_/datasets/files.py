@@ -67,6 +67,26 @@ clip_vit_l14_input = dict(
     needed_by="openai",
     how=clip_how + "ViT-L-14.pt synthesis.encoder.quick_gelu=True",
 )
+# Encoders beside the store's own.
+siglip2_input = dict(
+    hub="timm/ViT-B-16-SigLIP2-256",
+    needed_by="ViT-B-16-SigLIP2-256",
+    how="SigLIP 2's weights and tokenizer; downloaded by themselves where the Hugging Face hub can be reached, else give "
+    "a local file and folder: synthesis.other_encoders.search.pretrained=open_clip_model.safetensors "
+    "synthesis.other_encoders.search.tokenizer=FOLDER",
+)
+clip_rn50x64_input = dict(
+    hub="timm/resnet50x64_clip.openai",
+    needed_by="RN50x64-quickgelu",
+    how="OpenAI's CLIP RN50x64; downloaded by itself where the Hugging Face hub can be reached, else give a local file: "
+    "synthesis.other_encoders.retrieval.pretrained=RN50x64.pt synthesis.other_encoders.retrieval.quick_gelu=True",
+)
+sentences_input = dict(
+    hub="sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2",
+    needed_by="sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2",
+    how="SynC's encoder of sentences; downloaded by itself where the Hugging Face hub can be reached, else give a local "
+    "folder: curation.sentence_encoder.model=path/to/paraphrase-multilingual-MiniLM-L12-v2",
+)
 synthesis_inputs = [
     dict(
         path=detector_checkpoint,

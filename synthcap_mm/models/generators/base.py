@@ -49,6 +49,9 @@ class BaseGenerator(ABC):
 class BaseRetriever(BaseGenerator):
     """A generator that answers a caption with pictures of a pool, each of which is encoded and looked at once.
 
+    Its options ``encoder`` and ``heldout_encoder`` may name encoders of ``synthesis.other_encoders``, whose features it
+    then gets (see :class:`RetrievalGenerator`).
+
     Attributes:
         retrieves (bool): True.
     """

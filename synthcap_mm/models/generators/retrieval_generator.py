@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from synthcap_mm.models.generators.base import BaseRetriever, check_seeds
-from synthcap_mm.options import Count, Data
+from synthcap_mm.options import Count, Data, EncoderName
 from synthcap_mm.registry import MODELS
 from synthcap_mm.store.topk import blockwise_topk
 
@@ -28,14 +28,25 @@ class RetrievalGenerator(BaseRetriever):
             store tells it (``synthesis.images_per_caption``), and refuses another number here.
             Defaults to None: 1 (assumed: as one drawing a caption).
         block (int): rows of the pool scored at a time. Defaults to 8192.
-
+        encoder (str, optional): name of the encoder of ``synthesis.other_encoders`` whose features are compared; the
+            pairs' scores stay the store's own encoder's. Defaults to None: the store's own.
+        heldout_encoder (str, optional): as ``encoder``, for held-out captions: their photos are then not the choice of
+            the encoder by which training's were chosen. Defaults to None: ``encoder``.
     """
 
     not_in_recipe = ("block",)
 
-    def __init__(self, pool: Data, k: Count | None = None, block: Count = 8192) -> None:
+    def __init__(
+        self,
+        pool: Data,
+        k: Count | None = None,
+        block: Count = 8192,
+        encoder: EncoderName | None = None,
+        heldout_encoder: EncoderName | None = None,
+    ) -> None:
         self.pool = pool
         self.k = k
+        self.encoder, self.heldout_encoder = encoder, heldout_encoder
         self.block = block
         self._features: Any = None
         self._device = torch.device("cpu")

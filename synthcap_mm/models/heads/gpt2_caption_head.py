@@ -215,6 +215,24 @@ class GPT2CaptionHead(BaseModule):
         return {"loss_caption": (each * weight).sum() / weight.sum().clamp_min(torch.finfo(weight.dtype).tiny)}
 
     @torch.no_grad()
+    def logprobs(self, prefix: Tensor, input_ids: Tensor, lengths: Tensor, labels: Tensor) -> Tensor:
+        """Log-probabilities of captions, summed over their tokens.
+
+        Args:
+            prefix: ``(B, L, W)``.
+            input_ids: ``(B, T)``.
+            lengths: ``(B,)``.
+            labels: ``(B, T)``, -100 where nothing counts.
+
+        Returns:
+            ``(B,)`` float32.
+        """
+        hidden = self(prefix, input_ids, lengths)
+        counted = labels != IGNORE
+        each = self.decoder.lm_head(hidden[counted]).float().log_softmax(-1).gather(1, labels[counted][:, None])[:, 0]
+        return each.new_zeros(labels.shape).masked_scatter(counted, each).sum(1)
+
+    @torch.no_grad()
     def generate(
         self, prefix: Tensor, input_ids: Tensor, lengths: Tensor, max_new_tokens: int = 40, **options: Any
     ) -> dict[str, Tensor]:

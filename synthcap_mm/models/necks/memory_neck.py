@@ -2,45 +2,37 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from synthcap_mm.errors import UserError
+from synthcap_mm.models.remembering import RemembersCaptions
 from synthcap_mm.structures import SOURCES, PrefixBatch
 
 from .base import PHASES, BaseNeck, check_finite
 from .memory_attention import top_memory
 
-if TYPE_CHECKING:
-    from synthcap_mm.models.memory import CaptionMemory
 
-
-class MemoryNeck(BaseNeck):
+class MemoryNeck(RemembersCaptions, BaseNeck):
     """A neck to which the captioner binds a memory before it first acts.
 
     Args:
-        memory (str, optional): path of another store whose captions are the memory. Defaults to ``None``: the
-            captioner's store.
-        split (str, optional): split of the store's captions that makes the memory; ``None`` takes all. Defaults to
-            ``'train'``.
+        memory (str, optional): see :class:`RemembersCaptions`. Defaults to ``None``: the captioner's store.
+        split (str, optional): see :class:`RemembersCaptions`. Defaults to ``'train'``.
         phases (Sequence[str]): see :class:`BaseNeck`. Defaults to both.
         sources (Sequence[str]): see :class:`BaseNeck`. Defaults to all.
         block_size (int): rows of the memory at a time; decides memory and speed, not the result. Defaults to 8192.
 
     Attributes:
-        memory (CaptionMemory | None): what is bound.
         temperature (float): of :meth:`attend`.
-        exclude_self (bool): whether a training caption's own row is hidden from it. The memory must then be of the
-            store that is trained on, since rows of another one mean other captions.
+        encoder (str | None): name of the encoder whose features are compared with the memory's; ``None``: the
+            captioner's own.
     """
 
     not_in_recipe = ("block_size",)
     temperature: float = 1.0
-    exclude_self: bool = False
+    encoder: str | None = None
 
     def __init__(
         self,
@@ -50,28 +42,9 @@ class MemoryNeck(BaseNeck):
         sources: Sequence[str] = SOURCES,
         block_size: int = 8192,
     ) -> None:
-        super().__init__(phases, sources)
-        self.memory_store = None if memory is None else os.fspath(memory)
-        self.split = split
+        BaseNeck.__init__(self, phases, sources)
+        RemembersCaptions.__init__(self, memory, split)
         self.block_size = block_size
-        self.memory: CaptionMemory | None = None
-
-    def bind(self, memory: CaptionMemory | None) -> None:
-        """Work with this memory from now on; with ``None``, with the captioner's."""
-        self.memory = memory
-
-    def bound(self, device: torch.device) -> CaptionMemory:
-        """The memory, on a device.
-
-        Raises:
-            UserError: if there is none.
-        """
-        if self.memory is None:
-            raise UserError(
-                f"{type(self).__name__} has no memory: name a store in the captioner's config (model.store) or in the "
-                "neck's (memory='data/stores/...')"
-            )
-        return self.memory.to(device)
 
     def own_places(self, batch: PrefixBatch) -> Tensor | None:
         """Of each sample the place of its own caption in the memory, -1 where it is not there.
@@ -88,7 +61,7 @@ class MemoryNeck(BaseNeck):
         """Which captions carry most weight for features, to explain a caption.
 
         Args:
-            feats (Tensor): ``(B, D)``.
+            feats (Tensor): ``(B, D)``, by :attr:`encoder`.
             k (int): how many captions for each, at most M.
 
         Returns:
@@ -98,4 +71,4 @@ class MemoryNeck(BaseNeck):
         with torch.amp.autocast(feats.device.type, enabled=False):
             feats = feats.float()
             check_finite(type(self).__name__, feats)
-            return top_memory(feats, memory.features, self.temperature, k, self.block_size)
+            return top_memory(feats, memory.features_of(self.encoder), self.temperature, k, self.block_size)

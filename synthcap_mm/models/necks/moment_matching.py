@@ -92,7 +92,7 @@ class MomentMatching(StoreNeck):
             photos = Store.open(name)
             if self.store is not None:
                 photos.check_encoder(self.store.encoder, f"that of {self.store.path}")
-            return photos.images, np.flatnonzero(~photos.images.is_set("flags"))
+            return photos.images, np.flatnonzero(~photos.is_flagged)
         if self.store is None:
             raise UserError(
                 f"MomentMatching has no store whose {name!r} it could measure: give the captioner a store, or this "
@@ -103,7 +103,7 @@ class MomentMatching(StoreNeck):
             return self.store.captions, rows
         pairs = self.store.pairs(self.pairs)
         used = np.unique(pairs.numbers("image")[np.isin(pairs.numbers("caption"), rows)])
-        return self.store.images, used[~self.store.images.is_set("flags")[used]]
+        return self.store.images, used[~self.store.is_flagged[used]]
 
     def _measure(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         table, rows = self._rows(name)

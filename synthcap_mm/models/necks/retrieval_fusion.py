@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from synthcap_mm.exportable import data
-from synthcap_mm.options import Count, Name, NotNegative, Size
+from synthcap_mm.options import Count, EncoderName, Name, NotNegative, Size
 from synthcap_mm.registry import MODELS
 from synthcap_mm.structures import SOURCES, PrefixBatch
 
@@ -43,8 +43,12 @@ class RetrievalFusion(MemoryNeck):
         noise_variance (float): of the query's noise in phase ``'train'``, in each dimension. Defaults to 0.04:
             IFCap's public code.
         query (str): what is looked for in phase ``'train'``: ``'text'``, the caption's feature, or ``'feats'``, the
-            feature that comes in, which a method with pseudo images has; the noise is added to either. Defaults to
+            feature that comes in (by ``encoder``, the image's), which a method with pseudo images has; the noise is
+            added to either. Defaults to
             ``'text'``.
+        encoder (str, optional): name of the encoder of ``synthesis.other_encoders`` that retrieves; what it finds is
+            fused by the captioner's own features. IFCap retrieves with CLIP RN50x64. Defaults to ``None``: the
+            captioner's own encoder.
         memory (str, optional): see :class:`MemoryNeck`, as ``split`` and ``block_size``. Defaults to ``None``.
         split (str, optional): Defaults to ``'train'``.
         phases (Sequence[str]): see :class:`BaseNeck`. Defaults to both.
@@ -62,7 +66,7 @@ class RetrievalFusion(MemoryNeck):
 
     exclude_self = True
 
-    exportable = data("embed_dim", "k", "heads", "noise_variance", "query", "split", "phases", "sources")
+    exportable = data("embed_dim", "k", "heads", "noise_variance", "query", "encoder", "split", "phases", "sources")
 
     def __init__(
         self,
@@ -76,11 +80,13 @@ class RetrievalFusion(MemoryNeck):
         phases: Sequence[str] = PHASES,
         sources: Sequence[str] = SOURCES,
         block_size: Count = 8192,
+        encoder: EncoderName | None = None,
     ) -> None:
         super().__init__(memory, split, phases, sources, block_size)
         self.k = k
         self.noise_variance = float(noise_variance)
         self.query = query
+        self.encoder = encoder
         self.attention = nn.MultiheadAttention(embed_dim, heads, batch_first=True)
 
     @torch.no_grad()
@@ -94,11 +100,11 @@ class RetrievalFusion(MemoryNeck):
         """The most similar captions, without those that must not be seen.
 
         Args:
-            query (Tensor): ``(B, D)``, L2-normalised.
+            query (Tensor): ``(B, D)``, L2-normalised, by ``encoder``.
             own_rows (Tensor, optional): ``(B,)`` long, a row *of the memory* that is left out, or -1. Defaults to
                 ``None``.
             groups (Tensor, optional): ``(B,)`` long, groups that are left out; -1 is none. Defaults to ``None``.
-            text_feats (Tensor, optional): ``(B, D)``, L2-normalised; captions of the same words are left out.
+            text_feats (Tensor, optional): ``(B, D)``, as ``query``; captions of the same words are left out.
                 Defaults to ``None``.
 
         Returns:
@@ -108,12 +114,13 @@ class RetrievalFusion(MemoryNeck):
             ValueError: if fewer than ``k`` captions are left, or features are not finite.
         """
         memory = self.bound(query.device)
+        features = memory.features_of(self.encoder)
         with torch.amp.autocast(query.device.type, enabled=False):
             query = query.float()
             check_finite(type(self).__name__, query)
             words = None if text_feats is None else F.normalize(text_feats.float(), dim=1)
             best = BestRows(query, self.k)
-            for similarity, block, start in block_logits(query, memory.features, own_rows, self.block_size):
+            for similarity, block, start in block_logits(query, features, own_rows, self.block_size):
                 if groups is not None and memory.groups is not None:
                     others = memory.groups[start : start + len(block)]
                     similarity.masked_fill_((groups[:, None] == others) & (groups[:, None] >= 0), -torch.inf)
@@ -133,13 +140,13 @@ class RetrievalFusion(MemoryNeck):
     def transform(self, batch: PrefixBatch, phase: str) -> tuple[PrefixBatch, dict[str, Tensor]]:
         """Retrieve, attend, add."""
         if phase == "train":
-            text = self._need_text_feats(batch)
-            query = text if self.query == "text" else batch.feats
+            text = self._need_text_feats(batch) if self.encoder is None else batch.text_feats_of(self.encoder)
+            query = text if self.query == "text" else batch.feats_of(self.encoder)
             if self.noise_variance:
                 query = F.normalize(query + torch.randn_like(query) * math.sqrt(self.noise_variance), dim=-1)
             rows = self.retrieve(query, self.own_places(batch), batch.group_ids, text)
         else:
-            rows = self.retrieve(batch.feats)
+            rows = self.retrieve(batch.feats_of(self.encoder))
         retrieved = self.bound(rows.device).features[rows].to(self.attention.in_proj_weight.dtype)
         feats = batch.feats.to(retrieved.dtype)
         fused, _ = self.attention(feats[:, None], retrieved, retrieved, need_weights=False)

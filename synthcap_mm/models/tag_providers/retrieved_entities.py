@@ -13,7 +13,7 @@ from torch import Tensor
 from synthcap_mm.models.memory import CaptionMemory
 from synthcap_mm.models.necks.memory_attention import top_memory
 from synthcap_mm.models.tag_providers.caption_entities import CaptionEntities
-from synthcap_mm.options import Count, Name
+from synthcap_mm.options import Count, EncoderName, Name
 from synthcap_mm.registry import MODELS
 from synthcap_mm.store import Store
 from synthcap_mm.structures import Tag
@@ -33,9 +33,11 @@ class RetrievedEntities:
         vocabulary (str | list[str]): see :class:`CaptionEntities`.
         k (int): captions retrieved. Defaults to 9: IFCap's public code, for COCO (7 for Flickr30k).
         aliases (dict, optional): see :class:`CaptionEntities`. Defaults to ``None``.
+        search_encoder (str, optional): name of the store's encoder that retrieves, in ``synthesis.other_encoders``.
+            IFCap retrieves with CLIP RN50x64. Defaults to ``None``: the store's own.
 
     Raises:
-        StoreError: if there is no store.
+        StoreError: if there is no store, or it has no such encoder.
         ValueError: see :class:`CaptionEntities`; in use, if there are fewer captions than ``k``.
     """
 
@@ -48,14 +50,16 @@ class RetrievedEntities:
         vocabulary: str | Path | Sequence[str],
         k: Count = 9,
         aliases: Mapping[str, Sequence[str]] | None = None,
+        search_encoder: EncoderName | None = None,
     ) -> None:
         self.entities = CaptionEntities(vocabulary, aliases)
         self.store = Store.open(store)
         self.k = k
+        self.encoder = search_encoder
 
     def fingerprint(self) -> dict:
         """Of the encoder whose features are compared with the captions'."""
-        return self.store.encoder
+        return self.store.fingerprint_of(self.encoder)
 
     @cached_property
     def memory(self) -> CaptionMemory:
@@ -67,14 +71,14 @@ class RetrievedEntities:
         """Tags of pictures that are encoded already.
 
         Args:
-            feats (Tensor): ``(B, D)`` image features, L2-normalised.
+            feats (Tensor): ``(B, D)`` image features by ``search_encoder``, L2-normalised.
 
         Returns:
             list[list[Tag]]: the most frequent first; of equally frequent ones the one of the nearer caption.
         """
         found = []
         for part in feats.float().split(256):
-            _, nearest = top_memory(part, self.memory.to(part.device).features, 1.0, self.k)
+            _, nearest = top_memory(part, self.memory.to(part.device).features_of(self.encoder), 1.0, self.k)
             for places in nearest.tolist():
                 counts = Counter(name for place in places for name in self.entities.names_in(self.memory.text(place)))
                 found.append([Tag(name, count / self.k) for name, count in counts.most_common()])

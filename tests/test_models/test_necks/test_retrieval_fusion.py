@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from random_store import make_store, unit
 
+from synthcap_mm.errors import UserError
 from synthcap_mm.models.memory import CaptionMemory
 from synthcap_mm.models.necks import RetrievalFusion
 from synthcap_mm.store import Store
@@ -107,6 +108,28 @@ def test_fusion_and_its_gradients(store, phase, query):
     for a, b in zip(got, expected):
         torch.testing.assert_close(a, b)
     assert all(g.abs().sum() > 0 for g in got)
+
+
+def test_another_encoder_retrieves_and_the_captioners_own_is_fused(two_encoders):
+    torch.manual_seed(0)
+    neck = fusion(two_encoders[0], 32, k=3, heads=2, noise_variance=0.0, encoder="search")
+    memory = neck.memory
+    own, search = memory.features.double(), memory.features_of("search").double()
+    batch = PrefixBatch(own[:4].float(), "text", text_feats=own[:4].float(), memory_rows=memory.rows[:4],
+                        group_ids=memory.groups[:4], other_feats={"search": search[10:14].float()},
+                        other_text_feats={"search": search[:4].float()})  # fmt: skip
+    words = F.normalize(search, dim=1)
+    hidden = (words[:4] @ words.T > 0.99999) | (memory.groups[:4, None] == memory.groups)
+    nearest = (search[:4] @ search.T).masked_fill(hidden, -9).topk(3).indices
+    for phase, rows in (("train", nearest), ("predict", (search[10:14] @ search.T).topk(3).indices)):
+        out, _ = neck(batch if phase == "train" else batch.replace(source="real"), phase)
+        others = own[rows].float()
+        moved = own[:4].float() + neck.attention(own[:4, None].float(), others, others)[0][:, 0]
+        torch.testing.assert_close(out.feats, F.normalize(moved, dim=1))
+    assert not torch.equal(nearest, (own[:4] @ own.T).masked_fill(hidden, -9).topk(3).indices)
+    torch.testing.assert_close(neck.attend(search[10:14].float(), 3)[1], (search[10:14] @ search.T).topk(3).indices)
+    with pytest.raises(UserError, match="features of the encoder 'search'"):
+        neck(batch.replace(other_text_feats={}), "train")
 
 
 def test_the_query_is_noisy_in_training_only(store):
