@@ -14,7 +14,7 @@ from .running import Change, Kind
 from .watch import ROOT
 
 _CONFIGS = ("synthcap_mini.py", "synthcap/synthcap_plus_mini.py", "synthcap/synthcap_mini_moments.py", "capdec/capdec_mini.py",
-            "decap/decap_mini.py", "ifcap/ifcap_mini.py", "sync/sync_mini.py", "tomcap/tomcap_mini.py", "viecap/viecap_mini.py",
+            "decap/decap_mini.py", "diffusion_bridge/diffusion_bridge_mini.py", "ifcap/ifcap_mini.py", "sync/sync_mini.py", "tomcap/tomcap_mini.py", "viecap/viecap_mini.py",
             "pcmnet_loss/pcmnet_loss_mini.py")  # fmt: skip
 #: Sections whose fields are looked at; a wrong type in ours must be refused, MMEngine and torch do as they do.
 _OURS = ("model", "synthesis", "photo_stores", "curation", "val_evaluator", "test_evaluator", "custom_hooks")

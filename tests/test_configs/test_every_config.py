@@ -115,7 +115,10 @@ def test_a_methods_folder_tells_of_each_of_its_configs(folder):
     configs = {p.relative_to(ROOT).as_posix() for p in folder.glob("*.py")}
     meta = yaml.safe_load((folder / "metafile.yml").read_text(encoding="utf-8"))
     (collection,) = meta["Collections"]
-    assert collection["Paper"]["URL"].startswith("https://arxiv.org/abs/") and (ROOT / collection["README"]).is_file()
+    assert (
+        collection["Paper"]["URL"].startswith(("https://arxiv.org/abs/", "https://openaccess.thecvf.com/"))
+        and (ROOT / collection["README"]).is_file()
+    )
     assert {m["In Collection"] for m in meta["Models"]} == {collection["Name"]}
     listed = [m["Config"] for m in meta["Models"]]
     assert len({m["Name"] for m in meta["Models"]}) == len(listed) == len(set(listed))

@@ -180,21 +180,47 @@ def test_own_components_are_named_not_copied(exported, tiny_captioner):
         CaptionInferencer.from_pretrained(exported[0], device="cpu", **wrong)(photos)
 
 
-def test_stores_that_necks_name_are_not_needed_and_a_second_memory_is_refused(tiny_captioner, tiny_stores, tmp_path):
+@pytest.mark.parametrize("kind", ["MomentMatching", "DiffusionBridge"])
+def test_stores_that_necks_name_are_not_needed(kind, tiny_captioner, tiny_stores, tmp_path):
     config = copy.deepcopy(tiny_captioner[0])
-    moments = {"type": "MomentMatching", "store": tiny_stores[0]}
+    moments = {"type": kind, "store": tiny_stores[0]}
     config["model"]["necks"] = {"moments": moments, **config["model"]["necks"]}
     model = MODELS.build(copy.deepcopy(config["model"]))
     model.necks[0].load_moments()
     torch.save({"state_dict": model.state_dict()}, tmp_path / "c.pth")
-    export_captioner(copy.deepcopy(config), tmp_path / "c.pth", tmp_path / "out", samples=2)
+    manifest = export_captioner(copy.deepcopy(config), tmp_path / "c.pth", tmp_path / "out", samples=2)
+    assert manifest["compared"]["same_captions"] == manifest["compared"]["images"] == 2
     assert tiny_stores[0] not in (tmp_path / "out" / "config.json").read_text()
     (again, _) = CaptionInferencer(tmp_path / "out", device="cpu").model.necks[:2]
     assert torch.equal(again.moments, model.necks[0].moments) and again.store is None
-    config["model"]["necks"]["moments"] = {"type": "RetrievalFusion", "heads": 4, "split": None}
+
+
+def test_a_second_memory_is_refused(tiny_captioner, tmp_path):
+    config = copy.deepcopy(tiny_captioner[0])
+    second = {"type": "RetrievalFusion", "heads": 4, "split": None}
+    config["model"]["necks"] = {"second": second, **config["model"]["necks"]}
     torch.save({"state_dict": MODELS.build(copy.deepcopy(config["model"])).state_dict()}, tmp_path / "d.pth")
     with pytest.raises(UserError, match="split"):
         export_captioner(config, tmp_path / "d.pth", tmp_path / "two")
+
+
+def test_a_ranker_takes_its_scores_and_the_memory_along(tiny_captioner, tmp_path):
+    config, photos = copy.deepcopy(tiny_captioner[0]), tiny_captioner[2]
+    config["model"]["necks"].pop("memory")  # the ranker alone remembers captions
+    checkpoint = tmp_path / "c.pth"
+    torch.save({"state_dict": MODELS.build(copy.deepcopy(config["model"])).state_dict()}, checkpoint)
+    scores = {
+        "image": {"type": "ImageScore", "weight": 2.0},
+        "likelihood": {"type": "LikelihoodScore"},
+        "consensus": {"type": "ConsensusScore", "k": 5, "temperature": 0.07},
+    }
+    config["model"]["rerank"] = {"type": "CaptionRanker", "retrieved": 2, "scores": scores}
+    wanted = CaptionInferencer(copy.deepcopy(config), checkpoint, device="cpu")(photos)["predictions"]
+    manifest = export_captioner(copy.deepcopy(config), checkpoint, tmp_path / "out")
+    assert manifest["memory"]["rows"] > 0
+    again = CaptionInferencer.from_pretrained(tmp_path / "out", device="cpu", **components())
+    assert again(photos)["predictions"] == wanted
+    assert again.model.ranker.scores["image"].weight == 2.0 and again.model.ranker.retrieves == 5
 
 
 def test_it_appears_whole_or_not_at_all(tiny_captioner, tmp_path, monkeypatch):

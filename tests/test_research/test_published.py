@@ -42,7 +42,7 @@ def test_published_scores_are_those_of_the_results_page():
         if len(r) == 7
     }
     of = {"capdec": "CapDec", "decap": "DeCap", "viecap": "ViECap", "ifcap": "IFCap", "pcmnet_loss": "PCM-Net",
-          "sync": "PCM-Net + SynC", "tomcap": "TOMCap"}  # fmt: skip
+          "sync": "PCM-Net + SynC", "tomcap": "TOMCap", "diffusion_bridge": "Diffusion Bridge"}  # fmt: skip
     for config, method in of.items():
         (line,) = re.findall(rf"^\| `{config}_coco.py` .*$", page, re.M)
         assert " / ".join(rows[method]) in line, method

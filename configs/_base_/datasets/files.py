@@ -81,12 +81,6 @@ clip_rn50x64_input = dict(
     how="OpenAI's CLIP RN50x64; downloaded by itself where the Hugging Face hub can be reached, else give a local file: "
     "synthesis.other_encoders.retrieval.pretrained=RN50x64.pt synthesis.other_encoders.retrieval.quick_gelu=True",
 )
-sentences_input = dict(
-    hub="sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2",
-    needed_by="sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2",
-    how="SynC's encoder of sentences; downloaded by itself where the Hugging Face hub can be reached, else give a local "
-    "folder: curation.sentence_encoder.model=path/to/paraphrase-multilingual-MiniLM-L12-v2",
-)
 synthesis_inputs = [
     dict(
         path=detector_checkpoint,

@@ -1,6 +1,7 @@
 """Steps from an encoder's features to the decoder's prefix."""
 
 from .base import PHASES, BaseNeck
+from .diffusion_bridge import DiffusionBridge
 from .moment_matching import MomentMatching
 from .noise_injection import NoiseInjection
 from .prefix_projector import PrefixProjector
@@ -13,6 +14,7 @@ from .text_memory_projection import TextMemoryProjection
 __all__ = [
     "PHASES",
     "BaseNeck",
+    "DiffusionBridge",
     "MomentMatching",
     "NoiseInjection",
     "PrefixProjector",
