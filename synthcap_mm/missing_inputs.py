@@ -47,6 +47,8 @@ def _stores(cfg: Config, stages: tuple[str, ...]) -> list[str]:
         # Of MomentMatching: a table of the captioner's own store, or another store.
         moments = [n.get(end) for n in necks for end in ("start", "target")]
         found += [s for s in moments if s and s not in ("captions", "images")]
+    if "curation" in stages:
+        found.append(curation_settings(cfg)["store"])
     if "train" in stages and cfg.get("test_best"):
         found += _stores(cfg, ("test",))
     return list(dict.fromkeys(found))

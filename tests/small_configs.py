@@ -16,7 +16,7 @@ WIDTH = 64
 def replaced(value, names, encoder):
     """The same, with other stores and another encoder."""
     if isinstance(value, dict):
-        if value.get("type") in ("MiniCLIP", "OpenCLIPBackbone"):
+        if value.get("type") in ("MiniCLIP", "OpenCLIPBackbone", "SentenceEncoder"):
             return ConfigDict(encoder)
         return ConfigDict({k: replaced(v, names, encoder) for k, v in value.items()})
     if isinstance(value, (list, tuple)):

@@ -107,7 +107,7 @@ class Configs(Kind):
 
 def _replaced(value: Any, names: dict[str, str]) -> Any:
     if isinstance(value, dict):
-        if value.get("type") in ("MiniCLIP", "OpenCLIPBackbone"):
+        if value.get("type") in ("MiniCLIP", "OpenCLIPBackbone", "SentenceEncoder"):
             return dict(_ENCODER)
         return {key: _replaced(one, names) for key, one in value.items()}
     if isinstance(value, (list, tuple)):
