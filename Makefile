@@ -43,7 +43,7 @@ help:
 	@echo 'Variables: VENV (.venv), PYTHON (the interpreter that makes it), ARGS (of tools/train.py or pytest)'
 
 demo: $(CORE)
-	$(PY) tools/train.py configs/synthcap_mini.py $(ARGS)
+	$(PY) tools/train.py configs/synthcap/synthcap_plus_mini.py $(ARGS)
 
 # One process a core, each with one thread: torch's threads would wait for each other.
 test: $(TEST_ENV)

@@ -37,7 +37,7 @@ MAX_CHARACTERS, MAX_SENTENCES = 1_000_000, 5000
 #: How many answers may be waited for, and how long an upload is kept, in seconds.
 MAX_WAITING, KEPT = 20, 3600
 #: Where `make demo` leaves the mini-world's captioner.
-DEMO_CONFIG, DEMO_FOLDER = "synthcap_mini.py", "work_dirs/synthcap_mini"
+DEMO_CONFIG, DEMO_FOLDER = "synthcap/synthcap_plus_mini.py", "work_dirs/synthcap_plus_mini"
 
 
 def load_captioner(model: str | None, checkpoint: str | None = None, device: str | None = None) -> CaptionInferencer:

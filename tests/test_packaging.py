@@ -198,7 +198,8 @@ def test_mmdet_is_installed_after_torch(tmp_path):
     plain = make("-n", "test", f"VENV={venv}", "PYTHON=python3").stdout
     assert "'.[test]'" in plain
     assert "[mmdet]" not in plain
-    assert "tools/train.py configs/synthcap_mini.py" in make("-n", "demo", f"VENV={venv}", "PYTHON=python3").stdout
+    demo = make("-n", "demo", f"VENV={venv}", "PYTHON=python3").stdout
+    assert "tools/train.py configs/synthcap/synthcap_plus_mini.py" in demo
 
 
 def test_environment_is_reused_until_its_requirements_change(tmp_path):

@@ -4,6 +4,7 @@ from .candidates import Candidates
 from .consensus_score import ConsensusScore
 from .ranker import CaptionRanker
 from .scores import ImageScore, LikelihoodScore, RankingScore
+from .tag_agreement import TagScore
 
 __all__ = [
     "Candidates",
@@ -12,4 +13,5 @@ __all__ = [
     "ImageScore",
     "LikelihoodScore",
     "RankingScore",
+    "TagScore",
 ]

@@ -5,7 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
+import torch
+from torch import Tensor
+
+from synthcap_mm.exportable import data
+from synthcap_mm.models.memory import CaptionMemory
 from synthcap_mm.models.tag_providers.caption_entities import plural
+from synthcap_mm.registry import MODELS
+
+from .candidates import Candidates
+from .scores import RankingScore
 
 _WORD = re.compile(r"[^\W_]+")
 
@@ -36,3 +45,21 @@ def _share(name: str, words: Sequence[str]) -> float:
     window = len(forms) + 1
     found = [sum(bool(form & {*words[i : i + window]}) for form in forms) for i in range(len(words))]
     return max(found, default=0) / max(1, len(forms))
+
+
+@MODELS.register_module()
+class TagScore(RankingScore):
+    """The share of an image's tags that a caption names (:func:`tag_agreement`); the detector's word.
+
+    Beams often name one object twice: a word said before is likelier than one of many others.
+
+    Args:
+        weight (float): see :class:`RankingScore`. Defaults to 1.
+    """
+
+    exportable = data("weight")
+
+    def score(self, candidates: Candidates, memory: CaptionMemory | None) -> Tensor:
+        """See :meth:`RankingScore.score`."""
+        rows = [[tag_agreement(each, tags) for each in own] for own, tags in zip(candidates.captions, candidates.tags)]
+        return torch.tensor(rows, device=candidates.logprobs.device)

@@ -76,7 +76,7 @@ def test_batched_equals_single_and_logprobs_are_the_tokens_own(batch, options):
     [
         {},
         {"repetition_penalty": 1.8, "num_beams": 1},
-        {"repetition_penalty": 1.8, "num_beams": 3},
+        {"repetition_penalty": 3.0, "num_beams": 3},
         {"no_repeat_ngram_size": 1, "num_beams": 3},
     ],
 )
@@ -91,6 +91,12 @@ def test_the_cache_changes_nothing_for_rules_on_repetition_either(batch, options
     if options:
         plain = head.generate(prefix, ids, lengths, max_new_tokens=8, num_beams=options["num_beams"])
         assert not torch.equal(with_cache["ids"], plain["ids"])
+
+
+@pytest.mark.parametrize("width, deviation", [(768, 0.02), (192, 0.04)])
+def test_a_narrow_decoder_begins_with_larger_weights(width, deviation):
+    weight = make_head(width=width, layers=1).decoder.transformer.h[0].attn.c_attn.weight
+    assert weight.std().item() == pytest.approx(deviation, rel=0.01)
 
 
 def test_the_config_may_shorten_captions(batch):

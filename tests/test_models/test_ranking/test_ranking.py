@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from synthcap_mm.models.memory import CaptionMemory
-from synthcap_mm.models.ranking import Candidates, CaptionRanker, ConsensusScore, ImageScore, LikelihoodScore
+from synthcap_mm.models.ranking import Candidates, CaptionRanker, ConsensusScore, ImageScore, LikelihoodScore, TagScore
 from synthcap_mm.models.ranking.ngrams import NgramSimilarity
 
 FEATS = {"a dog": [1.0, 0.0], "a cat": [0.0, 1.0], "a dog runs": [0.6, 0.8], "": [1.0, 0.0]}
@@ -35,6 +35,13 @@ def test_likelihood_is_divided_by_the_length_to_a_power():
     given = candidates([["a dog", "a dog runs"]], logprobs=torch.tensor([[-6.0, -6.0]]))
     assert LikelihoodScore().score(given, None).tolist() == [[-2.0, -1.5]]  # the end token counts
     assert LikelihoodScore(length_penalty=0.0).score(given, None).tolist() == [[-6.0, -6.0]]
+
+
+def test_a_caption_that_names_all_tags_is_better_than_one_that_names_one_twice():
+    given = candidates(
+        [["a red chair next to a red chair", "a red chair next to a gray dog"]], tags=[["gray dog", "red chair"]]
+    )
+    assert TagScore().score(given, None).tolist() == [[0.5, 1.0]]
 
 
 def test_scores_are_standardised_and_weighted():
