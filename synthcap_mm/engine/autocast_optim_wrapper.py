@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator
 from typing import Any, Literal
 
 import torch
+from mmengine.logging import print_log
 from mmengine.optim import OptimWrapper
 from torch import nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 
 from synthcap_mm.registry import OPTIM_WRAPPERS
+
+
+@functools.cache
+def cpu_has_bfloat16() -> bool:
+    """Whether this processor has instructions for bfloat16; ``True`` where torch does not say."""
+    known = getattr(torch.cpu, "get_capabilities", dict)()
+    if known.get("architecture") != "x86_64" or known.get("avx512_bf16") or known.get("amx_bf16"):
+        return True
+    print_log("this CPU has no instructions for bfloat16: trained in float32, which is faster here", logger="current")
+    return False
 
 
 @OPTIM_WRAPPERS.register_module()
@@ -23,7 +35,7 @@ class AutocastOptimWrapper(OptimWrapper):
 
     Args:
         dtype: ``'bfloat16'``, or ``'float32'`` for none; float16 needs MMEngine's ``AmpOptimWrapper``, which scales the
-            loss. Default ``'bfloat16'``.
+            loss. A CPU without instructions for bfloat16 trains in float32, faster. Default ``'bfloat16'``.
         **kwargs: of MMEngine's ``OptimWrapper``.
     """
 
@@ -37,7 +49,8 @@ class AutocastOptimWrapper(OptimWrapper):
         """Autocast around the forward and the loss."""
         self._sharded = model if isinstance(model, FullyShardedDataParallel) else None
         device = next(model.parameters()).device.type
-        with super().optim_context(model), torch.autocast(device, torch.bfloat16, enabled=self.dtype == "bfloat16"):
+        lower = self.dtype == "bfloat16" and (device != "cpu" or cpu_has_bfloat16())
+        with super().optim_context(model), torch.autocast(device, torch.bfloat16, enabled=lower):
             yield
 
     def _clip_grad(self) -> None:
