@@ -144,6 +144,12 @@ def test_a_second_encoder_is_named_once(mine, two_encoders):
     assert not Store.open(mine.synthesis.store).has("pairs/curated")  # it was made of what the config does not name
 
 
+def test_photos_have_grids_where_the_images_have(mine):
+    mine.synthesis.grids = True
+    pipeline.encode_images(mine)
+    assert Store.open(mine.photo_stores[0].store).grid_shape == (4, 48)
+
+
 def test_a_limit_is_a_view_that_can_be_curated(mine):
     assert pipeline.synthesize(mine, limit=20)["captions"] == 20
     mine.synthesis.limit = 20

@@ -78,3 +78,12 @@ def test_another_memory_is_retrieved_from_after_a_swap(store):
     neck.bind(other)
     out, _ = neck(PrefixBatch(torch.eye(DIM)[1:2], "real"), "predict")
     assert out.prompts[0].startswith("two. ")
+
+
+def test_another_encoder_retrieves_and_the_context_is_the_captioners_own(two_encoders):
+    neck = neck_of(two_encoders[0], k=3, prompt="{captions}", encoder="search")
+    own, search = neck.memory.features, neck.memory.features_of("search")
+    out, _ = neck(PrefixBatch(own[:4], "real", other_feats={"search": search[10:14]}), "predict")
+    rows = (search[10:14] @ search.T).topk(3).indices
+    torch.testing.assert_close(out.context, torch.cat([own[:4, None], own[rows]], dim=1) * 32**0.5)
+    assert out.prompts == [neck.word(map(neck.memory.text, places)) for places in rows.tolist()]
