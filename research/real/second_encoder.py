@@ -342,8 +342,9 @@ def train(root: Path, out: Path) -> None:
     text = TextTower(words, learnt)
     text.glove.copy_(glove)
     train_text(text, [texts for texts in groups.values() if len(texts) > 1])
+    said = [caption["caption"] for caption in captions]
     with torch.no_grad():
-        others = torch.cat([text(text.ids(texts)) for texts in groups.values()])
+        others = torch.cat([text(text.ids(said[i : i + 512])) for i in range(0, len(said), 512)])
         texts = torch.stack([text(text.ids(texts)) for texts in own])
     features = photo_features(ImageTowers().eval(), [path for path, _ in photos])
     heads = train_heads(features, texts, others)
