@@ -16,7 +16,7 @@ model = dict(
 )
 # A decoder of this size learns from 4,000 captions in minutes, in many small steps at a rate that would be too high for
 # the large one.
-optim_wrapper = dict(dtype="float32", optimizer=dict(lr=3e-3, betas=(0.9, 0.98), fused=True))
+optim_wrapper = dict(dtype="float32", optimizer=dict(lr=3e-3, betas=[0.9, 0.98], fused=True))
 train_cfg = dict(max_epochs=10)
 param_scheduler = [
     dict(type="LinearLR", start_factor=1e-2, by_epoch=False, end=100),
