@@ -15,7 +15,7 @@ from PIL import Image
 def test_the_page_works(tmp_path):
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "extending.md").read_text(), re.S)
     *parts, config = blocks
-    assert "_base_" in config and len(parts) == 3
+    assert "_base_" in config and len(parts) == 4
     (tmp_path / "my_parts.py").write_text("\n\n".join(parts))
     (tmp_path / "mine.py").write_text(config)
     options = [
