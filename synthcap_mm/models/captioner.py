@@ -474,7 +474,7 @@ class SynthCaptioner(BaseModel):
         samples: list[CaptionSample],
         options: dict[str, Any],
     ) -> list[CaptionSample]:
-        image_feats = {None: prefix.feats, **prefix.other_feats}
+        images = prefix  # as the encoders gave them
         prefix, _ = self.run_necks(prefix, "predict")
         ranker = self._ranker_of(options.pop("rerank", None))
         wanted = options.get("num_return_sequences", self.head.generation.get("num_return_sequences", 1))
@@ -489,6 +489,7 @@ class SynthCaptioner(BaseModel):
         flat = self.data_preprocessor.tokenizer.decode(written["ids"].flatten(0, 1).tolist())
         captions = [flat[start : start + logprobs.shape[1]] for start in range(0, len(flat), logprobs.shape[1])]
         if ranker is not None:
+            image_feats = {name: images.feats_of(name) for name in (None, *self.encoders_needed)}
             own = Candidates(
                 captions, logprobs, image_feats, [sample.pred_tags or [] for sample in samples],
                 lambda name, texts: self.backbone_of(name).encode_text(texts), self.data_preprocessor.tokenizer.encode,

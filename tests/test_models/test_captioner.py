@@ -150,6 +150,16 @@ def test_rerank_orders_the_beams_by_clip_score(tiny_model, tiny_stores, tiny):
         without(**without.data_preprocessor(rows), mode="predict")
 
 
+def test_a_score_by_an_encoder_that_photos_have_no_features_of_is_refused(tiny_model, tiny_stores):
+    ranker = {"type": "CaptionRanker", "scores": {"other": {"type": "ImageScore", "encoder": "search"}}}
+    model = MODELS.build({**tiny_model, "backbone": {"type": "TinyEncoder"}, "rerank": ranker}).eval()
+    assert model.encoders_needed == {"search"}
+    inputs = model.data_preprocessor([CaptionEvalDataset(tiny_stores[1])[0]])
+    with pytest.raises(UserError, match="search"):
+        model(**inputs, mode="predict")
+    assert model(**inputs, mode="predict", generation={"rerank": False})[0].pred_caption is not None
+
+
 def test_captions_of_the_memory_may_be_chosen(tiny_model, tiny_stores):
     scores = {"likelihood": {"type": "LikelihoodScore"}, "consensus": {"type": "ConsensusScore", "k": 8}}
     ranker = {"type": "CaptionRanker", "scores": scores, "retrieved": 4}
