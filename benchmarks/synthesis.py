@@ -140,7 +140,7 @@ def main() -> None:
         def loop() -> None:
             for batch in batches:
                 images = draw(models.generator, batch)
-                models.encoder.encode_pil(images).cpu()
+                models.encoder_named().encode_pil(images).cpu()
                 models.reader.tag_provider.detect(images)
 
         def whole() -> None:
