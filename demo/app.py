@@ -252,7 +252,7 @@ def build(page: Page, picked: list[str], title: str) -> Any:
 
     longest = page.captioner.model.data_preprocessor.max_length
     beams_at_first = page.captioner.model.head.generation.get("num_beams", 5)
-    has_memory = bool(page.captioner.model.memory_necks)
+    has_memory = bool(page.captioner.model.remembering)
 
     def show(path: str | None, beams: int, length: int, penalty: float, memory: str) -> tuple:
         nothing = ("", None, [], [], [])

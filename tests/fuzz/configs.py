@@ -144,7 +144,7 @@ def _build_stores(cfg: Any, section: str | None) -> None:
                 if part == "tag_provider" and pictures is not None:
                     built.detect(pictures)
     if section in (None, "photo_stores"):
-        models = {name: cfg.synthesis.get(name) for name in SHARED}
+        models = {name: cfg.synthesis[name] for name in SHARED if name in cfg.synthesis}
         for entry in cfg.get("photo_stores", []):
             photos = PhotoStore(**{**models, **entry}).photos
             photos.load(0)
