@@ -1,7 +1,7 @@
 # What SynTIC and its peers share on real photos: captions, encoder, decoder, schedule, evaluation.
 # Set the two variables; for tools/synthesize.py and its like PYTHONPATH=. too.
-_base_ = ["../../../configs/_base_/default_runtime.py"]
-data_root = "{{$SYNTHCAP_REAL_DATA:../shared/real}}"
+_base_ = ["../../../configs/_base_/default_runtime.py", "_base_/pool.py"]
+data_root = _base_.data_root
 work_root = "{{$SYNTHCAP_REAL_WORK:work_dirs/real}}"
 custom_imports = dict(imports=["research.real.dual_encoder_backbone"])
 store = work_root + "/pairs"
@@ -12,22 +12,7 @@ synthesis = dict(
     encoder=dict(type="DualEncoderBackbone", root=data_root + "/dual_encoder"),
     generator=dict(
         type="RetrievalGenerator",
-        pool=dict(
-            type="ConcatPhotos",
-            with_references=False,
-            sources=[
-                dict(
-                    type="CsvPhotos",
-                    csv=data_root + "/captions/flickr8k_captions.csv",
-                    image_root=data_root + "/flickr8k/images",
-                    keys=data_root + "/flickr8k/splits.json",
-                    split="unlabelled",
-                ),
-                dict(type="PhotoFolder", root=data_root + "/coco_mini/train2017"),
-                dict(type="PhotoFolder", root=data_root + "/coco_val2017_extra"),
-                dict(type="PhotoFolder", root=data_root + "/sd_drawbench"),
-            ],
-        ),
+        pool=_base_.pool,
     ),
     tag_provider=dict(
         type="MMDetTagProvider",

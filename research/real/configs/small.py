@@ -1,7 +1,6 @@
 # configs/synthcap_custom.py as it ships, with the data root's encoder and photos: a captioner from a small text of one
 # domain. SYNTHCAP_REAL_TEXT names the text, one sentence a line (research/real/small_texts.py writes them).
-_base_ = ["../../../configs/synthcap_custom.py"]
-data_root = "{{$SYNTHCAP_REAL_DATA:../shared/real}}"
+_base_ = ["../../../configs/synthcap_custom.py", "_base_/pool.py"]
 work_root = "{{$SYNTHCAP_REAL_WORK:work_dirs/real}}"
 custom_imports = dict(imports=["research.real.dual_encoder_backbone"])
 name = "{{$SYNTHCAP_REAL_TEXT:flickr_3000_0}}"
@@ -11,27 +10,8 @@ store = work_root + "/small/" + name
 synthesis = dict(
     store=store,
     captions=dict(path=captions),
-    encoder=dict(_delete_=True, type="DualEncoderBackbone", root=data_root + "/dual_encoder"),
-    generator=dict(
-        _delete_=True,
-        type="RetrievalGenerator",
-        pool=dict(
-            type="ConcatPhotos",
-            with_references=False,
-            sources=[
-                dict(
-                    type="CsvPhotos",
-                    csv=data_root + "/captions/flickr8k_captions.csv",
-                    image_root=data_root + "/flickr8k/images",
-                    keys=data_root + "/flickr8k/splits.json",
-                    split="unlabelled",
-                ),
-                dict(type="PhotoFolder", root=data_root + "/coco_mini/train2017"),
-                dict(type="PhotoFolder", root=data_root + "/coco_val2017_extra"),
-                dict(type="PhotoFolder", root=data_root + "/sd_drawbench"),
-            ],
-        ),
-    ),
+    encoder=dict(_delete_=True, type="DualEncoderBackbone", root=_base_.data_root + "/dual_encoder"),
+    generator=dict(_delete_=True, type="RetrievalGenerator", pool=_base_.pool),
     refine=dict(temperature=0.07, lr=0.02, target_cosine=0.39),  # of this encoder; see synthcap.py
 )
 model = dict(rerank=dict(scores=dict(consensus=dict(temperature=0.07))))

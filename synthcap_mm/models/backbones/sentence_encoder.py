@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from synthcap_mm.hub import hub_commit
+from synthcap_mm.hub import pinned
 from synthcap_mm.options import Name, Size
 from synthcap_mm.registry import MODELS
 from synthcap_mm.requirements import require
@@ -51,15 +49,8 @@ class SentenceEncoder(nn.Module):
 
     @classmethod
     def pin(cls, arguments: dict[str, Any]) -> dict[str, Any]:
-        """Arguments with the commit that a hub's ``revision`` stands for today, for recipes; a folder's stay.
-
-        Args:
-            arguments: of the constructor.
-        """
-        model = arguments.get("model", inspect.signature(cls).parameters["model"].default)
-        if Path(model).is_dir():
-            return arguments
-        return {**arguments, "revision": hub_commit(model, arguments.get("revision"), "config.json")}
+        """See :func:`~synthcap_mm.hub.pinned`."""
+        return pinned(cls, arguments, "config.json")
 
     @torch.no_grad()
     def encode_text(self, texts: list[str]) -> torch.Tensor:

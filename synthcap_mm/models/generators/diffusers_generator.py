@@ -14,7 +14,7 @@ import torch
 from mmengine.logging import print_log
 
 from synthcap_mm.errors import UserError, near
-from synthcap_mm.hub import hub_commit
+from synthcap_mm.hub import pinned
 from synthcap_mm.models.generators.base import BaseGenerator, check_seeds
 from synthcap_mm.options import Count, Device, Name, NotNegative
 from synthcap_mm.registry import MODELS
@@ -148,15 +148,8 @@ class DiffusersGenerator(BaseGenerator):
 
     @classmethod
     def pin(cls, arguments: dict[str, Any]) -> dict[str, Any]:
-        """Arguments with the commit that a hub's ``revision`` stands for today, for recipes; a folder's stay.
-
-        Args:
-            arguments: of the constructor.
-        """
-        model = arguments.get("model", inspect.signature(cls).parameters["model"].default)
-        if Path(model).is_dir():
-            return arguments
-        return {**arguments, "revision": hub_commit(model, arguments.get("revision"), "model_index.json")}
+        """See :func:`~synthcap_mm.hub.pinned`."""
+        return pinned(cls, arguments, "model_index.json")
 
     @property
     def dtype(self) -> torch.dtype:
